@@ -1,0 +1,90 @@
+"""Page-aligned buffers for data on its way, from one bounded pool.
+
+Aligned because on some processors a copy whose source and destination differ by a few bytes modulo a page is several
+times slower; from `mmap` because a bytearray can land anywhere. A buffer is owned by one task until it is released.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Callable
+
+SMALLEST_BUFFER = 64 * 1024
+KEPT_BYTES = 64 * 1024 * 1024
+"""Released memory that the pool keeps for the next taker."""
+
+
+class PooledBuffer:
+    """`view` is `length` bytes of page-aligned memory, owned until `release`."""
+
+    __slots__ = ("_pool", "memory", "view")
+
+    def __init__(self, pool: BufferPool, memory: mmap.mmap, length: int) -> None:
+        self._pool: BufferPool | None = pool
+        self.memory = memory
+        self.view = memoryview(memory)[:length]
+
+    def release(self) -> None:
+        """Gives the memory back; a second call does nothing."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self.view.release()
+            pool.give_back(self.memory)
+
+
+class BufferPool:
+    """Buffers of up to `limit_bytes` in all; who finds it empty waits in order."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self._free: dict[int, list[mmap.mmap]] = {}
+        self._free_bytes = 0
+        self._waiting: deque[tuple[int, Callable[[PooledBuffer], None]]] = deque()
+
+    def take(self, length: int) -> PooledBuffer | None:
+        """A buffer of `length` bytes, or None while the limit is reached or others wait."""
+        size = _size_class(length)
+        if self._waiting or (self.used_bytes + size > self.limit_bytes and self.used_bytes):
+            return None
+        return self._make(size, length)
+
+    def take_later(self, length: int, taken: Callable[[PooledBuffer], None]) -> None:
+        """Calls `taken` with a buffer, at once if there is room, else when its turn comes.
+
+        The queue is as long as the command windows of all sessions at the most.
+        """
+        buffer = self.take(length)
+        if buffer is None:
+            self._waiting.append((length, taken))
+        else:
+            taken(buffer)
+
+    def give_back(self, memory: mmap.mmap) -> None:
+        """Takes `memory` back (see `PooledBuffer.release`) and serves who waits."""
+        size = len(memory)
+        self.used_bytes -= size
+        if self._free_bytes + size <= KEPT_BYTES:
+            self._free.setdefault(size, []).append(memory)
+            self._free_bytes += size
+        while self._waiting:
+            length, taken = self._waiting[0]
+            size = _size_class(length)
+            if self.used_bytes + size > self.limit_bytes and self.used_bytes:
+                return
+            self._waiting.popleft()
+            taken(self._make(size, length))
+
+    def _make(self, size: int, length: int) -> PooledBuffer:
+        self.used_bytes += size
+        free = self._free.get(size)
+        if free:
+            self._free_bytes -= size
+            return PooledBuffer(self, free.pop(), length)
+        return PooledBuffer(self, mmap.mmap(-1, size), length)
+
+
+def _size_class(length: int) -> int:
+    """The power of two, SMALLEST_BUFFER or more, that holds `length` bytes."""
+    return max(SMALLEST_BUFFER, 1 << (length - 1).bit_length() if length > 1 else 1)

@@ -1,0 +1,1 @@
+"""RFC 7143: the iSCSI target. Protocol without I/O; `server.py` alone touches sockets."""

@@ -1,0 +1,262 @@
+"""A logical unit and its device server (SAM-5, 4.6): task set, unit attentions, dispatch by the table of opcodes.
+
+Three kinds share this class: a block device (a volume), the accessible storage array controller that stands at LUN 0
+when no volume does (type 0Ch), and the unit that answers for LUNs that are not there (type 1Fh).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from arrayd.log import get_logger
+from arrayd.scsi.alua import PortGroups
+from arrayd.scsi.command import Command, CommandTable, Reserved
+from arrayd.scsi.mode import ModePages
+from arrayd.scsi.reservations import Reservations
+from arrayd.scsi.sense import Asc, CheckCondition, Key, ReservationConflict
+from arrayd.scsi.task import Attribute, FastTable, Status, Task
+from arrayd.volumes.volume import Volume, VolumeFailed, VolumeFull, VolumeReadOnly
+
+if TYPE_CHECKING:
+    from arrayd.buffers import BufferPool
+    from arrayd.scsi.nexus import Nexus
+
+DISK = 0x00
+STORAGE_ARRAY_CONTROLLER = 0x0C
+NO_DEVICE = 0x1F
+"""Peripheral device types (SPC-5, table 150)."""
+
+UNIT_ATTENTIONS_MAX = 16
+"""Unit attentions kept per nexus; what comes on top replaces the oldest but the first."""
+
+log = get_logger("scsi")
+
+
+class LogicalUnit:
+    """One logical unit. `number` is its LUN; `volume` None for the kinds without a medium."""
+
+    def __init__(
+        self,
+        number: int,
+        device_type: int,
+        identity: str,
+        commands: CommandTable,
+        buffers: BufferPool,
+        port_groups: PortGroups,
+        reservations: Reservations,
+        volume: Volume | None = None,
+    ) -> None:
+        self.number = number
+        self.device_type = device_type
+        self.identity = identity
+        self.commands = commands
+        self.buffers = buffers
+        self.port_groups = port_groups
+        self.reservations = reservations
+        self.reservations.changed = self.refresh_all
+        self.volume = volume
+        self.mode_pages = ModePages(volume)
+        self.tasks: dict[Task, None] = {}
+        self.attentions: dict[Nexus, deque[Asc]] = {}
+        self.fast_tables: dict[Nexus, FastTable] = {}
+        self.not_ready: CheckCondition | None = None
+        """Set while medium access is refused: stopped, sanitizing, failed."""
+        self._waiting: deque[Task] = deque()
+        """Tasks that wait for an ordered task, or are one (SAM-5, 8.6); bounded by the command windows."""
+
+    # -- nexuses and unit attentions ---------------------------------------------------------------------------------
+
+    def attach(self, nexus: Nexus, table: FastTable) -> None:
+        """A nexus sees this unit from now on; its commands go fast by `table` while nothing stands against it."""
+        self.fast_tables[nexus] = table
+        self.attentions[nexus] = deque((Asc.POWER_ON_OR_RESET,), UNIT_ATTENTIONS_MAX)
+        self.refresh(nexus)
+
+    def detach(self, nexus: Nexus) -> None:
+        """I_T nexus loss: what this unit kept for `nexus` goes (SAM-5, 6.3.4)."""
+        self.fast_tables.pop(nexus).clear()
+        self.attentions.pop(nexus)
+        self.reservations.nexus_lost(nexus)
+
+    def establish(self, asc: Asc, nexus: Nexus) -> None:
+        """Establishes a unit attention condition for one nexus (SAM-5, 5.14)."""
+        pending = self.attentions.get(nexus)
+        if pending is not None and asc not in pending:
+            if asc is Asc.POWER_ON_OR_RESET or asc is Asc.BUS_DEVICE_RESET:
+                pending.clear()
+            pending.append(asc)
+            self.refresh(nexus)
+
+    def establish_for_others(self, asc: Asc, originator: Nexus | None) -> None:
+        """Establishes a unit attention condition for every nexus but `originator`."""
+        for nexus in list(self.attentions):
+            if nexus is not originator:
+                self.establish(asc, nexus)
+
+    def take_attention(self, nexus: Nexus) -> Asc | None:
+        """The oldest unit attention of `nexus`, which is cleared by reporting it."""
+        pending = self.attentions.get(nexus)
+        if not pending:
+            return None
+        asc = pending.popleft()
+        self.refresh(nexus)
+        return asc
+
+    def refresh(self, nexus: Nexus) -> None:
+        """Opens or closes the fast path of `nexus`, by what stands against its commands now."""
+        table = self.fast_tables[nexus]
+        table.clear()
+        if self.volume is None or self.attentions[nexus] or self._waiting or self.not_ready is not None:
+            return
+        table.update(self.commands.fast(self, nexus))
+
+    def refresh_all(self) -> None:
+        """`refresh` for every nexus: after a change of reservations, capacity, mode pages or readiness."""
+        for nexus in self.fast_tables:
+            self.refresh(nexus)
+
+    # -- tasks -------------------------------------------------------------------------------------------------------
+
+    def enter(self, task: Task) -> None:
+        """See `arrayd.scsi.task.Nexus.enter`."""
+        self.tasks[task] = None
+        task.unit = self
+        try:
+            command = self.commands.find(task.cdb)
+            task.command = command
+            self._check_attention(task, command)
+            self.check_access(task, command)
+            task.wanted_out = command.data_out(self, task.cdb)
+        except CheckCondition as error:
+            self.fail(task, error)
+            task.immediate_status = True
+        except ReservationConflict:
+            task.status = Status.RESERVATION_CONFLICT
+            task.immediate_status = True
+
+    def _check_attention(self, task: Task, command: Command) -> None:
+        if not command.ignores_attention:
+            asc = self.take_attention(task.nexus)
+            if asc is not None:
+                raise CheckCondition(Key.UNIT_ATTENTION, asc)
+
+    def check_access(self, task: Task, command: Command) -> None:
+        """Raises what stands between this nexus and `command`: reservations, readiness."""
+        if command.reserved is not Reserved.ALLOWED and self.reservations.conflicts(task.nexus, command, task.cdb):
+            raise ReservationConflict
+        if command.needs_medium and self.not_ready is not None:
+            raise self.not_ready
+
+    def execute(self, task: Task) -> None:
+        """See `arrayd.scsi.task.Nexus.execute`."""
+        if task.aborted or task.immediate_status:
+            self._end(task)
+        elif self._must_wait(task):
+            self._waiting.append(task)
+            self.refresh_all()
+        else:
+            self._run(task)
+
+    def _must_wait(self, task: Task) -> bool:
+        """Task attributes (SAM-5, 8.6): an ordered task waits for all before it, and all after wait for it."""
+        if task.attribute == Attribute.HEAD_OF_QUEUE:
+            return False
+        if self._waiting:
+            return True
+        return task.attribute == Attribute.ORDERED and any(other.executing for other in self.tasks)
+
+    def _run(self, task: Task) -> None:
+        task.executing = True
+        try:
+            self.check_access(task, task.command)
+            result = task.command.handler(self, task)
+        except Exception as error:
+            self._failed(task, error)
+            result = None
+        if result is None:
+            self._end(task)
+        else:
+            asyncio.ensure_future(result).add_done_callback(partial(self._ended, task))
+
+    def _ended(self, task: Task, result: asyncio.Future[None]) -> None:
+        error = result.exception()
+        if isinstance(error, Exception):
+            self._failed(task, error)
+        self._end(task)
+
+    def _failed(self, task: Task, error: Exception) -> None:
+        """Turns what a handler raised into status and sense; what nobody foresaw is logged, and the task fails."""
+        if isinstance(error, ReservationConflict):
+            task.status = Status.RESERVATION_CONFLICT
+        elif isinstance(error, CheckCondition):
+            self.fail(task, error)
+        elif isinstance(error, VolumeFull):
+            self.fail(task, CheckCondition(Key.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED))
+        elif isinstance(error, VolumeReadOnly):
+            self.fail(task, CheckCondition(Key.DATA_PROTECT, Asc.WRITE_PROTECTED))
+        elif isinstance(error, VolumeFailed):
+            reading = task.expected_in > 0
+            asc = Asc.UNRECOVERED_READ_ERROR if reading else Asc.WRITE_ERROR
+            self.fail(task, CheckCondition(Key.MEDIUM_ERROR, asc))
+        else:
+            log.error("command failed", opcode=task.cdb[0], lun=self.number, exc_info=error)
+            self.fail(task, CheckCondition(Key.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE))
+
+    def fail(self, task: Task, error: CheckCondition) -> None:
+        """Ends `task` with CHECK CONDITION and sense data in the format that D_SENSE asks for."""
+        task.status = Status.CHECK_CONDITION
+        task.sense = error.descriptor() if self.mode_pages.descriptor_sense else error.fixed()
+
+    def _end(self, task: Task) -> None:
+        task.executing = False
+        self.tasks.pop(task, None)
+        if task.finished is not None:
+            for finished in task.finished:
+                finished()
+        task.done(task)
+        if self._waiting:
+            self._run_waiting()
+
+    def _run_waiting(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            head = waiting[0]
+            if head.aborted:
+                waiting.popleft()
+                self._end(head)
+                continue
+            if head.attribute == Attribute.ORDERED and any(other.executing for other in self.tasks):
+                return
+            waiting.popleft()
+            self._run(head)
+        self.refresh_all()
+
+    def abort(self, tasks: list[Task], ended: Callable[[], None]) -> None:
+        """Aborts `tasks`; `ended` is called once none of them can touch the medium or a buffer any more."""
+        left = [len(tasks)]
+
+        def one_ended() -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                ended()
+
+        if not tasks:
+            ended()
+        for task in tasks:
+            task.aborted = True
+            task.finished = [*(task.finished or ()), one_ended]
+            if not task.executing:
+                if task in self._waiting:
+                    self._waiting.remove(task)
+                self._end(task)
+
+    def reset(self) -> None:
+        """Logical unit reset (SAM-5, 6.3.3), once its tasks are aborted."""
+        self.reservations.reset()
+        self.mode_pages.reset()
+        self.not_ready = None
+        self.refresh_all()

@@ -1,0 +1,107 @@
+"""The SCSI target device: its logical units, its I_T nexuses, and what changes them all (SAM-5, 4.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from arrayd.buffers import BufferPool
+from arrayd.scsi import opcodes
+from arrayd.scsi.alua import PortGroups
+from arrayd.scsi.logical_unit import DISK, NO_DEVICE, STORAGE_ARRAY_CONTROLLER, LogicalUnit
+from arrayd.scsi.nexus import Nexus, reset_units
+from arrayd.scsi.reservations import ReservationStore, Reservations
+from arrayd.scsi.sense import Asc
+from arrayd.volumes.volume import Volume
+
+PERIPHERAL_LUNS = 256
+LUNS_MAX = 16384
+
+
+def encode_lun(number: int) -> int:
+    """The 8-byte LUN of `number` as an integer: peripheral addressing to 255, flat space above (SAM-5, 4.7.6)."""
+    if number < PERIPHERAL_LUNS:
+        return number << 48
+    return (0x4000 | number) << 48
+
+
+class ScsiTarget:
+    """One SCSI target device. `serial` is the array's; `store` keeps persistent reservations."""
+
+    def __init__(self, serial: str, buffers: BufferPool, port_groups: PortGroups, store: ReservationStore) -> None:
+        self.serial = serial
+        self.buffers = buffers
+        self.port_groups = port_groups
+        self.store = store
+        self.units: dict[int, LogicalUnit] = {}
+        self.nexuses: set[Nexus] = set()
+        self.controller = self._make_unit(0, STORAGE_ARRAY_CONTROLLER, f"{serial}:controller", None)
+        self.absent = self._make_unit(0, NO_DEVICE, serial, None)
+
+    def _make_unit(self, number: int, device_type: int, identity: str, volume: Volume | None) -> LogicalUnit:
+        return LogicalUnit(
+            number,
+            device_type,
+            identity,
+            opcodes.TABLES[device_type],
+            self.buffers,
+            self.port_groups,
+            Reservations(identity, self.store),
+            volume,
+        )
+
+    def set_units(self, volumes: Mapping[int, Volume]) -> None:
+        """The LUN map from now on. Units that stay keep their state; every nexus learns that its LUNs changed."""
+        kept = {n: u for n, u in self.units.items() if n in volumes and u.volume is volumes[n]}
+        added = {n: self._make_unit(n, DISK, v.identity, v) for n, v in volumes.items() if n not in kept}
+        removed = [unit for number, unit in self.units.items() if number not in kept]
+        self.units = kept | added
+        for unit in removed:
+            unit.abort(list(unit.tasks), lambda: None)
+        for nexus in self.nexuses:
+            before = dict(nexus.units)
+            self._show_units(nexus)
+            if before != nexus.units:
+                for unit in set(nexus.units.values()):
+                    unit.establish(Asc.REPORTED_LUNS_DATA_HAS_CHANGED, nexus)
+
+    def resized(self, volume: Volume) -> None:
+        """Tells every nexus that the capacity of `volume` changed."""
+        for unit in self.units.values():
+            if unit.volume is volume:
+                unit.establish_for_others(Asc.CAPACITY_DATA_HAS_CHANGED, None)
+                unit.refresh_all()
+
+    def attach(self, initiator: str, isid: bytes, port: int, luns: frozenset[int] | None) -> Nexus:
+        """See `arrayd.scsi.task.Target.attach`."""
+        nexus = Nexus(self, initiator, isid, port, luns)
+        self.nexuses.add(nexus)
+        self.absent.attach(nexus, {})
+        self.absent.take_attention(nexus)
+        self._show_units(nexus)
+        return nexus
+
+    def _show_units(self, nexus: Nexus) -> None:
+        """Brings what `nexus` sees up to date with the LUN map and its masking."""
+        shown = {encode_lun(number): unit for number, unit in self.units.items() if nexus.sees(number)}
+        shown.setdefault(encode_lun(0), self.controller)
+        for lun, unit in list(nexus.units.items()):
+            if shown.get(lun) is not unit:
+                del nexus.units[lun], nexus.fast[lun]
+                unit.detach(nexus)
+        for lun, unit in shown.items():
+            if lun not in nexus.units:
+                nexus.units[lun] = unit
+                nexus.fast[lun] = {}
+                unit.attach(nexus, nexus.fast[lun])
+
+    def detach(self, nexus: Nexus) -> None:
+        """See `arrayd.scsi.task.Nexus.detach`."""
+        self.nexuses.discard(nexus)
+        for unit in (self.absent, *nexus.units.values()):
+            unit.abort([task for task in unit.tasks if task.nexus is nexus], partial(unit.detach, nexus))
+        nexus.fast.clear()
+
+    def reset(self, originator: Nexus, ended: Callable[[], None]) -> None:
+        """TARGET RESET: every logical unit is reset (RFC 7143, 11.5.1)."""
+        reset_units((self.controller, *self.units.values()), originator, Asc.POWER_ON_OR_RESET, ended)

@@ -1,0 +1,191 @@
+"""A SCSI task, and what a transport may ask of a SCSI target: the seam between `iscsi` and `scsi` (SAM-5).
+
+The transport makes a `Task` from a command PDU, lets it `enter` its task set (which says how many bytes of Data-Out
+the command wants), fills `data_out`, and has it executed. `task.done(task)` is called once, at once or later, when
+nothing of the task touches the medium or a buffer any more; then status, sense and `data_in` are final.
+
+Commands that complete at once without a Task go by `Nexus.fast`: see `FastIO`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Protocol
+
+from arrayd.buffers import PooledBuffer
+
+MAX_TRANSFER_BYTES = 8 * 1024 * 1024
+"""Largest Data-In or Data-Out of one command, in bytes (told to hosts in VPD B0h)."""
+
+
+class Status(IntEnum):
+    """Status codes (SAM-5, 5.3.1)."""
+
+    GOOD = 0x00
+    CHECK_CONDITION = 0x02
+    CONDITION_MET = 0x04
+    BUSY = 0x08
+    RESERVATION_CONFLICT = 0x18
+    TASK_SET_FULL = 0x28
+    ACA_ACTIVE = 0x30
+    TASK_ABORTED = 0x40
+
+
+class Attribute(IntEnum):
+    """Task attributes, by the codes that iSCSI gives them (RFC 7143, 11.3.1)."""
+
+    UNTAGGED = 0
+    SIMPLE = 1
+    ORDERED = 2
+    HEAD_OF_QUEUE = 3
+    ACA = 4
+
+
+class Function(IntEnum):
+    """Task management functions, by the codes that iSCSI gives them (RFC 7143, 11.5.1)."""
+
+    ABORT_TASK = 1
+    ABORT_TASK_SET = 2
+    CLEAR_ACA = 3
+    CLEAR_TASK_SET = 4
+    LUN_RESET = 5
+    TARGET_WARM_RESET = 6
+    TARGET_COLD_RESET = 7
+    TASK_REASSIGN = 8
+
+
+class FunctionResponse(IntEnum):
+    """Task management responses, by the codes that iSCSI gives them (RFC 7143, 11.6.1)."""
+
+    COMPLETE = 0
+    TASK_DOES_NOT_EXIST = 1
+    LUN_DOES_NOT_EXIST = 2
+    TASK_STILL_ALLEGIANT = 3
+    REASSIGNMENT_NOT_SUPPORTED = 4
+    NOT_SUPPORTED = 5
+    AUTHORIZATION_FAILED = 6
+    REJECTED = 255
+
+
+class FileExtent:
+    """Data-In that lies warm in a file: the transport may send it from there without a copy (`os.sendfile`)."""
+
+    __slots__ = ("descriptor", "length", "offset")
+
+    def __init__(self, descriptor: int, offset: int, length: int) -> None:
+        self.descriptor = descriptor
+        self.offset = offset
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
+FastIO = Callable[[memoryview, int, memoryview], bool]
+"""`fast(rx, at, view)`: carries out the CDB at `rx[at:at+16]` on the spot, or returns False having done nothing.
+
+For a read, `view` is filled wholly; for a write, `view` holds all of its data. True means status GOOD with no residual.
+"""
+
+FastTable = dict[int, FastIO]
+"""CDB operation code to `FastIO`. Empty whenever the logical unit must look at each command of this nexus."""
+
+
+class Task:
+    """One command on its way through a target.
+
+    `cdb` is 16 bytes or more, zero-padded; `lun` is the 8-byte LUN as a big-endian integer; `tag` the initiator task
+    tag; `expected_out` and `expected_in` what the initiator is ready to send and take, in bytes. `data_in` may be
+    longer than `expected_in`: the transport cuts it and reports the residual against `required_in`/`required_out`.
+    """
+
+    __slots__ = (
+        "aborted",
+        "attribute",
+        "buffer",
+        "cdb",
+        "command",
+        "data_in",
+        "data_out",
+        "done",
+        "executing",
+        "expected_in",
+        "expected_out",
+        "finished",
+        "immediate_status",
+        "lun",
+        "nexus",
+        "sense",
+        "status",
+        "tag",
+        "transfer",
+        "unit",
+        "wanted_out",
+    )
+
+    def __init__(
+        self,
+        cdb: bytes,
+        lun: int,
+        tag: int,
+        attribute: int,
+        expected_out: int,
+        expected_in: int,
+        done: Callable[[Task], None],
+    ) -> None:
+        self.cdb = cdb
+        self.lun = lun
+        self.tag = tag
+        self.attribute = attribute
+        self.expected_out = expected_out
+        self.expected_in = expected_in
+        self.done = done
+        self.data_out: memoryview = memoryview(b"")
+        self.data_in: bytes | bytearray | memoryview | FileExtent = b""
+        self.wanted_out = 0
+        """Data-Out bytes the command asks for by its CDB; set by `Nexus.enter`."""
+        self.status: int = Status.GOOD
+        self.sense: bytes = b""
+        self.aborted = False
+        self.buffer: PooledBuffer | None = None
+        """A pooled buffer that `data_in` lies in; released by the transport once sent."""
+        self.transfer: Any = None
+        """The transport's own: the Data-Out transfer of this task."""
+        self.nexus: Any = None
+        self.unit: Any = None
+        self.command: Any = None
+        self.executing = False
+        self.immediate_status = False
+        """True when `enter` already decided the status: the command is answered without being executed."""
+        self.finished: list[Callable[[], None]] | None = None
+        """Called when an aborted task has ended (task management waits for them)."""
+
+    def reply(self, data: bytes | bytearray | memoryview, allocation_length: int) -> None:
+        """Sets Data-In, cut to the CDB's allocation length (SPC-5, 4.2.5.6)."""
+        self.data_in = data if len(data) <= allocation_length else data[:allocation_length]
+
+
+class Nexus(Protocol):
+    """An I_T nexus as a transport sees it."""
+
+    fast: dict[int, FastTable]
+
+    def enter(self, task: Task) -> None:
+        """Enters `task` into the task set of its logical unit and sets `wanted_out`. Never fails: the task may."""
+
+    def execute(self, task: Task) -> None:
+        """Executes an entered task, whose `data_out` is complete; ends in one call of `task.done`."""
+
+    def manage(self, function: int, lun: int, tag: int, done: Callable[[int], None]) -> None:
+        """Carries out a task management function; `done(response)` when no affected task can do anything more."""
+
+    def detach(self) -> None:
+        """I_T nexus loss (SAM-5, 6.3.4): its tasks are aborted, its unit attentions and SPC-2 reservations end."""
+
+
+class Target(Protocol):
+    """A SCSI target device as a transport sees it."""
+
+    def attach(self, initiator: str, isid: bytes, port: int, luns: frozenset[int] | None) -> Nexus:
+        """A new I_T nexus: initiator name and ISID, relative target port, and the LUNs it may see (None: all)."""

@@ -1,0 +1,112 @@
+"""The one interface behind every LUN: a row of bytes that is read, written, flushed and trimmed.
+
+A volume answers at once, or says that it will: `read_now` and `write_now` do the whole transfer on the spot or refuse
+it with no effect (the hot path: no allocation, no coroutine); every other call returns None when it is done, or an
+awaitable that is done when it is. Whoever returns an awaitable needs the caller's memory until then, whatever happens
+to the awaiting side: a caller that gives up keeps the memory alive and untouched until the awaitable has ended.
+
+Offsets and lengths are bytes, multiples of `block_size`, and within `size`: callers check.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+
+class VolumeError(Exception):
+    """An operation on a volume failed."""
+
+
+class VolumeFull(VolumeError):
+    """There is no room on the disk below: nothing of the write need have happened, nothing acknowledged is lost."""
+
+
+class VolumeFailed(VolumeError):
+    """The medium failed; after a failed sync the volume stays failed until an operator acts."""
+
+
+class VolumeReadOnly(VolumeError):
+    """The volume refuses writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """`length` bytes from `offset`: mapped (backed by disk) or not (reads as zeros)."""
+
+    offset: int
+    length: int
+    mapped: bool
+
+
+class Volume(ABC):
+    """A volume. `identity` is unique across arrays and never changes: the serial number that hosts see."""
+
+    identity: str
+    size: int
+    """Bytes."""
+    block_size: int
+    """Bytes of a logical block: 512 or 4096."""
+    read_only: bool
+    write_cache: bool
+    """True: a write is acknowledged before it is durable, and `flush` makes it so (WCE=1)."""
+    removable: bool
+    thin: bool
+    """True: unmapping frees disk."""
+
+    @abstractmethod
+    def read_now(self, offset: int, view: memoryview) -> bool:
+        """Fills `view` from `offset` without blocking, or returns False (cold, remote, failed…)."""
+
+    @abstractmethod
+    def write_now(self, offset: int, view: memoryview) -> bool:
+        """Writes `view` at `offset` as `write` would, without blocking, or returns False having written nothing."""
+
+    @abstractmethod
+    def warm_file(self, offset: int, length: int) -> int | None:
+        """A file descriptor from which `offset`, `length` can be sent without blocking, or None."""
+
+    @abstractmethod
+    def read(self, offset: int, view: memoryview) -> Awaitable[None] | None:
+        """Fills `view` from `offset`. Raises VolumeFailed (also out of the awaitable)."""
+
+    @abstractmethod
+    def write(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
+        """Writes `view` at `offset`; durable (FUA) before it is done if `durable` or without a write cache.
+
+        Writes that overlap take effect in the order of their calls. Raises VolumeFull, VolumeFailed, VolumeReadOnly.
+        """
+
+    @abstractmethod
+    def flush(self) -> Awaitable[None] | None:
+        """Makes every write that was done before the call durable. Raises VolumeFailed."""
+
+    @abstractmethod
+    def unmap(self, offset: int, length: int) -> Awaitable[None] | None:
+        """Frees the range: it reads as zeros afterwards."""
+
+    @abstractmethod
+    def write_zeros(self, offset: int, length: int) -> Awaitable[None] | None:
+        """Makes the range read as zeros, with its disk still allocated."""
+
+    @abstractmethod
+    def extents(self, offset: int, length: int, limit: int) -> Awaitable[list[Extent]]:
+        """The first `limit` extents at most, in order and without a gap, from `offset` on."""
+
+    @abstractmethod
+    def lock(self, offset: int, length: int) -> AbstractAsyncContextManager[None]:
+        """While held, no write of others to the range takes effect (`write_under_lock` is for the holder)."""
+
+    @abstractmethod
+    def write_under_lock(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
+        """`write` for the holder of a `lock` that covers the range."""
+
+    @abstractmethod
+    def allocated_bytes(self) -> int:
+        """Disk in use, in bytes."""
+
+    @abstractmethod
+    def available_bytes(self) -> int:
+        """Disk that writes to unmapped blocks could still take, in bytes."""
