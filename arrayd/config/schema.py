@@ -1,0 +1,202 @@
+"""The sections and keys of the configuration as typed frozen values; a field's description says what is expected.
+
+A new section is a new class here and a field of `Config`. Sequences are tuples; the mappings are plain dicts, which
+nobody changes after loading.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+from arrayd.config import values
+from arrayd.config.values import Address, Secret
+
+PORTALS_MAX = 16
+INITIATORS_MAX = 1024
+VOLUMES_MAX = 1024
+LUNS_MAX = 1024
+POLL_US_MAX = 1000
+
+EXPECTED = "expected"
+"""Type of an error whose context says, under this key, what was expected; and under "key", of which key."""
+
+
+def mistake(expected: str, key: str | None = None) -> PydanticCustomError:
+    """What a validator raises; `key` names the key of the model that is wrong."""
+    return PydanticCustomError(EXPECTED, "expected", {EXPECTED: expected, "key": key})
+
+
+T = TypeVar("T")
+
+
+def _by(parse: Callable[[object], T]) -> PlainValidator:
+    def validate(value: object) -> T:
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise mistake(str(error)) from None
+
+    return PlainValidator(validate)
+
+
+def _beside_file(parse: Callable[[object, Path], T]) -> PlainValidator:
+    """For values that name files: relative ones stand beside the configuration file."""
+
+    def validate(value: object, info: ValidationInfo) -> T:
+        base = Path((info.context or {})["base"])
+        try:
+            return parse(value, base)
+        except ValueError as error:
+            raise mistake(str(error)) from None
+
+    return PlainValidator(validate)
+
+
+def _to_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+ArrayName = Annotated[str, _by(values.array_name)]
+Serial = Annotated[str, _by(values.serial)]
+IscsiName = Annotated[str, _by(values.iscsi_name)]
+ListenAddress = Annotated[Address, _by(values.listen_address)]
+AdvertisedAddress = Annotated[Address, _by(values.advertised_address)]
+ChapUser = Annotated[str, _by(values.chap_user)]
+SecretFile = Annotated[Secret, _beside_file(values.secret)]
+FilePath = Annotated[Path, _beside_file(values.path)]
+VolumeName = Annotated[str, _by(values.volume_name)]
+Size = Annotated[int, _by(values.size)]
+Lun = Annotated[int, _by(values.lun)]
+FromList = BeforeValidator(_to_tuple)
+
+
+class Section(BaseModel):
+    """What all sections have in common: no unknown keys, no conversions, no changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ArrayConfig(Section):
+    """`array`: who this array is."""
+
+    name: ArrayName = Field(description="a name of 1 to 32 of a-z, 0-9 and '-'")
+    serial: Serial = Field(description="a string of 1 to 16 printable ASCII characters, no space at its ends")
+
+
+class ChapConfig(Section):
+    """One direction of CHAP (RFC 7143, 12.1.3): who proves its name, and the secret it proves it with."""
+
+    user: ChapUser = Field(description="a name of 1 to 255 printable bytes")
+    secret_file: SecretFile = Field(description="a file with a secret of 12 to 128 bytes")
+
+    @property
+    def secret(self) -> bytes:
+        """The secret itself. Never log it."""
+        return self.secret_file.value
+
+
+CHAP = "a mapping with the keys user and secret_file"
+
+
+class DiscoveryConfig(Section):
+    """`iscsi.discovery_chap`: who may hold a discovery session. `chap` is the initiator's proof, `mutual_chap` ours."""
+
+    chap: ChapConfig | None = Field(default=None, description=CHAP)
+    mutual_chap: ChapConfig | None = Field(default=None, description=CHAP)
+
+    @model_validator(mode="after")
+    def _mutual_needs_chap(self) -> Self:
+        """RFC 7143, 12.1.3: the target proves itself only in answer to an initiator that does."""
+        if self.mutual_chap is not None and self.chap is None:
+            raise mistake("chap beside it: a target proves itself only to an initiator that does", "mutual_chap")
+        return self
+
+
+class InitiatorConfig(DiscoveryConfig):
+    """`iscsi.initiators[]`: one initiator that may log in, how both prove who they are, and what it sees."""
+
+    name: IscsiName = Field(description="an iSCSI name")
+    luns: Annotated[tuple[Lun, ...], FromList] | None = Field(default=None, description="a list of LUNs")
+    """None: all of them."""
+
+
+class IscsiConfig(Section):
+    """`iscsi`: the target and who may log in to it."""
+
+    listen: Annotated[tuple[ListenAddress, ...], FromList] = Field(
+        default=(Address("127.0.0.1", 3260),), min_length=1, max_length=PORTALS_MAX, description="a list of addresses"
+    )
+    advertise: Annotated[tuple[AdvertisedAddress, ...], FromList] = Field(
+        default=(), max_length=PORTALS_MAX, description="a list of addresses"
+    )
+    """What SendTargets answers. Empty: the addresses listened on."""
+    target: IscsiName = Field(description="an iSCSI name")
+    initiators: Annotated[tuple[InitiatorConfig, ...], FromList] | None = Field(
+        default=None, max_length=INITIATORS_MAX, description="a list of initiators"
+    )
+    """None: any initiator, from loopback only. Peers from elsewhere are refused at login, whatever `listen` says.
+    Empty: nobody."""
+    discovery_chap: DiscoveryConfig | None = Field(
+        default=None, description="a mapping with the keys chap and, optionally, mutual_chap"
+    )
+    poll_us: int = Field(default=50, ge=0, le=POLL_US_MAX, description=f"microseconds, 0 to {POLL_US_MAX}")
+    """Adaptive polling: for so long after activity the event loop spins before it sleeps. 0: never."""
+
+
+class VolumeConfig(Section):
+    """`volumes.NAME`: one logical volume."""
+
+    size: Size = Field(description="a size such as 1GiB or 512MiB, or a number of bytes")
+    """Bytes; a multiple of block_size."""
+    block_size: Literal[512, 4096] = Field(default=512, description="512 or 4096")
+    """Bytes of a logical block."""
+    write_cache: bool = Field(default=True, description="true or false")
+    """False: a write is on stable storage before it is answered."""
+    read_only: bool = Field(default=False, description="true or false")
+    removable: bool = Field(default=False, description="true or false")
+    """RMB: the medium may be ejected and loaded by START STOP UNIT."""
+    thin: bool = Field(default=True, description="true or false")
+    """False: all blocks are allocated on disk when the volume is made, and stay so."""
+    path: FilePath | None = Field(default=None, description="a path")
+    """The file that holds it; None: a file of the volume's name below the state directory."""
+
+    @model_validator(mode="after")
+    def _whole_blocks(self) -> Self:
+        if self.size % self.block_size:
+            raise mistake(f"a multiple of the block size, {self.block_size}", "size")
+        return self
+
+
+class LunConfig(Section):
+    """`luns.N`: what a host sees at this LUN."""
+
+    volume: VolumeName = Field(description="the name of a volume")
+
+
+class Config(Section):
+    """A whole configuration file."""
+
+    array: ArrayConfig = Field(description="a mapping with the keys name and serial")
+    state_dir: FilePath = Field(description="a path")
+    """Where volumes and tables are kept; absolute."""
+    iscsi: IscsiConfig = Field(description="a mapping")
+    volumes: dict[VolumeName, VolumeConfig] = Field(
+        default_factory=dict, max_length=VOLUMES_MAX, description="a mapping of names to volumes"
+    )
+    luns: dict[Lun, LunConfig] = Field(default_factory=dict, max_length=LUNS_MAX, description="a mapping of LUNs")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_from_name(cls, tree: Any) -> Any:
+        """The state directory and the target's name follow from the array's name."""
+        if not isinstance(tree, dict):
+            return tree
+        array = tree.get("array")
+        name = array.get("name") if isinstance(array, dict) else None
+        filled = {"state_dir": f"state/{name}", "iscsi": {}, **tree}
+        if isinstance(filled["iscsi"], dict):
+            filled["iscsi"] = {"target": f"iqn.2026-11.io.arrayd:{name}", **filled["iscsi"]}
+        return filled
