@@ -1,0 +1,216 @@
+"""The command line: `arrayd serve FILE.yaml` and `arrayd check FILE.yaml`.
+
+Exit codes: 0 all well, 1 the array cannot start, 2 the configuration or the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
+
+import click
+
+from arrayd import __version__
+
+if TYPE_CHECKING:
+    from arrayd.array import Array
+    from arrayd.config import Config
+    from arrayd.notify import ServiceManager
+
+T = TypeVar("T")
+
+EXIT_NOT_STARTED = 1
+EXIT_CONFIG = 2
+EXIT_SIGNAL = 128
+"""Plus the signal's number, as a shell says it."""
+
+FILE = click.argument("file", metavar="FILE.yaml", type=click.Path(path_type=Path))
+
+
+@click.group()
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """A disk array in one process: an iSCSI target whose LUNs are sparse files."""
+
+
+@main.command()
+@FILE
+def check(file: Path) -> None:
+    """Say whether FILE.yaml can be served; one line a mistake, if not."""
+    config = _load_or_exit(file)
+    iscsi = config.iscsi
+    who = "any initiator on this machine" if iscsi.initiators is None else f"{len(iscsi.initiators)} initiators"
+    lines = (
+        f"{file}: ok",
+        f"array {config.array.name}, serial {config.array.serial}, state in {config.state_dir}",
+        f"target {iscsi.target} on {' '.join(map(str, iscsi.listen))} for {who}",
+        f"{len(config.volumes)} volumes, {len(config.luns)} LUNs",
+    )
+    if not _say("\n".join(lines)):
+        sys.exit(EXIT_NOT_STARTED)
+
+
+@main.command()
+@FILE
+@click.option("--log-json", is_flag=True, help="Log lines of JSON.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"]),
+    default="info",
+    show_default=True,
+    help="Leave out what matters less.",
+)
+def serve(file: Path, log_json: bool, log_level: Literal["debug", "info", "warning", "error", "critical"]) -> None:
+    """Serve the array of FILE.yaml until SIGTERM or SIGINT.
+
+    Prints one line when it listens: `ready`, and the addresses. SIGHUP reads FILE.yaml again.
+    """
+    config = _load_or_exit(file)
+
+    import uvloop
+
+    from arrayd import log
+
+    _open_standard_files()
+    log.configure(level=log_level, json=log_json)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = runner.run(_serve(file, config))
+    sys.exit(code)
+
+
+def _load_or_exit(file: Path) -> Config:
+    from arrayd.config import ConfigError, load
+
+    try:
+        return load(file)
+    except ConfigError as error:
+        _complain(error.lines)
+        sys.exit(EXIT_CONFIG)
+
+
+async def _serve(file: Path, config: Config) -> int:
+    """From start to stop; the process's exit code."""
+    from arrayd.array import Array, StartError
+    from arrayd.notify import ServiceManager
+
+    signals = _Signals()
+    manager = ServiceManager(os.environ)
+    array = Array(config)
+    try:
+        addresses = await signals.unless_stopped(array.start())
+    except StartError as error:
+        _complain([str(error)])
+        return EXIT_NOT_STARTED
+    alive = asyncio.create_task(manager.keep_alive())
+    try:
+        if addresses is not None:
+            _say(f"ready {' '.join(addresses)}")
+            manager.ready(f"serving {' '.join(addresses)}")
+            await _reload_until_stopped(file, array, manager, signals)
+        manager.stopping()
+        await array.stop()
+    finally:
+        alive.cancel()
+        await asyncio.gather(alive, return_exceptions=True)
+    return 0
+
+
+async def _reload_until_stopped(file: Path, array: Array, manager: ServiceManager, signals: _Signals) -> None:
+    from arrayd.array import StartError
+    from arrayd.config import ConfigError, load
+    from arrayd.log import get_logger
+
+    log = get_logger("array")
+    while await signals.hang_up():
+        manager.reloading()
+        try:
+            await array.reload(await asyncio.to_thread(load, file))
+            log.info("reloaded", file=str(file))
+            manager.ready("reloaded")
+        except ConfigError as error:
+            for line in error.lines:
+                log.error("not reloaded", mistake=line)
+            manager.ready(f"not reloaded: {error.lines[0]}")
+        except StartError as error:
+            log.error("not reloaded", reason=str(error))
+            manager.ready(f"not reloaded: {error}")
+
+
+class _Signals:
+    """SIGTERM and SIGINT stop, the second one at once; SIGHUP reloads. A stop goes before a reload."""
+
+    def __init__(self) -> None:
+        self._stopped = asyncio.Event()
+        self._changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._changed.set)
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._stopped.is_set():
+            _exit_at_once(EXIT_SIGNAL + number)
+        self._stopped.set()
+        self._changed.set()
+
+    async def hang_up(self) -> bool:
+        """Waits for the next SIGHUP, which may have come already; False: the array is to stop."""
+        await self._changed.wait()
+        self._changed.clear()
+        return not self._stopped.is_set()
+
+    async def unless_stopped(self, starting: Coroutine[None, None, T]) -> T | None:
+        """What the coroutine returns, or None when a stop comes first: then it is cancelled, and has ended."""
+        start = asyncio.ensure_future(starting)
+        stop = asyncio.ensure_future(self._stopped.wait())
+        try:
+            await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            if not start.done():
+                start.cancel()
+            await asyncio.gather(start, stop, return_exceptions=True)
+        return None if start.cancelled() else start.result()
+
+
+def _exit_at_once(code: int) -> NoReturn:
+    """Without a word to anyone: the user asked twice."""
+    os._exit(code)
+
+
+def _open_standard_files() -> None:
+    """Whoever started us may have closed some of them; a socket must not become standard output."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _say(text: str) -> bool:
+    """Prints on standard output; False when nobody takes it, which must not end a daemon."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        # What is left in the buffer would raise once more when the interpreter ends.
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, sys.stdout.fileno())
+        os.close(nobody)
+        return False
+    return True
+
+
+def _complain(lines: list[str]) -> None:
+    try:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+if __name__ == "__main__":
+    main(prog_name="arrayd")
