@@ -20,7 +20,7 @@ from arrayd import __version__
 if TYPE_CHECKING:
     from arrayd.array import Array
     from arrayd.config import Config
-    from arrayd.notify import ServiceManager
+    from arrayd.notify import Supervisor
 
 T = TypeVar("T")
 
@@ -96,23 +96,23 @@ def _load_or_exit(file: Path) -> Config:
 async def _serve(file: Path, config: Config) -> int:
     """From start to stop; the process's exit code."""
     from arrayd.array import Array, StartError
-    from arrayd.notify import ServiceManager
+    from arrayd.notify import Supervisor
 
     signals = _Signals()
-    manager = ServiceManager(os.environ)
+    supervisor = Supervisor(os.environ)
     array = Array(config)
     try:
         addresses = await signals.unless_stopped(array.start())
     except StartError as error:
         _complain([str(error)])
         return EXIT_NOT_STARTED
-    alive = asyncio.create_task(manager.keep_alive())
+    alive = asyncio.create_task(supervisor.keep_alive())
     try:
         if addresses is not None:
             _say(f"ready {' '.join(addresses)}")
-            manager.ready(f"serving {' '.join(addresses)}")
-            await _reload_until_stopped(file, array, manager, signals)
-        manager.stopping()
+            supervisor.ready(f"serving {' '.join(addresses)}")
+            await _reload_until_stopped(file, array, supervisor, signals)
+        supervisor.stopping()
         await array.stop()
     finally:
         alive.cancel()
@@ -120,25 +120,25 @@ async def _serve(file: Path, config: Config) -> int:
     return 0
 
 
-async def _reload_until_stopped(file: Path, array: Array, manager: ServiceManager, signals: _Signals) -> None:
+async def _reload_until_stopped(file: Path, array: Array, supervisor: Supervisor, signals: _Signals) -> None:
     from arrayd.array import StartError
     from arrayd.config import ConfigError, load
     from arrayd.log import get_logger
 
     log = get_logger("array")
     while await signals.hang_up():
-        manager.reloading()
+        supervisor.reloading()
         try:
             await array.reload(await asyncio.to_thread(load, file))
             log.info("reloaded", file=str(file))
-            manager.ready("reloaded")
+            supervisor.ready("reloaded")
         except ConfigError as error:
             for line in error.lines:
                 log.error("not reloaded", mistake=line)
-            manager.ready(f"not reloaded: {error.lines[0]}")
+            supervisor.ready(f"not reloaded: {error.lines[0]}")
         except StartError as error:
             log.error("not reloaded", reason=str(error))
-            manager.ready(f"not reloaded: {error}")
+            supervisor.ready(f"not reloaded: {error}")
 
 
 class _Signals:

@@ -1,6 +1,6 @@
-"""sd_notify: what this process tells its service manager (sd_notify(3), "Notes" on the wire format).
+"""sd_notify: what this process tells the supervisor that started it (sd_notify(3), "Notes" on the wire format).
 
-Without NOTIFY_SOCKET nothing is sent. A manager that does not listen, or not at once, is no reason to stop.
+Without NOTIFY_SOCKET nothing is sent. A supervisor that does not listen, or not at once, is no reason to stop.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from collections.abc import Mapping
 STATUS_CHARS_MAX = 500
 
 
-class ServiceManager:
+class Supervisor:
     """The other end of NOTIFY_SOCKET, if there is one."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
         self.watchdog_seconds = _watchdog_seconds(environment)
-        """Silence for so long and the manager restarts the daemon; None: it does not watch."""
+        """Silence for so long and the supervisor restarts the daemon; None: it does not watch."""
 
     def ready(self, status: str) -> None:
         """The array listens, or listens again after a reload."""
@@ -33,7 +33,7 @@ class ServiceManager:
         self._send("STOPPING=1\nSTATUS=stopping")
 
     async def keep_alive(self) -> None:
-        """Until cancelled: tells the manager, twice in its time, that the event loop turns."""
+        """Until cancelled: tells the supervisor, twice in its time, that the event loop turns."""
         if self._address is None or self.watchdog_seconds is None:
             return
         while True:

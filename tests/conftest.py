@@ -1,1 +1,50 @@
-"""What every test may ask for."""
+"""What holds for every test: how skips count, and how hypothesis searches."""
+
+import os
+from collections.abc import Generator
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("arrayd", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("arrayd")
+"""No deadline: how long an example takes depends on who else uses the machine."""
+
+REQUIRE_ALL = os.environ.get("ARRAYD_REQUIRE_ALL") == "1"
+"""Set by `scripts/test --require-all`: a part that is missing is a failure, not a skip."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under REQUIRE_ALL turns a skip into a failure, but for tests marked `may_skip(reason)`."""
+    report = yield
+    expected = hasattr(report, "wasxfail") or item.get_closest_marker("may_skip") is not None
+    if REQUIRE_ALL and report.skipped and not expected:
+        _fail(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Under REQUIRE_ALL a file that skips itself fails, too."""
+    report = yield
+    if REQUIRE_ALL and report.skipped:
+        _fail(report)
+    return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A `may_skip` says why; tests in `tests/guest` and `tests/external` are marked as what their folder says."""
+    for item in items:
+        for marker in item.iter_markers("may_skip"):
+            if not (len(marker.args) == 1 and isinstance(marker.args[0], str) and marker.args[0]):
+                raise pytest.UsageError(f"{item.nodeid}: may_skip needs a reason")
+        for folder in ("guest", "external"):
+            if item.path.is_relative_to(item.config.rootpath / "tests" / folder):
+                item.add_marker(folder)
+
+
+def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"{reason} (a skip is a failure here: every part is required)"

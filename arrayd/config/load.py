@@ -169,7 +169,7 @@ def _shared_values(config: Config) -> list[Mistake]:
     files: dict[Path, str] = {}
     for name, volume in config.volumes.items():
         if volume.path is not None:
-            other = files.setdefault(volume.path.resolve(), name)
+            other = files.setdefault(volume.path, name)
             if other != name:
                 expected = f"a file of its own: volume {other} has this one"
                 mistakes.append(Mistake(("volumes", name, "path"), volume.path, expected))

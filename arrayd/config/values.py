@@ -198,10 +198,13 @@ def chap_user(value: object) -> str:
 
 
 def path(value: object, base: Path) -> Path:
-    """A path, relative ones from `base`."""
+    """A path, relative ones from `base`; absolute, symbolic links followed as far as they lead."""
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError("a path")
-    return base / value
+    try:
+        return (base / value).resolve()
+    except (OSError, RuntimeError):
+        raise ValueError("a path that does not lead in a circle") from None
 
 
 def secret(value: object, base: Path) -> Secret:
