@@ -8,7 +8,7 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from pathlib import Path
 
-from arrayd.scsi.reservations import PersistentState
+from arrayd.scsi.persistent import PersistentState
 
 
 class TablesError(Exception):
