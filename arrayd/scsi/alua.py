@@ -1,18 +1,32 @@
-"""Asymmetric logical unit access (SPC-5, 5.17): target port groups, their states, REPORT and SET TARGET PORT GROUPS."""
+"""Asymmetric logical unit access (SPC-5, 5.17): target port groups, their states, REPORT and SET TARGET PORT GROUPS.
+
+All ports of this array are one target port group. A state belongs to a logical unit and a group, so every logical unit
+has a `PortGroups` of its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from arrayd.scsi.command import Command
+from construct import BitsInteger, BitStruct, Bytewise, Const, Flag, Int8ub, Int16ub, Padding, Struct
+
+from arrayd.scsi.command import Command, Reserved
+from arrayd.scsi.sense import Asc, CheckCondition, Key, illegal_request, invalid_field, invalid_parameter
 
 if TYPE_CHECKING:
+    from arrayd.scsi.logical_unit import LogicalUnit
     from arrayd.scsi.nexus import Nexus
+    from arrayd.scsi.task import Task
+
+PARAMETER_LIST_MAX = 4 + 4 * 256
+"""Longest parameter list of SET TARGET PORT GROUPS, in bytes."""
 
 
 class AccessState(IntEnum):
-    """Asymmetric access states (SPC-5, table 67)."""
+    """Primary target port asymmetric access states (SPC-5, table 65)."""
 
     ACTIVE_OPTIMIZED = 0x0
     ACTIVE_NON_OPTIMIZED = 0x1
@@ -21,18 +35,172 @@ class AccessState(IntEnum):
     TRANSITIONING = 0xF
 
 
+class StatusCode(IntEnum):
+    """What changed a state last (SPC-5, table 311)."""
+
+    NONE = 0
+    SET_BY_COMMAND = 1
+    SET_BY_ARRAY = 2
+
+
+IMPLICIT_TRANSITION_SECONDS = 0
+"""IMPLICIT TRANSITION TIME: 0 says that none is given."""
+
+_BY_UNAVAILABLE = frozenset(
+    {
+        (0x03, None),  # REQUEST SENSE
+        (0x12, None),  # INQUIRY
+        (0xA0, None),  # REPORT LUNS
+        (0xA3, 0x0A),  # REPORT TARGET PORT GROUPS
+        (0xA4, 0x0A),  # SET TARGET PORT GROUPS
+    }
+)
+_BY_STANDBY = _BY_UNAVAILABLE | {
+    (0x4C, None),  # LOG SELECT
+    (0x4D, None),  # LOG SENSE
+    (0x15, None),  # MODE SELECT(6)
+    (0x55, None),  # MODE SELECT(10)
+    (0x1A, None),  # MODE SENSE(6)
+    (0x5A, None),  # MODE SENSE(10)
+    (0x1C, None),  # RECEIVE DIAGNOSTIC RESULTS
+    (0x1D, None),  # SEND DIAGNOSTIC
+    *((0x5E, action) for action in range(4)),  # PERSISTENT RESERVE IN
+    *((0x5F, action) for action in range(8)),  # PERSISTENT RESERVE OUT
+}
+_ALLOWED = {
+    AccessState.STANDBY: (_BY_STANDBY, Asc.TARGET_PORT_IN_STANDBY),
+    AccessState.UNAVAILABLE: (_BY_UNAVAILABLE, Asc.TARGET_PORT_UNAVAILABLE),
+    AccessState.TRANSITIONING: (_BY_UNAVAILABLE - {(0xA4, 0x0A)}, Asc.ASYMMETRIC_ACCESS_TRANSITION),
+}
+"""Commands (opcode, service action) that the states other than active process, and what the others end with
+(SPC-5, 5.17.2.5 to 5.17.2.8)."""
+
+
 class PortGroups:
-    """The target port group that this array's ports are in: `group` its identifier, `ports` the relative target port
-    identifiers, `names` the iSCSI port names (`iqn…,t,0xTPGT`) in the same order. All are unique across arrays."""
+    """One logical unit's view of the target port group that this array's ports are in.
+
+    `group` is its identifier, `ports` the relative target port identifiers, `names` the iSCSI port names
+    (`iqn…,t,0xTPGT`) in the same order. Groups and ports are unique across arrays: a second array may offer the same
+    logical unit, as another group.
+    """
 
     def __init__(self, group: int, ports: tuple[int, ...], names: tuple[str, ...]) -> None:
         self.group = group
         self.ports = ports
-        self.names = dict(zip(ports, names, strict=True))
+        self.names: Mapping[int, str] = MappingProxyType(dict(zip(ports, names, strict=True)))
         self.state = AccessState.ACTIVE_OPTIMIZED
+        self.status_code = StatusCode.NONE
 
-    def state_conflict(self, nexus: Nexus, command: Command) -> None:
-        """Raises CheckCondition when the access state of the nexus' target port refuses `command`."""
+    def of_another_unit(self) -> PortGroups:
+        """The same ports, as they start out for one more logical unit."""
+        return PortGroups(self.group, self.ports, tuple(self.names.values()))
+
+    @property
+    def active(self) -> bool:
+        """Whether every command is processed."""
+        return self.state not in _ALLOWED
+
+    def state_conflict(self, _nexus: Nexus, command: Command) -> None:
+        """Raises CheckCondition (NOT READY) when the state of the nexus' target port group refuses `command`."""
+        refusing = _ALLOWED.get(self.state)
+        if refusing is not None and (command.opcode, command.action) not in refusing[0]:
+            raise CheckCondition(Key.NOT_READY, refusing[1])
 
 
-COMMANDS: tuple[Command, ...] = ()
+def set_access_state(unit: LogicalUnit, state: AccessState, originator: Nexus | None) -> None:
+    """Brings `unit` to `state`: `originator` asked for it, or the array itself (None); the others are told."""
+    port_groups = unit.port_groups
+    port_groups.status_code = StatusCode.SET_BY_ARRAY if originator is None else StatusCode.SET_BY_COMMAND
+    if state is not port_groups.state:
+        port_groups.state = state
+        unit.establish_for_others(Asc.ASYMMETRIC_ACCESS_STATE_CHANGED, originator)
+        unit.refresh_all()
+
+
+GROUP_DESCRIPTOR = Struct(
+    "access"
+    / BitStruct(
+        "pref" / Flag,
+        Padding(3),
+        "state" / BitsInteger(4),
+        "t_sup" / Const(True, Flag),
+        "o_sup" / Const(False, Flag),
+        Padding(1),
+        "lbd_sup" / Const(False, Flag),
+        "u_sup" / Const(True, Flag),
+        "s_sup" / Const(True, Flag),
+        "an_sup" / Const(True, Flag),
+        "ao_sup" / Const(True, Flag),
+        "group" / Bytewise(Int16ub),
+    ),
+    Padding(1),
+    "status_code" / Int8ub,
+    Padding(1),
+    "port_count" / Int8ub,
+)
+"""Target port group descriptor without its ports (SPC-5, table 309)."""
+
+
+def report_target_port_groups(unit: LogicalUnit, task: Task) -> None:
+    """REPORT TARGET PORT GROUPS (SPC-5, 6.37), with the length only or the extended header."""
+    parameter_format = task.cdb[1] >> 5
+    if parameter_format > 1:
+        raise invalid_field((1, 7))
+    port_groups = unit.port_groups
+    body = b"" if parameter_format == 0 else bytes((0x10, IMPLICIT_TRANSITION_SECONDS, 0, 0))
+    body += GROUP_DESCRIPTOR.build(
+        {
+            "access": {"pref": True, "state": port_groups.state, "group": port_groups.group},
+            "status_code": port_groups.status_code,
+            "port_count": len(port_groups.ports),
+        }
+    )
+    body += b"".join(port.to_bytes(4, "big") for port in port_groups.ports)
+    task.reply(len(body).to_bytes(4, "big") + body, int.from_bytes(task.cdb[6:10], "big"))
+
+
+def set_target_port_groups(unit: LogicalUnit, task: Task) -> None:
+    """SET TARGET PORT GROUPS (SPC-5, 6.45): all of the list is checked before any of it is done."""
+    length = int.from_bytes(task.cdb[6:10], "big")
+    data = bytes(task.data_out[:length])
+    if len(data) < length or length % 4:
+        raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
+    wanted: AccessState | None = None
+    for at in range(4, length, 4):
+        state = data[at] & 0x0F
+        if state > AccessState.UNAVAILABLE:
+            raise invalid_parameter((at, 3))
+        if int.from_bytes(data[at + 2 : at + 4], "big") != unit.port_groups.group:
+            raise invalid_parameter(at + 2)
+        wanted = AccessState(state)
+    if wanted is not None:
+        set_access_state(unit, wanted, task.nexus)
+
+
+def parameter_list_length(_unit: LogicalUnit, cdb: bytes) -> int:
+    """The Data-Out of SET TARGET PORT GROUPS, in bytes."""
+    length = int.from_bytes(cdb[6:10], "big")
+    if length > PARAMETER_LIST_MAX:
+        raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
+    return length
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "REPORT TARGET PORT GROUPS",
+        0xA3,
+        0x0A,
+        bytes((0xA3, 0xEA, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0)),
+        report_target_port_groups,
+        reserved=Reserved.ALLOWED,
+    ),
+    Command(
+        "SET TARGET PORT GROUPS",
+        0xA4,
+        0x0A,
+        bytes((0xA4, 0x0A, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0)),
+        set_target_port_groups,
+        parameter_list_length,
+        Reserved.WRITE,
+    ),
+)
