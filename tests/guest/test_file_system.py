@@ -1,0 +1,133 @@
+"""ext4 on a LUN, by the Linux kernel's initiator: made, filled, checked, trimmed, grown, and carried over a crash."""
+
+import os
+
+import pytest
+
+from tests.lab import openiscsi
+from tests.lab.daemon import ArraydProcess, configuration
+from tests.lab.fixtures import StartArray
+from tests.lab.guest import Guest
+from tests.lab.openiscsi import Initiator
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+
+STAT_BLOCK_BYTES = 512
+FILES, FILE_MIB = 8, 4
+RELOAD_TIMEOUT_S = 20.0
+KILLS = 2
+
+WRITE_FILES = f"""
+for n in $(seq {FILES}); do
+    dd if=/dev/urandom of=/mnt/file$n bs=1M count={FILE_MIB} 2>/dev/null
+    (cd /mnt && sha256sum file$n) >>/tmp/sums
+done
+sync
+echo 3 >/proc/sys/vm/drop_caches
+cd /mnt && sha256sum -c /tmp/sums
+"""
+
+WRITE_UNDER_LOAD = """
+set -e
+n=0
+while [ ! -e /tmp/enough ]; do
+    n=$((n + 1))
+    dd if=/dev/urandom of=/tmp/chunk bs=64k count=16 2>/dev/null
+    dd if=/tmp/chunk of=/mnt/load$((n % 20)) bs=64k conv=fsync 2>/dev/null
+    sha256sum </tmp/chunk >/tmp/sum.load$((n % 20))
+    echo $n >/tmp/written
+done
+"""
+
+NO_ERRORS = "! dmesg | grep -iE 'I/O error|EXT4-fs error|Buffer I/O|aborting journal|Remounting'"
+
+
+def logged_in(guest: Guest, array: ArraydProcess, settings: dict[str, str] | None = None) -> Initiator:
+    initiator = Initiator(guest, array.target, [array.port], settings or {})
+    initiator.login()
+    return initiator
+
+
+def make_and_mount(guest: Guest, disk: str) -> None:
+    guest.check(f"mkfs.ext4 -q -F {disk} && mount -t ext4 {disk} /mnt", timeout=90)
+
+
+def unmount_and_check(guest: Guest, disk: str) -> None:
+    guest.check(f"umount /mnt && e2fsck -f -n {disk}", timeout=90)
+    guest.check(NO_ERRORS)
+
+
+@pytest.mark.parametrize("block_size", [512, 4096])
+def test_files_survive_the_cache_being_dropped(guest: Guest, start_array: StartArray, block_size: int) -> None:
+    array = start_array(configuration({"data": {"size": "256MiB", "block_size": block_size}}))
+    initiator = logged_in(guest, array, openiscsi.BOTH_DIGESTS)
+    disk = initiator.disk()
+    assert guest.check(f"blockdev --getss {disk}") == str(block_size)
+    make_and_mount(guest, disk)
+    assert guest.check(WRITE_FILES, timeout=90).count(": OK") == FILES
+    unmount_and_check(guest, disk)
+    initiator.logout()
+
+
+def test_fstrim_frees_blocks_of_the_sparse_file(guest: Guest, start_array: StartArray) -> None:
+    array = start_array(configuration({"data": {"size": "256MiB"}}))
+    initiator = logged_in(guest, array)
+    disk = initiator.disk()
+    make_and_mount(guest, disk)
+    guest.check(WRITE_FILES, timeout=90)
+    full = os.stat(array.volume_file("data")).st_blocks * STAT_BLOCK_BYTES
+    assert full >= FILES * FILE_MIB << 20
+    guest.check("rm /mnt/file*; sync; fstrim /mnt", timeout=90)
+    trimmed = os.stat(array.volume_file("data")).st_blocks * STAT_BLOCK_BYTES
+    assert trimmed <= full - (FILES * FILE_MIB << 20)
+    unmount_and_check(guest, disk)
+    initiator.logout()
+
+
+def test_a_volume_grows_under_a_mounted_file_system(guest: Guest, start_array: StartArray) -> None:
+    array = start_array(configuration({"data": {"size": "64MiB"}}))
+    initiator = logged_in(guest, array)
+    disk = initiator.disk()
+    make_and_mount(guest, disk)
+    before = int(guest.check("stat -f -c %b /mnt"))
+    array.config["volumes"]["data"]["size"] = "192MiB"
+    array.reload()
+    # The reload has happened when a command is answered with CAPACITY DATA HAS CHANGED, which the kernel logs.
+    guest.until(
+        f"dd if={disk} of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null; dmesg | grep 'Capacity data has changed'",
+        RELOAD_TIMEOUT_S,
+    )
+    initiator.rescan()
+    guest.until(f"test $(blockdev --getsize64 {disk}) = {192 << 20}", RELOAD_TIMEOUT_S)
+    guest.check(f"resize2fs {disk}", timeout=90)
+    assert int(guest.check("stat -f -c %b /mnt")) > 2 * before
+    assert guest.check(WRITE_FILES, timeout=90).count(": OK") == FILES
+    unmount_and_check(guest, disk)
+    initiator.logout()
+
+
+def test_the_array_is_killed_under_load_and_the_file_system_sees_no_error(
+    guest: Guest, start_array: StartArray
+) -> None:
+    array = start_array(configuration({"data": {"size": "256MiB"}}))
+    initiator = logged_in(guest, array)
+    disk = initiator.disk()
+    make_and_mount(guest, disk)
+    load = guest.spawn(WRITE_UNDER_LOAD)
+    for _ in range(KILLS):
+        written = int(guest.until("cat /tmp/written"))
+        guest.until(f"test $(cat /tmp/written) -ge {written + 5}")
+        array.kill()
+        guest.until("dmesg | grep 'detected conn error'; dmesg -c >/tmp/dmesg; cat /tmp/dmesg >>/tmp/dmesg.all")
+        array.start()
+    written = int(guest.check("cat /tmp/written"))
+    guest.until(f"test $(cat /tmp/written) -ge {written + 5}", timeout=90)
+    guest.check("touch /tmp/enough")
+    answer = load.wait()
+    assert answer.status == 0, answer.output
+    guest.check(
+        "sync; echo 3 >/proc/sys/vm/drop_caches\n"
+        "for f in /mnt/load*; do sha256sum <$f | cmp - /tmp/sum.$(basename $f); done"
+    )
+    unmount_and_check(guest, disk)
+    initiator.logout()

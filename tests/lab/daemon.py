@@ -1,0 +1,189 @@
+"""A real arrayd in a process of its own: started from a configuration, killed, restarted, reloaded and read."""
+
+import copy
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 15.0
+SECRET_MODE = 0o600
+LOG_TAIL_LINES = 60
+TARGET = "iqn.2026-11.io.arrayd:lab"
+
+
+class DaemonError(Exception):
+    """The daemon did not start, stop or behave; the text ends with its log."""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listened on a moment ago, for configurations that must name it in two places."""
+    with socket.create_server((host, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def configuration(volumes: Mapping[str, Mapping[str, Any]], **iscsi: Any) -> dict[str, Any]:
+    """A configuration with one LUN a volume, numbered from 0 in their order; ``iscsi`` overrides keys of that part."""
+    return {
+        "array": {"name": "lab", "serial": "410001"},
+        "state_dir": "state",
+        "iscsi": {"listen": ["127.0.0.1:0"], "target": TARGET, **iscsi},
+        "volumes": {name: dict(settings) for name, settings in volumes.items()},
+        "luns": {str(number): {"volume": name} for number, name in enumerate(volumes)},
+    }
+
+
+class ArraydProcess:
+    """One ``arrayd serve``, its configuration and everything it keeps in ``folder``.
+
+    A context manager: it starts on entry and is never left running. ``secrets`` are files that the configuration names.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], secrets: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.config: dict[str, Any] = copy.deepcopy(dict(config))
+        self.addresses: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = folder / "arrayd.log"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, secret in (secrets or {}).items():
+            path = folder / name
+            path.write_text(secret)
+            path.chmod(SECRET_MODE)
+
+    @property
+    def target(self) -> str:
+        """The iSCSI name of its target."""
+        return str(self.config["iscsi"]["target"])
+
+    @property
+    def port(self) -> int:
+        """The TCP port of its first portal."""
+        return int(self.addresses[0].rpartition(":")[2])
+
+    @property
+    def pid(self) -> int:
+        """The process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """All it has logged so far, over every start."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def url(self, lun: int = 0) -> str:
+        """The URL by which libiscsi and QEMU name a LUN."""
+        return f"iscsi://{self.addresses[0]}/{self.target}/{lun}"
+
+    def volume_file(self, name: str) -> Path:
+        """The sparse file behind a volume."""
+        (path,) = [p for p in (self.folder / "state").rglob("*") if p.is_file() and p.name.startswith(f"{name}.")]
+        return path
+
+    def write_config(self) -> None:
+        """Write ``config`` to the file that the daemon reads at its start and on SIGHUP."""
+        (self.folder / "arrayd.yaml").write_text(yaml.safe_dump(self.config))
+
+    def start(self) -> None:
+        """Start it and wait until it says where it listens; its ports are kept for every later start."""
+        assert self._process is None
+        self.write_config()
+        environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "arrayd", "serve", str(self.folder / "arrayd.yaml")],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+            )
+        try:
+            self.addresses = self._read_ready(time.monotonic() + START_TIMEOUT_S)
+        except BaseException:
+            self.kill()
+            raise
+        self.config["iscsi"]["listen"] = list(self.addresses)
+
+    def _read_ready(self, deadline: float) -> list[str]:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        received = b""
+        while not received.endswith(b"\n"):
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            more = os.read(self._process.stdout.fileno(), select.PIPE_BUF) if ready else b""
+            if not more:
+                raise DaemonError(f"arrayd did not say ready but {received!r}{self.log_tail()}")
+            received += more
+        word, *addresses = received.decode().split()
+        if word != "ready" or not addresses:
+            raise DaemonError(f"arrayd did not say ready but {received!r}{self.log_tail()}")
+        return addresses
+
+    def kill(self) -> None:
+        """End it by SIGKILL, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """End it by SIGTERM, which must take it down cleanly, with exit status 0."""
+        status = self._end(signal.SIGTERM)
+        if status != 0:
+            raise DaemonError(f"arrayd ended with {status} on SIGTERM{self.log_tail()}")
+
+    def restart(self) -> None:
+        """Start it again on the ports it had, whether it was ended or not."""
+        if self._process is not None:
+            self.terminate()
+        self.start()
+
+    def reload(self) -> None:
+        """Write ``config`` and make the running daemon read it, by SIGHUP."""
+        self.write_config()
+        os.kill(self.pid, signal.SIGHUP)
+
+    def log_tail(self) -> str:
+        """The end of its log, to be shown where a test fails."""
+        return "\n--- log of arrayd\n" + "\n".join(self.log.splitlines()[-LOG_TAIL_LINES:])
+
+    def _end(self, number: signal.Signals) -> int:
+        process, self._process = self._process, None
+        assert process is not None
+        assert process.stdout is not None
+        process.send_signal(number)
+        try:
+            return process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired as late:
+            process.kill()
+            process.wait(STOP_TIMEOUT_S)
+            raise DaemonError(f"arrayd did not end in {STOP_TIMEOUT_S:.0f} s{self.log_tail()}") from late
+        finally:
+            process.stdout.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is None:
+            return
+        if error is not None:
+            print(self.log_tail())
+            self.kill()
+            return
+        self.terminate()
+        if "Traceback" in self.log:
+            raise DaemonError(f"arrayd logged an exception{self.log_tail()}")

@@ -1,0 +1,68 @@
+"""Which programs of the machine a test needs, and the Debian package that brings each."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+"""PATH with the folders of system programs, which a user's own PATH often lacks."""
+
+PACKAGE_OF = {
+    "apt-get": "apt",
+    "busybox": "busybox-static",
+    "dpkg": "dpkg",
+    "e2fsck": "e2fsprogs",
+    "iscsi-inq": "libiscsi-bin",
+    "iscsi-ls": "libiscsi-bin",
+    "iscsi-swp": "libiscsi-bin",
+    "iscsi-test-cu": "libiscsi-bin",
+    "iscsiadm": "open-iscsi",
+    "iscsid": "open-iscsi",
+    "ldd": "libc-bin",
+    "losetup": "mount",
+    "mkfs.ext4": "e2fsprogs",
+    "mount": "mount",
+    "multipath": "multipath-tools",
+    "multipathd": "multipath-tools",
+    "qemu-img": "qemu-utils",
+    "qemu-io": "qemu-utils",
+    "qemu-storage-daemon": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "sg_inq": "sg3-utils",
+    "udevadm": "udev",
+}
+QEMU_ISCSI_DRIVER = "block-iscsi.so"
+
+
+def find(program: str) -> Path | None:
+    """Path of ``program``, system folders included; None when the machine has none."""
+    found = shutil.which(program, path=SYSTEM_PATH)
+    return Path(found) if found else None
+
+
+def require(*programs: str) -> None:
+    """Skip the running test and say what to install, unless the machine has all of ``programs``.
+
+    Under ``.ci/run`` every such skip is turned into a failure.
+    """
+    missing = [program for program in programs if find(program) is None]
+    if missing:
+        packages = sorted({PACKAGE_OF.get(program, program) for program in missing})
+        pytest.skip(f"needs {', '.join(missing)}: apt-get install {' '.join(packages)}")
+
+
+def require_qemu_iscsi() -> None:
+    """Skip the running test unless QEMU's block layer has its iSCSI driver (Debian: qemu-block-extra)."""
+    if not any(Path("/usr/lib").glob(f"*/qemu/{QEMU_ISCSI_DRIVER}")):
+        pytest.skip("needs QEMU's iSCSI driver: apt-get install qemu-block-extra")
+
+
+def require_root_and_fuse() -> None:
+    """Skip the running test unless it may mount file systems and the machine has FUSE and loop devices."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a file system")
+    for device in ("/dev/fuse", "/dev/loop-control"):
+        if not Path(device).exists():
+            pytest.skip(f"needs {device}")
