@@ -1,0 +1,183 @@
+"""The durable tables: what was saved is there for the next daemon, and only for one daemon of the right array."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from arrayd.scsi.persistent import (
+    EXCLUSIVE_ACCESS,
+    WRITE_EXCLUSIVE_ALL_REGISTRANTS,
+    PersistentState,
+    Registrant,
+)
+from arrayd.tables import MIGRATIONS, Tables, TablesError
+
+HOST1 = Registrant("iqn.1993-08.org.debian:01:host1,i,0x00023d000001", 1)
+HOST2 = Registrant("iqn.1993-08.org.debian:01:host2,i,0x00023d000001", 2)
+EXCLUSIVE = PersistentState({HOST1: 1, HOST2: (1 << 64) - 1}, EXCLUSIVE_ACCESS, HOST2)
+SHARED = PersistentState({HOST1: 7, HOST2: 7}, WRITE_EXCLUSIVE_ALL_REGISTRANTS)
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
+@pytest.fixture
+async def tables(tmp_path: Path, executor: ThreadPoolExecutor) -> AsyncIterator[Tables]:
+    tables = await Tables.open(tmp_path, "410001", executor)
+    yield tables
+    await tables.close()
+
+
+async def test_what_is_saved_is_there_after_reopening(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    tables = await Tables.open(tmp_path, "410001", executor)
+    assert tables.reservations.load("410001:a") is None
+    await tables.reservations.save("410001:a", EXCLUSIVE)
+    await tables.reservations.save("410001:b", EXCLUSIVE)
+    await tables.reservations.save("410001:b", SHARED)
+    await tables.reservations.save("410001:c", PersistentState())
+    await tables.reservations.save("410001:d", SHARED)
+    await tables.reservations.save("410001:d", None)
+    for reopened in (False, True):
+        if reopened:
+            await tables.close()
+            tables = await Tables.open(tmp_path, "410001", executor)
+        assert tables.reservations.load("410001:a") == EXCLUSIVE
+        assert tables.reservations.load("410001:b") == SHARED
+        assert tables.reservations.load("410001:c") == PersistentState()
+        assert tables.reservations.load("410001:d") is None
+    await tables.close()
+
+
+KILLED = """
+import asyncio, os, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from arrayd.scsi.persistent import PersistentState, Registrant
+from arrayd.tables import Tables
+
+async def main() -> None:
+    tables = await Tables.open(Path(sys.argv[1]), "410001", ThreadPoolExecutor(1))
+    for number in range(1, 1000):
+        await tables.reservations.save("410001:a", PersistentState({Registrant("host", 1): number}))
+        os.write(1, b"%d\\n" % number)
+
+asyncio.run(main())
+"""
+
+
+def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout as answers:
+        for _ in range(20):
+            answers.readline()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        answered = 20 + len(answers.readlines())
+
+    async def read() -> int:
+        with ThreadPoolExecutor(1) as executor:
+            tables = await Tables.open(tmp_path, "410001", executor)
+            state = tables.reservations.load("410001:a")
+            await tables.close()
+        assert state is not None
+        return state.registrations[Registrant("host", 1)]
+
+    assert asyncio.run(read()) in (answered, answered + 1)
+
+
+async def test_saves_at_the_same_time_do_not_mix(tables: Tables) -> None:
+    await asyncio.gather(*(tables.reservations.save(f"410001:{n}", EXCLUSIVE) for n in range(50)))
+    assert all(tables.reservations.load(f"410001:{n}") == EXCLUSIVE for n in range(50))
+
+
+async def test_a_second_daemon_is_refused(tables: Tables, tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    with pytest.raises(TablesError, match="in use by another daemon"):
+        await Tables.open(tmp_path, "410001", executor)
+
+
+async def test_another_arrays_directory_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    await (await Tables.open(tmp_path, "410001", executor)).close()
+    with pytest.raises(TablesError, match="'410001', not '410002'"):
+        await Tables.open(tmp_path, "410002", executor)
+    await (await Tables.open(tmp_path, "410001", executor)).close()
+
+
+async def test_a_newer_version_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    connection = sqlite3.connect(tmp_path / "tables.db")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    with pytest.raises(TablesError, match="newer arrayd"):
+        await Tables.open(tmp_path, "410001", executor)
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    (tmp_path / "tables.db").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(TablesError, match=r"tables\.db"):
+        await Tables.open(tmp_path, "410001", executor)
+
+
+async def test_a_missing_directory_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    with pytest.raises(TablesError, match="No such file"):
+        await Tables.open(tmp_path / "none", "410001", executor)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE reservations SET type = 4",
+        "UPDATE registrations SET holder = 0",
+        "UPDATE registrations SET key = 'xyz'",
+    ],
+)
+async def test_damage_is_refused(tmp_path: Path, executor: ThreadPoolExecutor, damage: str) -> None:
+    tables = await Tables.open(tmp_path, "410001", executor)
+    await tables.reservations.save("410001:a", EXCLUSIVE)
+    await tables.close()
+    connection = sqlite3.connect(tmp_path / "tables.db", isolation_level=None)
+    connection.execute(damage)
+    connection.close()
+    with pytest.raises(TablesError):
+        await Tables.open(tmp_path, "410001", executor)
+
+
+async def test_a_change_that_fails_is_undone(tables: Tables) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO reservations VALUES ('410001:a', 1)")
+        connection.execute("INSERT INTO no_such_table VALUES (1)")
+
+    with pytest.raises(TablesError):
+        await tables.change(work)
+    rows = await tables.change(lambda c: c.execute("SELECT count(*) FROM reservations").fetchone())
+    assert rows == (0,)
+    await tables.reservations.save("410001:a", EXCLUSIVE)
+
+
+async def test_the_loop_runs_while_the_disk_works(tables: Tables) -> None:
+    """`change` waits in the executor: the loop gets its turn before a statement that is held up has ended."""
+    loop = asyncio.get_running_loop()
+    running = asyncio.Event()
+    go_on = threading.Event()
+
+    def work(_connection: sqlite3.Connection) -> None:
+        loop.call_soon_threadsafe(running.set)
+        assert go_on.wait(10)
+
+    change = asyncio.ensure_future(tables.change(work))
+    await running.wait()
+    go_on.set()
+    await change
