@@ -176,7 +176,7 @@ def _shared_values(config: Config) -> list[Mistake]:
     for key, addresses in (("listen", config.iscsi.listen), ("advertise", config.iscsi.advertise)):
         for index, address in enumerate(addresses):
             if address in addresses[:index] and address.port:
-                mistakes.append(Mistake(("iscsi", key, index), address, "each address once"))
+                mistakes.append(Mistake(("iscsi", key, index), str(address), "each address once"))
     names = [initiator.name for initiator in config.iscsi.initiators or ()]
     for index, name in enumerate(names):
         if name in names[:index]:

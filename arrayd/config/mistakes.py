@@ -7,7 +7,7 @@ from typing import NamedTuple
 KeyPath = tuple[str | int, ...]
 """Where a value stands in the file: keys of mappings, indexes of lists."""
 
-SHOWN_VALUE_CHARS = 60
+SHOWN_VALUE_CHARS = 120
 """A longer value is cut in a message."""
 
 CHAP_KEYS_SHOWN = frozenset({"user", "secret_file"})
