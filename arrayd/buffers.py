@@ -50,6 +50,13 @@ class BufferPool:
             return None
         return self._make(size, length)
 
+    def take_beyond(self, length: int, factor: int) -> PooledBuffer | None:
+        """A buffer for data that cannot wait, up to `factor` times the limit and past those who wait; then None."""
+        size = _size_class(length)
+        if self.used_bytes + size > self.limit_bytes * factor:
+            return None
+        return self._make(size, length)
+
     def take_later(self, length: int, taken: Callable[[PooledBuffer], None]) -> None:
         """Calls `taken` with a buffer, at once if there is room, else when its turn comes.
 

@@ -174,303 +174,115 @@ class ProtocolError(Exception):
         self.reason = reason
 
 
-def bits(width: int, default: int = 0) -> Construct:
+def bits(name: str, width: int, default: int = 0) -> Construct:
     """An unsigned field of `width` bits."""
-    return Default(BitsInteger(width), default)
+    return name / Default(BitsInteger(width), default)
 
 
-def octets(count: int) -> Construct:
+def octets(name: str, count: int) -> Construct:
     """A field of `count` bytes that are not a number."""
-    return Default(Bytewise(Bytes(count)), bytes(count))
+    return name / Default(Bytewise(Bytes(count)), bytes(count))
 
 
-def bit() -> Construct:
-    """A flag, clear unless told."""
-    return Default(Flag, False)
+def flag(name: str, default: bool = False) -> Construct:
+    """A field of one bit."""
+    return name / Default(Flag, default)
 
 
 def _bhs(*fields: Construct) -> Construct:
     """A basic header segment: the opcode byte, then `fields` (RFC 7143, 11.2.1)."""
-    return BitStruct(Padding(1), "immediate" / bit(), "opcode" / bits(6), *fields)
+    return BitStruct(Padding(1), flag("immediate"), bits("opcode", 6), *fields)
 
 
-_ALWAYS_FINAL = "final" / Default(Flag, True)
-_LENGTHS = ("total_ahs_length" / bits(8), "data_segment_length" / bits(24))
-_LUN = "lun" / bits(64)
-_ITT = "initiator_task_tag" / bits(32)
-_TTT = "target_transfer_tag" / bits(32, NO_TAG)
-_FROM_INITIATOR = ("cmd_sn" / bits(32), "exp_stat_sn" / bits(32))
-_FROM_TARGET = ("stat_sn" / bits(32), "exp_cmd_sn" / bits(32), "max_cmd_sn" / bits(32))
+_FINAL = flag("final", True)
+_LENGTHS = (bits("total_ahs_length", 8), bits("data_segment_length", 24))
+_STAGES = (flag("transit"), flag("continue_"), Padding(2), bits("csg", 2), bits("nsg", 2))
+_LUN = bits("lun", 64)
+_ITT = bits("initiator_task_tag", 32)
+_NO_ITT = bits("initiator_task_tag", 32, NO_TAG)
+_TTT = bits("target_transfer_tag", 32, NO_TAG)
+_SESSION = (octets("isid", 6), bits("tsih", 16))
+_CID = (bits("cid", 16), Padding(16))
+_FROM_INITIATOR = (bits("cmd_sn", 32), bits("exp_stat_sn", 32))
+_EXP_STAT_SN = (Padding(32), bits("exp_stat_sn", 32))
+_FROM_TARGET = (bits("stat_sn", 32), bits("exp_cmd_sn", 32), bits("max_cmd_sn", 32))
 
+# fmt: off
 HEADERS: dict[Opcode, Construct] = {
-    # 11.18
-    Opcode.NOP_OUT: _bhs(
-        _ALWAYS_FINAL,
-        Padding(23),
-        *_LENGTHS,
-        _LUN,
-        _ITT,
-        _TTT,
-        *_FROM_INITIATOR,
-        Padding(128),
+    Opcode.NOP_OUT: _bhs(  # 11.18
+        _FINAL, Padding(23), *_LENGTHS, _LUN, _ITT, _TTT, *_FROM_INITIATOR, Padding(128),
     ),
-    # 11.3
-    Opcode.SCSI_COMMAND: _bhs(
-        "final" / bit(),
-        "read" / bit(),
-        "write" / bit(),
-        Padding(2),
-        "attribute" / bits(3),
-        Padding(16),
-        *_LENGTHS,
-        _LUN,
-        _ITT,
-        "expected_data_transfer_length" / bits(32),
-        *_FROM_INITIATOR,
-        "cdb" / octets(16),
+    Opcode.SCSI_COMMAND: _bhs(  # 11.3
+        flag("final"), flag("read"), flag("write"), Padding(2), bits("attribute", 3), Padding(16), *_LENGTHS,
+        _LUN, _ITT, bits("expected_data_transfer_length", 32), *_FROM_INITIATOR, octets("cdb", 16),
     ),
-    # 11.5
-    Opcode.TASK_MANAGEMENT_REQUEST: _bhs(
-        _ALWAYS_FINAL,
-        "function" / bits(7),
-        Padding(16),
-        *_LENGTHS,
-        _LUN,
-        _ITT,
-        "referenced_task_tag" / bits(32, NO_TAG),
-        *_FROM_INITIATOR,
-        "ref_cmd_sn" / bits(32),
-        "exp_data_sn" / bits(32),
-        Padding(64),
+    Opcode.TASK_MANAGEMENT_REQUEST: _bhs(  # 11.5
+        _FINAL, bits("function", 7), Padding(16), *_LENGTHS, _LUN, _ITT, bits("referenced_task_tag", 32, NO_TAG),
+        *_FROM_INITIATOR, bits("ref_cmd_sn", 32), bits("exp_data_sn", 32), Padding(64),
     ),
-    # 11.12
-    Opcode.LOGIN_REQUEST: _bhs(
-        "transit" / bit(),
-        "continue_" / bit(),
-        Padding(2),
-        "csg" / bits(2),
-        "nsg" / bits(2),
-        "version_max" / bits(8),
-        "version_min" / bits(8),
-        *_LENGTHS,
-        "isid" / octets(6),
-        "tsih" / bits(16),
-        _ITT,
-        "cid" / bits(16),
-        Padding(16),
-        *_FROM_INITIATOR,
-        Padding(128),
+    Opcode.LOGIN_REQUEST: _bhs(  # 11.12
+        *_STAGES, bits("version_max", 8), bits("version_min", 8), *_LENGTHS,
+        *_SESSION, _ITT, *_CID, *_FROM_INITIATOR, Padding(128),
     ),
-    # 11.10
-    Opcode.TEXT_REQUEST: _bhs(
-        "final" / bit(),
-        "continue_" / bit(),
-        Padding(22),
-        *_LENGTHS,
-        _LUN,
-        _ITT,
-        _TTT,
-        *_FROM_INITIATOR,
-        Padding(128),
+    Opcode.TEXT_REQUEST: _bhs(  # 11.10
+        flag("final"), flag("continue_"), Padding(22), *_LENGTHS, _LUN, _ITT, _TTT, *_FROM_INITIATOR, Padding(128),
     ),
-    # 11.7
-    Opcode.DATA_OUT: _bhs(
-        "final" / bit(),
-        Padding(23),
-        *_LENGTHS,
-        _LUN,
-        _ITT,
-        _TTT,
-        Padding(32),
-        "exp_stat_sn" / bits(32),
-        Padding(32),
-        "data_sn" / bits(32),
-        "buffer_offset" / bits(32),
-        Padding(32),
+    Opcode.DATA_OUT: _bhs(  # 11.7
+        flag("final"), Padding(23), *_LENGTHS, _LUN, _ITT, _TTT, *_EXP_STAT_SN,
+        Padding(32), bits("data_sn", 32), bits("buffer_offset", 32), Padding(32),
     ),
-    # 11.14
-    Opcode.LOGOUT_REQUEST: _bhs(
-        _ALWAYS_FINAL,
-        "reason" / bits(7),
-        Padding(16),
-        *_LENGTHS,
-        Padding(64),
-        _ITT,
-        "cid" / bits(16),
-        Padding(16),
-        *_FROM_INITIATOR,
-        Padding(128),
+    Opcode.LOGOUT_REQUEST: _bhs(  # 11.14
+        _FINAL, bits("reason", 7), Padding(16), *_LENGTHS, Padding(64), _ITT, *_CID, *_FROM_INITIATOR, Padding(128),
     ),
-    # 11.16
-    Opcode.SNACK_REQUEST: _bhs(
-        _ALWAYS_FINAL,
-        Padding(3),
-        "type" / bits(4),
-        Padding(16),
-        *_LENGTHS,
-        _LUN,
-        _ITT,
-        _TTT,
-        Padding(32),
-        "exp_stat_sn" / bits(32),
-        Padding(64),
-        "beg_run" / bits(32),
-        "run_length" / bits(32),
+    Opcode.SNACK_REQUEST: _bhs(  # 11.16
+        _FINAL, Padding(3), bits("type", 4), Padding(16), *_LENGTHS, _LUN, _ITT, _TTT, *_EXP_STAT_SN,
+        Padding(64), bits("beg_run", 32), bits("run_length", 32),
     ),
-    # 11.19
-    Opcode.NOP_IN: _bhs(
-        _ALWAYS_FINAL,
-        Padding(23),
-        *_LENGTHS,
-        _LUN,
-        _ITT,
-        _TTT,
-        *_FROM_TARGET,
-        Padding(96),
+    Opcode.NOP_IN: _bhs(  # 11.19
+        _FINAL, Padding(23), *_LENGTHS, _LUN, _ITT, _TTT, *_FROM_TARGET, Padding(96),
     ),
-    # 11.4
-    Opcode.SCSI_RESPONSE: _bhs(
-        _ALWAYS_FINAL,
-        Padding(2),
-        "bidirectional_overflow" / bit(),
-        "bidirectional_underflow" / bit(),
-        "overflow" / bit(),
-        "underflow" / bit(),
-        Padding(1),
-        "response" / bits(8),
-        "status" / bits(8),
-        *_LENGTHS,
-        Padding(64),
-        _ITT,
-        "snack_tag" / bits(32),
-        *_FROM_TARGET,
-        "exp_data_sn" / bits(32),
-        "bidirectional_residual_count" / bits(32),
-        "residual_count" / bits(32),
+    Opcode.SCSI_RESPONSE: _bhs(  # 11.4
+        _FINAL, Padding(2), flag("bidirectional_overflow"), flag("bidirectional_underflow"),
+        flag("overflow"), flag("underflow"), Padding(1), bits("response", 8), bits("status", 8), *_LENGTHS,
+        Padding(64), _ITT, bits("snack_tag", 32), *_FROM_TARGET,
+        bits("exp_data_sn", 32), bits("bidirectional_residual_count", 32), bits("residual_count", 32),
     ),
-    # 11.6
-    Opcode.TASK_MANAGEMENT_RESPONSE: _bhs(
-        _ALWAYS_FINAL,
-        Padding(7),
-        "response" / bits(8),
-        Padding(8),
-        *_LENGTHS,
-        Padding(64),
-        _ITT,
-        Padding(32),
-        *_FROM_TARGET,
-        Padding(96),
+    Opcode.TASK_MANAGEMENT_RESPONSE: _bhs(  # 11.6
+        _FINAL, Padding(7), bits("response", 8), Padding(8), *_LENGTHS,
+        Padding(64), _ITT, Padding(32), *_FROM_TARGET, Padding(96),
     ),
-    # 11.13
-    Opcode.LOGIN_RESPONSE: _bhs(
-        "transit" / bit(),
-        "continue_" / bit(),
-        Padding(2),
-        "csg" / bits(2),
-        "nsg" / bits(2),
-        "version_max" / bits(8),
-        "version_active" / bits(8),
-        *_LENGTHS,
-        "isid" / octets(6),
-        "tsih" / bits(16),
-        _ITT,
-        Padding(32),
-        *_FROM_TARGET,
-        "status" / bits(16),
-        Padding(80),
+    Opcode.LOGIN_RESPONSE: _bhs(  # 11.13
+        *_STAGES, bits("version_max", 8), bits("version_active", 8), *_LENGTHS,
+        *_SESSION, _ITT, Padding(32), *_FROM_TARGET, bits("status", 16), Padding(80),
     ),
-    # 11.11
-    Opcode.TEXT_RESPONSE: _bhs(
-        "final" / bit(),
-        "continue_" / bit(),
-        Padding(22),
-        *_LENGTHS,
-        _LUN,
-        _ITT,
-        _TTT,
-        *_FROM_TARGET,
-        Padding(96),
+    Opcode.TEXT_RESPONSE: _bhs(  # 11.11
+        flag("final"), flag("continue_"), Padding(22), *_LENGTHS, _LUN, _ITT, _TTT, *_FROM_TARGET, Padding(96),
     ),
-    # 11.7
-    Opcode.DATA_IN: _bhs(
-        "final" / bit(),
-        "acknowledge" / bit(),
-        Padding(3),
-        "overflow" / bit(),
-        "underflow" / bit(),
-        "has_status" / bit(),
-        Padding(8),
-        "status" / bits(8),
-        *_LENGTHS,
-        _LUN,
-        _ITT,
-        _TTT,
-        *_FROM_TARGET,
-        "data_sn" / bits(32),
-        "buffer_offset" / bits(32),
-        "residual_count" / bits(32),
+    Opcode.DATA_IN: _bhs(  # 11.7
+        flag("final"), flag("acknowledge"), Padding(3), flag("overflow"), flag("underflow"), flag("has_status"),
+        Padding(8), bits("status", 8), *_LENGTHS, _LUN, _ITT, _TTT, *_FROM_TARGET,
+        bits("data_sn", 32), bits("buffer_offset", 32), bits("residual_count", 32),
     ),
-    # 11.15
-    Opcode.LOGOUT_RESPONSE: _bhs(
-        _ALWAYS_FINAL,
-        Padding(7),
-        "response" / bits(8),
-        Padding(8),
-        *_LENGTHS,
-        Padding(64),
-        _ITT,
-        Padding(32),
-        *_FROM_TARGET,
-        Padding(32),
-        "time2wait" / bits(16),
-        "time2retain" / bits(16),
-        Padding(32),
+    Opcode.LOGOUT_RESPONSE: _bhs(  # 11.15
+        _FINAL, Padding(7), bits("response", 8), Padding(8), *_LENGTHS, Padding(64), _ITT, Padding(32),
+        *_FROM_TARGET, Padding(32), bits("time2wait", 16), bits("time2retain", 16), Padding(32),
     ),
-    # 11.8
-    Opcode.R2T: _bhs(
-        _ALWAYS_FINAL,
-        Padding(23),
-        *_LENGTHS,
-        _LUN,
-        _ITT,
-        _TTT,
-        *_FROM_TARGET,
-        "r2t_sn" / bits(32),
-        "buffer_offset" / bits(32),
-        "desired_data_transfer_length" / bits(32),
+    Opcode.R2T: _bhs(  # 11.8
+        _FINAL, Padding(23), *_LENGTHS, _LUN, _ITT, _TTT, *_FROM_TARGET,
+        bits("r2t_sn", 32), bits("buffer_offset", 32), bits("desired_data_transfer_length", 32),
     ),
-    # 11.9
-    Opcode.ASYNC_MESSAGE: _bhs(
-        _ALWAYS_FINAL,
-        Padding(23),
-        *_LENGTHS,
-        _LUN,
-        "initiator_task_tag" / bits(32, NO_TAG),
-        Padding(32),
-        *_FROM_TARGET,
-        "async_event" / bits(8),
-        "async_vcode" / bits(8),
-        "parameter1" / bits(16),
-        "parameter2" / bits(16),
-        "parameter3" / bits(16),
-        Padding(32),
+    Opcode.ASYNC_MESSAGE: _bhs(  # 11.9
+        _FINAL, Padding(23), *_LENGTHS, _LUN, _NO_ITT, Padding(32), *_FROM_TARGET,
+        bits("async_event", 8), bits("async_vcode", 8), bits("parameter1", 16),
+        bits("parameter2", 16), bits("parameter3", 16), Padding(32),
     ),
-    # 11.17
-    Opcode.REJECT: _bhs(
-        _ALWAYS_FINAL,
-        Padding(7),
-        "reason" / bits(8),
-        Padding(8),
-        *_LENGTHS,
-        Padding(64),
-        "initiator_task_tag" / bits(32, NO_TAG),
-        Padding(32),
-        *_FROM_TARGET,
-        "data_sn" / bits(32),
-        Padding(64),
+    Opcode.REJECT: _bhs(  # 11.17
+        _FINAL, Padding(7), bits("reason", 8), Padding(8), *_LENGTHS,
+        Padding(64), _NO_ITT, Padding(32), *_FROM_TARGET, bits("data_sn", 32), Padding(64),
     ),
 }
 """The basic header segment of each opcode, 48 bytes."""
+# fmt: on
 
 # 11.2.2: AHSLength counts neither itself nor AHSType nor the padding; the reserved byte it does count.
 AHS = Struct(

@@ -68,13 +68,17 @@ class FunctionResponse(IntEnum):
     REJECTED = 255
 
 
+SendFile = Callable[[int, int, int], int]
+"""`send(socket descriptor, offset, length)`: sends from a file, without a copy; bytes sent, or BlockingIOError."""
+
+
 class FileExtent:
-    """Data-In that lies warm in a file: the transport may send it from there without a copy (`os.sendfile`)."""
+    """Data-In that lies warm in a file: the transport sends it from there by `send` (a `Volume.warm_file`)."""
 
-    __slots__ = ("descriptor", "length", "offset")
+    __slots__ = ("length", "offset", "send")
 
-    def __init__(self, descriptor: int, offset: int, length: int) -> None:
-        self.descriptor = descriptor
+    def __init__(self, send: SendFile, offset: int, length: int) -> None:
+        self.send = send
         self.offset = offset
         self.length = length
 
@@ -82,10 +86,12 @@ class FileExtent:
         return self.length
 
 
-FastIO = Callable[[memoryview, int, memoryview], bool]
-"""`fast(rx, at, view)`: carries out the CDB at `rx[at:at+16]` on the spot, or returns False having done nothing.
+FastIO = Callable[[int, int, int, memoryview], bool]
+"""`fast(flags, word, count, view)`: carries out a CDB on the spot, or returns False having done nothing.
 
-For a read, `view` is filled wholly; for a write, `view` holds all of its data. True means status GOOD with no residual.
+The CDB comes as the integers that byte 1, bytes 2-9 and bytes 10-13 are, so that a transport decodes it along with its
+own header; bytes 14-15 are zero (no group number, no control byte of a 16-byte CDB). A 10-byte CDB is zero-padded.
+For a read, `view` is filled wholly; for a write, `view` holds all of its data. True means status GOOD, no residual.
 """
 
 FastTable = dict[int, FastIO]
@@ -106,6 +112,7 @@ class Task:
         "buffer",
         "cdb",
         "command",
+        "counted",
         "data_in",
         "data_out",
         "done",
@@ -119,6 +126,7 @@ class Task:
         "sense",
         "status",
         "tag",
+        "takes_file",
         "transfer",
         "unit",
         "wanted_out",
@@ -143,6 +151,8 @@ class Task:
         self.done = done
         self.data_out: memoryview = memoryview(b"")
         self.data_in: bytes | bytearray | memoryview | FileExtent = b""
+        self.takes_file = False
+        """Whether the transport can send a `FileExtent` (no data digest in force)."""
         self.wanted_out = 0
         """Data-Out bytes the command asks for by its CDB; set by `Nexus.enter`."""
         self.status: int = Status.GOOD
@@ -150,6 +160,8 @@ class Task:
         self.aborted = False
         self.buffer: PooledBuffer | None = None
         """A pooled buffer that `data_in` lies in; released by the transport once sent."""
+        self.counted = False
+        """The transport's own: whether the task takes a place in the command window."""
         self.transfer: Any = None
         """The transport's own: the Data-Out transfer of this task."""
         self.nexus: Any = None

@@ -11,7 +11,7 @@ Offsets and lengths are bytes, multiples of `block_size`, and within `size`: cal
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -55,18 +55,15 @@ class Volume(ABC):
     removable: bool
     thin: bool
     """True: unmapping frees disk."""
+    read_now: Callable[[int, memoryview], bool]
+    """`read_now(offset, view)` fills `view` without blocking, or returns False (cold, remote, failed…)."""
+    write_now: Callable[[int, memoryview], bool]
+    """`write_now(offset, view)` writes as `write` would, without blocking, or returns False having written nothing."""
 
     @abstractmethod
-    def read_now(self, offset: int, view: memoryview) -> bool:
-        """Fills `view` from `offset` without blocking, or returns False (cold, remote, failed…)."""
-
-    @abstractmethod
-    def write_now(self, offset: int, view: memoryview) -> bool:
-        """Writes `view` at `offset` as `write` would, without blocking, or returns False having written nothing."""
-
-    @abstractmethod
-    def warm_file(self, offset: int, length: int) -> int | None:
-        """A file descriptor from which `offset`, `length` can be sent without blocking, or None."""
+    def warm_file(self, offset: int, length: int) -> Callable[[int, int, int], int] | None:
+        """`send(socket descriptor, offset, length)`, which sends the range without a copy and without waiting for a
+        disk; None when the range is not in memory, or in no file."""
 
     @abstractmethod
     def read(self, offset: int, view: memoryview) -> Awaitable[None] | None:

@@ -1,0 +1,118 @@
+"""What a connection has to send: bytes of its own, and between them data that is sent from where it lies.
+
+PDUs are packed into one page-aligned piece of memory. Large Data-In is not copied there: it becomes a segment, a
+pooled buffer or a range of a file, in its place in the stream. `server.py` drains it.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from dataclasses import dataclass
+
+from arrayd.buffers import PooledBuffer
+from arrayd.scsi.task import FileExtent
+
+OUTPUT_BYTES = 512 * 1024
+SEGMENTS_MAX = 256
+"""Segments that may wait to be sent; beyond it no response is begun."""
+
+
+@dataclass(slots=True)
+class OwnBytes:
+    """`memory[start:end]` of the output itself."""
+
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class Outside:
+    """Memory outside the output. `buffer` is released when all of `view` is sent."""
+
+    view: memoryview
+    buffer: PooledBuffer | None
+
+
+Segment = OwnBytes | Outside | FileExtent
+
+
+class Output:
+    """Bytes `head` to `tail` of `memory`, less what `segments` say: these come first, in order, and hold all the bytes
+    of `memory` up to `mark`."""
+
+    __slots__ = ("head", "mark", "memory", "segments", "tail", "view")
+
+    def __init__(self, size: int = OUTPUT_BYTES) -> None:
+        self.memory = mmap.mmap(-1, size)
+        self.view = memoryview(self.memory)
+        self.head = 0
+        self.tail = 0
+        self.mark = 0
+        self.segments: deque[Segment] = deque()
+
+    @property
+    def room(self) -> int:
+        """Bytes that can still be packed."""
+        return len(self.view) - self.tail
+
+    @property
+    def empty(self) -> bool:
+        """Whether all is sent."""
+        return self.head == self.tail and not self.segments
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """Copies `data` to the end; the caller knows that there is room."""
+        end = self.tail + len(data)
+        self.view[self.tail : end] = data
+        self.tail = end
+
+    def attach(self, segment: Outside | FileExtent) -> None:
+        """Puts `segment` behind what is packed so far."""
+        self._close_own()
+        self.segments.append(segment)
+
+    def _close_own(self) -> None:
+        start = self.mark if self.segments or self.mark > self.head else self.head
+        if self.tail > start:
+            self.segments.append(OwnBytes(start, self.tail))
+        self.mark = self.tail
+
+    def reset(self) -> None:
+        """Starts over: everything is sent."""
+        self.head = self.tail = self.mark = 0
+
+    def sent(self, count: int) -> None:
+        """Notes that `count` bytes of the segments at the front went out (not file extents: those note their own)."""
+        segments = self.segments
+        while count:
+            first = segments[0]
+            if isinstance(first, OwnBytes):
+                length = first.end - first.start
+                if count < length:
+                    first.start += count
+                    self.head = first.start
+                    return
+                self.head = first.end
+            elif isinstance(first, Outside):
+                length = len(first.view)
+                if count < length:
+                    first.view = first.view[count:]
+                    return
+                first.view = memoryview(b"")
+                if first.buffer is not None:
+                    first.buffer.release()
+            else:
+                raise AssertionError("a file extent is sent on its own")
+            segments.popleft()
+            count -= length
+
+    def discard(self) -> None:
+        """Gives back what the unsent segments hold; the connection is gone."""
+        for segment in self.segments:
+            if isinstance(segment, Outside):
+                segment.view = memoryview(b"")
+                if segment.buffer is not None:
+                    segment.buffer.release()
+        self.segments.clear()
+        self.reset()

@@ -1,0 +1,160 @@
+"""Answers tasks: Data-In with status in its last PDU, SCSI Responses with sense, residuals (RFC 7143, 11.4 and 11.7).
+
+A response is emitted as far as there is room, and goes on where it stopped when the output has drained.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from crc32c import crc32c
+
+from arrayd.iscsi.numbers import Numbers
+from arrayd.iscsi.output import SEGMENTS_MAX, Outside, Output
+from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, PAD_BYTES, Opcode, ResponseCode
+from arrayd.iscsi.wire import (
+    DATA_IN,
+    DATA_IN_OVERFLOW,
+    DATA_IN_STATUS,
+    DATA_IN_UNDERFLOW,
+    FINAL,
+    RESPONSE,
+    RESPONSE_OVERFLOW,
+    RESPONSE_UNDERFLOW,
+)
+from arrayd.scsi.task import FileExtent, Task
+
+OUTSIDE_BYTES = 32 * 1024
+"""Data-In of this size or more is sent from where it lies; less is copied behind its header."""
+DIGEST_BYTES = 4
+
+
+def digest(data: bytes | memoryview) -> bytes:
+    """The CRC32C of `data` as it stands on the wire (RFC 7143, 13.1)."""
+    return crc32c(data).to_bytes(DIGEST_BYTES, "little")
+
+
+class Responder:
+    """The responses of one connection, in the order in which tasks ended.
+
+    `max_send_segment` and `max_burst` are bytes. `answered(task)` is called when the last of a response is packed.
+    """
+
+    def __init__(
+        self, output: Output, numbers: Numbers, header_digest: bool, data_digest: bool, segment: int, burst: int
+    ) -> None:
+        self.output = output
+        self.numbers = numbers
+        self.header_digest = header_digest
+        self.data_digest = data_digest
+        self.max_send_segment = segment
+        self._max_burst = burst
+        self.pending: deque[Task] = deque()
+        """Ended tasks to be answered: as many as the command window at the most."""
+        self._emitted = 0
+        self._data_sn = 0
+
+    def pump(self) -> None:
+        """Emits as much of the pending responses as there is room for."""
+        while self.pending:
+            if not self._emit(self.pending[0]):
+                return
+            self.pending.popleft()
+            self._emitted = self._data_sn = 0
+
+    def _emit(self, task: Task) -> bool:
+        length = min(len(task.data_in), task.expected_in)
+        if length and not task.sense:
+            return self._emit_data(task, length, True)
+        if length and self._emitted < length and not self._emit_data(task, length, False):
+            return False
+        return self._emit_response(task)
+
+    def _emit_data(self, task: Task, length: int, with_status: bool) -> bool:
+        while self._emitted < length:
+            to_burst_end = self._max_burst - self._emitted % self._max_burst
+            piece = min(self.max_send_segment, length - self._emitted, to_burst_end)
+            last = self._emitted + piece == length
+            if not self._has_room(piece):
+                return False
+            flags = FINAL if last or piece == to_burst_end else 0
+            status = stat_sn = residual = 0
+            if last and with_status:
+                over, residual = _residual(task)
+                flags |= DATA_IN_STATUS | (over and (DATA_IN_OVERFLOW if over > 0 else DATA_IN_UNDERFLOW))
+                status, stat_sn = task.status, self._take_stat_sn(task)
+            self._pack_header(
+                DATA_IN.pack(
+                    Opcode.DATA_IN, flags, status, piece, 0, task.tag, NO_TAG, stat_sn, self.numbers.exp_cmd_sn,
+                    self.numbers.max_cmd_sn, self._data_sn, self._emitted, residual,
+                )  # fmt: skip
+            )
+            self._pack_piece(task, piece, last)
+            self._data_sn += 1
+            self._emitted += piece
+        return True
+
+    def _has_room(self, piece: int) -> bool:
+        packed = piece if piece < OUTSIDE_BYTES else 0
+        overhead = BHS_BYTES + 2 * DIGEST_BYTES + PAD_BYTES
+        return self.output.room >= packed + overhead and len(self.output.segments) < SEGMENTS_MAX
+
+    def _pack_header(self, header: bytes) -> None:
+        self.output.append(header)
+        if self.header_digest:
+            self.output.append(digest(header))
+
+    def _pack_piece(self, task: Task, piece: int, last: bool) -> None:
+        data, output = task.data_in, self.output
+        if isinstance(data, FileExtent):
+            output.attach(FileExtent(data.send, data.offset + self._emitted, piece))
+            return
+        view = memoryview(data)[self._emitted : self._emitted + piece]
+        trailer = bytes(-piece % PAD_BYTES)
+        if self.data_digest:
+            trailer += crc32c(trailer, crc32c(view)).to_bytes(DIGEST_BYTES, "little")
+        buffer = task.buffer if last else None
+        if piece >= OUTSIDE_BYTES:
+            output.attach(Outside(view, buffer))
+        else:
+            output.append(view)
+            view.release()
+            if buffer is not None:
+                task.data_in = b""
+                buffer.release()
+        output.append(trailer)
+
+    def _emit_response(self, task: Task) -> bool:
+        segment = len(task.sense).to_bytes(2, "big") + task.sense if task.sense else b""
+        if self.output.room < BHS_BYTES + 2 * DIGEST_BYTES + len(segment) + PAD_BYTES:
+            return False
+        over, residual = _residual(task)
+        flags = FINAL | (over and (RESPONSE_OVERFLOW if over > 0 else RESPONSE_UNDERFLOW))
+        header = RESPONSE.pack(
+            Opcode.SCSI_RESPONSE, flags, ResponseCode.COMMAND_COMPLETED, task.status, len(segment), task.tag, 0,
+            self._take_stat_sn(task), self.numbers.exp_cmd_sn, self.numbers.max_cmd_sn, self._data_sn, 0, residual,
+        )  # fmt: skip
+        self._pack_header(header)
+        if segment:
+            padded = segment + bytes(-len(segment) % PAD_BYTES)
+            self.output.append(padded)
+            if self.data_digest:
+                self.output.append(digest(padded))
+        if task.buffer is not None:
+            task.data_in = b""
+            task.buffer.release()
+        return True
+
+    def _take_stat_sn(self, task: Task) -> int:
+        if task.counted:
+            self.numbers.parked -= 1
+        return self.numbers.take_stat_sn()
+
+
+def _residual(task: Task) -> tuple[int, int]:
+    """(1, count) for an overflow, (-1, count) for an underflow, (0, 0) for neither (RFC 7143, 11.4.5.1)."""
+    if task.expected_out:
+        excess = max(task.wanted_out - task.expected_out, -task.expected_out if not task.sense else 0)
+    else:
+        excess = len(task.data_in) + task.wanted_out - task.expected_in
+    return (excess > 0) - (excess < 0), abs(excess)
