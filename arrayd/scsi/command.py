@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
     from arrayd.scsi.nexus import Nexus
 
+SERVICE_ACTION = 0x1F
+"""The service action in byte 1 of a CDB."""
+NACA = 0x04
+"""Normal ACA, in the control byte (SAM-5, 5.2): not offered, so a CDB must not ask for it."""
+
 
 class Reserved(Enum):
     """What a reservation held by another nexus does to a command (SPC-5, table 67; SBC-4, table 13)."""
@@ -26,6 +31,21 @@ class Reserved(Enum):
     READ = "conflicts with exclusive access"
     WRITE = "conflicts with write exclusive and exclusive access"
     OWN_RULE = "decides by service action (PERSISTENT RESERVE, RESERVE, RELEASE)"
+
+
+def always(_unit: LogicalUnit) -> bool:
+    """For commands that every unit with the table offers."""
+    return True
+
+
+def if_removable(unit: LogicalUnit) -> bool:
+    """For commands that only a unit with removable medium offers."""
+    return unit.disk.removable
+
+
+def if_thin(unit: LogicalUnit) -> bool:
+    """For commands that only a thin provisioned unit offers."""
+    return unit.disk.thin
 
 
 def no_data_out(_unit: LogicalUnit, _cdb: bytes) -> int:
@@ -52,6 +72,12 @@ class Command:
     """Refused while the unit is not ready."""
     ignores_attention: bool = False
     """INQUIRY, REPORT LUNS and REQUEST SENSE leave unit attentions pending (SAM-5, 5.14)."""
+    writes: bool = False
+    """Refused while the unit is write protected."""
+    alone: bool = False
+    """Executed with no other task at work, whatever its attribute: it waits for those before it."""
+    offered: Callable[[LogicalUnit], bool] = always
+    """Whether this unit has the command at all."""
 
 
 class CommandTable:
@@ -74,15 +100,22 @@ class CommandTable:
         self._actions = {(command.opcode, command.action): command for command in self.commands}
         self._with_actions = {command.opcode for command in self.commands if command.action is not None}
 
-    def find(self, cdb: bytes) -> Command:
-        """The row for `cdb`; raises CheckCondition when there is none."""
+    def find(self, unit: LogicalUnit, cdb: bytes) -> Command:
+        """The row for `cdb` on `unit`; raises CheckCondition when there is none."""
         opcode = cdb[0]
         command = self._plain.get(opcode)
-        if command is not None:
-            return command
-        if opcode not in self._with_actions:
-            raise illegal_request(self._unknown, field=None if self._unknown is not Asc.INVALID_OPERATION_CODE else 0)
-        command = self._actions.get((opcode, cdb[1] & 0x1F))
-        if command is None:
-            raise illegal_request(Asc.INVALID_FIELD_IN_CDB, (1, 4))
+        if command is None and opcode in self._with_actions:
+            command = self._actions.get((opcode, cdb[1] & SERVICE_ACTION))
+            if command is None or not command.offered(unit):
+                raise illegal_request(Asc.INVALID_FIELD_IN_CDB, (1, 4))
+        if command is None or not command.offered(unit):
+            raise illegal_request(self._unknown, field=0 if self._unknown is Asc.INVALID_OPERATION_CODE else None)
+        control = len(command.usage) - 1
+        if cdb[control] & NACA:
+            raise illegal_request(Asc.INVALID_FIELD_IN_CDB, (control, 2))
         return command
+
+    def offered(self, unit: LogicalUnit) -> list[Command]:
+        """The rows that `unit` has, in the order of operation code and service action."""
+        rows = [command for command in self.commands if command.offered(unit)]
+        return sorted(rows, key=lambda command: (command.opcode, command.action or 0))

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from arrayd.log import get_logger
 from arrayd.scsi.alua import PortGroups
-from arrayd.scsi.command import Command, CommandTable, Reserved
+from arrayd.scsi.command import Command, CommandTable
+from arrayd.scsi.data_buffer import DataBuffers
+from arrayd.scsi.medium import Medium
 from arrayd.scsi.mode import ModePages
 from arrayd.scsi.reservations import Reservations
+from arrayd.scsi.sanitize import Sanitizing
 from arrayd.scsi.sense import Asc, CheckCondition, Key, ReservationConflict
 from arrayd.scsi.task import Attribute, FastTable, Status, Task
 from arrayd.volumes.volume import Volume, VolumeFailed, VolumeFull, VolumeReadOnly
@@ -24,11 +27,6 @@ from arrayd.volumes.volume import Volume, VolumeFailed, VolumeFull, VolumeReadOn
 if TYPE_CHECKING:
     from arrayd.buffers import BufferPool
     from arrayd.scsi.nexus import Nexus
-
-DISK = 0x00
-STORAGE_ARRAY_CONTROLLER = 0x0C
-NO_DEVICE = 0x1F
-"""Peripheral device types (SPC-5, table 150)."""
 
 UNIT_ATTENTIONS_MAX = 16
 """Unit attentions kept per nexus; what comes on top replaces the oldest but the first."""
@@ -46,6 +44,7 @@ class LogicalUnit:
         identity: str,
         commands: CommandTable,
         buffers: BufferPool,
+        scratch: BufferPool,
         port_groups: PortGroups,
         reservations: Reservations,
         volume: Volume | None = None,
@@ -55,6 +54,8 @@ class LogicalUnit:
         self.identity = identity
         self.commands = commands
         self.buffers = buffers
+        self.scratch = scratch
+        """For work in steps: see `arrayd.scsi.steps`."""
         self.port_groups = port_groups
         self.reservations = reservations
         self.reservations.changed = self.refresh_all
@@ -63,10 +64,29 @@ class LogicalUnit:
         self.tasks: dict[Task, None] = {}
         self.attentions: dict[Nexus, deque[Asc]] = {}
         self.fast_tables: dict[Nexus, FastTable] = {}
-        self.not_ready: CheckCondition | None = None
-        """Set while medium access is refused: stopped, sanitizing, failed."""
+        self.medium = Medium()
+        self.sanitizing = Sanitizing()
+        self.data_buffers = DataBuffers()
+        self._at_work: set[asyncio.Future[None]] = set()
+        """Handlers that were not done at once, and what commands with IMMED left behind."""
         self._waiting: deque[Task] = deque()
         """Tasks that wait for an ordered task, or are one (SAM-5, 8.6); bounded by the command windows."""
+
+    @property
+    def disk(self) -> Volume:
+        """The volume of a unit that has one: for the commands of block devices."""
+        assert self.volume is not None
+        return self.volume
+
+    @property
+    def write_protected(self) -> bool:
+        """Whether writes are refused: a read-only volume, or SWP in the control mode page."""
+        return self.volume is None or self.volume.read_only or self.mode_pages.software_write_protect
+
+    @property
+    def not_ready(self) -> CheckCondition | None:
+        """Why medium access is refused now (ejected, stopped, sanitizing or failed to), or None."""
+        return self.sanitizing.refusal() or self.medium.refusal()
 
     # -- nexuses and unit attentions ---------------------------------------------------------------------------------
 
@@ -80,6 +100,8 @@ class LogicalUnit:
         """I_T nexus loss: what this unit kept for `nexus` goes (SAM-5, 6.3.4)."""
         self.fast_tables.pop(nexus).clear()
         self.attentions.pop(nexus)
+        self.medium.preventing.discard(nexus)
+        self.data_buffers.nexus_lost(nexus)
         self.reservations.nexus_lost(nexus)
 
     def establish(self, asc: Asc, nexus: Nexus) -> None:
@@ -106,6 +128,13 @@ class LogicalUnit:
         self.refresh(nexus)
         return asc
 
+    def clear_attention(self, asc: Asc, nexus: Nexus) -> None:
+        """Takes `asc` back from `nexus`, which has learned of it in another way."""
+        pending = self.attentions.get(nexus)
+        if pending is not None and asc in pending:
+            pending.remove(asc)
+            self.refresh(nexus)
+
     def refresh(self, nexus: Nexus) -> None:
         """Opens or closes the fast path of `nexus`, by what stands against its commands now."""
         table = self.fast_tables[nexus]
@@ -126,7 +155,7 @@ class LogicalUnit:
         self.tasks[task] = None
         task.unit = self
         try:
-            command = self.commands.find(task.cdb)
+            command = self.commands.find(self, task.cdb)
             task.command = command
             self._check_attention(task, command)
             self.check_access(task, command)
@@ -146,10 +175,25 @@ class LogicalUnit:
 
     def check_access(self, task: Task, command: Command) -> None:
         """Raises what stands between this nexus and `command`: reservations, readiness."""
-        if command.reserved is not Reserved.ALLOWED and self.reservations.conflicts(task.nexus, command, task.cdb):
+        if self.reservations.conflicts(task.nexus, command, task.cdb):
             raise ReservationConflict
-        if command.needs_medium and self.not_ready is not None:
-            raise self.not_ready
+        self.port_groups.state_conflict(task.nexus, command)
+        if command.needs_medium:
+            not_ready = self.not_ready
+            if not_ready is not None:
+                raise not_ready
+        if command.writes and self.write_protected:
+            raise CheckCondition(Key.DATA_PROTECT, Asc.WRITE_PROTECTED)
+
+    def may(self, nexus: Nexus, command: Command) -> bool:
+        """Whether `nexus` may send `command` as things stand: asked once for the fast path, not with each command."""
+        if command.writes and self.write_protected:
+            return False
+        try:
+            self.port_groups.state_conflict(nexus, command)
+        except CheckCondition:
+            return False
+        return not self.reservations.conflicts(nexus, command, command.usage)
 
     def execute(self, task: Task) -> None:
         """See `arrayd.scsi.task.Nexus.execute`."""
@@ -167,7 +211,12 @@ class LogicalUnit:
             return False
         if self._waiting:
             return True
-        return task.attribute == Attribute.ORDERED and any(other.executing for other in self.tasks)
+        return self._waits_for_all(task) and any(other.executing for other in self.tasks)
+
+    @staticmethod
+    def _waits_for_all(task: Task) -> bool:
+        command: Command = task.command
+        return task.attribute == Attribute.ORDERED or command.alone
 
     def _run(self, task: Task) -> None:
         task.executing = True
@@ -180,13 +229,34 @@ class LogicalUnit:
         if result is None:
             self._end(task)
         else:
-            asyncio.ensure_future(result).add_done_callback(partial(self._ended, task))
+            future = asyncio.ensure_future(result)
+            self._at_work.add(future)
+            future.add_done_callback(partial(self._ended, task))
 
-    def _ended(self, task: Task, result: asyncio.Future[None]) -> None:
-        error = result.exception()
+    def _ended(self, task: Task, future: asyncio.Future[None]) -> None:
+        self._at_work.discard(future)
+        error = future.exception()
         if isinstance(error, Exception):
             self._failed(task, error)
         self._end(task)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Has `work` done beside the tasks (IMMED); `close` waits for it. It may fail: the medium then says so."""
+        future = asyncio.ensure_future(work)
+        self._at_work.add(future)
+        future.add_done_callback(self._background_ended)
+
+    def _background_ended(self, future: asyncio.Future[None]) -> None:
+        self._at_work.discard(future)
+        error = future.exception()
+        if error is not None:
+            log.error("background work failed", lun=self.number, exc_info=error)
+
+    async def close(self) -> None:
+        """Waits until no handler is at work any more; a SANITIZE is broken off. The unit takes no task after that."""
+        self.sanitizing.stop()
+        while self._at_work:
+            await asyncio.wait(self._at_work)
 
     def _failed(self, task: Task, error: Exception) -> None:
         """Turns what a handler raised into status and sense; what nobody foresaw is logged, and the task fails."""
@@ -229,7 +299,7 @@ class LogicalUnit:
                 waiting.popleft()
                 self._end(head)
                 continue
-            if head.attribute == Attribute.ORDERED and any(other.executing for other in self.tasks):
+            if self._waits_for_all(head) and any(other.executing for other in self.tasks):
                 return
             waiting.popleft()
             self._run(head)
@@ -258,5 +328,5 @@ class LogicalUnit:
         """Logical unit reset (SAM-5, 6.3.3), once its tasks are aborted."""
         self.reservations.reset()
         self.mode_pages.reset()
-        self.not_ready = None
+        self.medium.reset()
         self.refresh_all()

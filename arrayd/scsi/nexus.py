@@ -1,4 +1,4 @@
-"""An I_T nexus: which logical units an initiator port sees through a target port, and its task management (SAM-5, 7)."""
+"""An I_T nexus: which logical units an initiator port sees by a target port, and its task management (SAM-5, 7)."""
 
 from __future__ import annotations
 

@@ -8,10 +8,12 @@ from functools import partial
 from arrayd.buffers import BufferPool
 from arrayd.scsi import opcodes
 from arrayd.scsi.alua import PortGroups
-from arrayd.scsi.logical_unit import DISK, NO_DEVICE, STORAGE_ARRAY_CONTROLLER, LogicalUnit
+from arrayd.scsi.kinds import DISK, NO_DEVICE, STORAGE_ARRAY_CONTROLLER
+from arrayd.scsi.logical_unit import LogicalUnit
 from arrayd.scsi.nexus import Nexus, reset_units
-from arrayd.scsi.reservations import ReservationStore, Reservations
+from arrayd.scsi.reservations import Reservations, ReservationStore
 from arrayd.scsi.sense import Asc
+from arrayd.scsi.steps import SCRATCH_BYTES
 from arrayd.volumes.volume import Volume
 
 PERIPHERAL_LUNS = 256
@@ -31,6 +33,7 @@ class ScsiTarget:
     def __init__(self, serial: str, buffers: BufferPool, port_groups: PortGroups, store: ReservationStore) -> None:
         self.serial = serial
         self.buffers = buffers
+        self.scratch = BufferPool(SCRATCH_BYTES)
         self.port_groups = port_groups
         self.store = store
         self.units: dict[int, LogicalUnit] = {}
@@ -45,7 +48,8 @@ class ScsiTarget:
             identity,
             opcodes.TABLES[device_type],
             self.buffers,
-            self.port_groups,
+            self.scratch,
+            self.port_groups.of_another_unit(),
             Reservations(identity, self.store),
             volume,
         )
@@ -105,3 +109,8 @@ class ScsiTarget:
     def reset(self, originator: Nexus, ended: Callable[[], None]) -> None:
         """TARGET RESET: every logical unit is reset (RFC 7143, 11.5.1)."""
         reset_units((self.controller, *self.units.values()), originator, Asc.POWER_ON_OR_RESET, ended)
+
+    async def close(self) -> None:
+        """Waits until no logical unit works on anything; there is no nexus left."""
+        for unit in (self.controller, self.absent, *self.units.values()):
+            await unit.close()

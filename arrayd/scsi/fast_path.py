@@ -1,0 +1,97 @@
+"""READ and WRITE that complete on the spot: the hottest code of the project (SBC-4, 5.15 to 5.18 and 5.40 to 5.43).
+
+A closure per operation code, with everything that does not change between commands bound into it. It does the plain
+case only: no flag but DPO, no group, no control bits, data as long as the CDB says, within capacity. For anything else
+it returns False with nothing done, and the command takes the long way, which says what is wrong with it.
+
+See `arrayd.scsi.task.FastIO` for how the CDB arrives: `word` is its bytes 2-9 and `count` its bytes 10-13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from arrayd.scsi.block import READ_10 as READ_10_ROW
+from arrayd.scsi.block import WRITE_10 as WRITE_10_ROW
+from arrayd.scsi.task import FastIO, FastTable
+
+if TYPE_CHECKING:
+    from arrayd.scsi.logical_unit import LogicalUnit
+    from arrayd.scsi.nexus import Nexus
+
+READ_6, READ_10, READ_12, READ_16 = 0x08, 0x28, 0xA8, 0x88
+WRITE_6, WRITE_10, WRITE_12, WRITE_16 = 0x0A, 0x2A, 0xAA, 0x8A
+
+NOT_DPO = 0xEF
+"""DPO (disable page out) is advice that we do not take; every other bit of byte 1 asks for something."""
+
+TransferNow = Callable[[int, memoryview], bool]
+
+
+def fast(unit: LogicalUnit, nexus: Nexus) -> FastTable:
+    """What `nexus` may do on the spot with a `unit` that has a medium and stands ready."""
+    table: FastTable = {}
+    volume = unit.disk
+    shift = volume.block_size.bit_length() - 1
+    if unit.may(nexus, READ_10_ROW):
+        table[READ_6] = _six(volume.read_now, shift, volume.size)
+        table[READ_10] = _ten(volume.read_now, shift, volume.size)
+        table[READ_12] = _twelve(volume.read_now, shift, volume.size)
+        table[READ_16] = _sixteen(volume.read_now, shift, volume.size)
+    if volume.write_cache and unit.may(nexus, WRITE_10_ROW):
+        table[WRITE_6] = _six(volume.write_now, shift, volume.size)
+        table[WRITE_10] = _ten(volume.write_now, shift, volume.size)
+        table[WRITE_12] = _twelve(volume.write_now, shift, volume.size)
+        table[WRITE_16] = _sixteen(volume.write_now, shift, volume.size)
+    return table
+
+
+def _ten(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
+    # Bytes 6-9 are group number, transfer length (16 bits) and control: shifted left by 8 less than a block they are
+    # the length in bytes, exactly when group number and control are zero.
+    tail_shift = shift - 8
+
+    def ten(flags: int, word: int, _count: int, view: memoryview) -> bool:
+        length = len(view)
+        offset = (word >> 32) << shift
+        if (word & 0xFFFFFFFF) << tail_shift != length or offset + length > size or flags & NOT_DPO or not length:
+            return False
+        return transfer_now(offset, view)
+
+    return ten
+
+
+def _sixteen(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
+    def sixteen(flags: int, word: int, count: int, view: memoryview) -> bool:
+        length = len(view)
+        offset = word << shift
+        if count << shift != length or offset + length > size or flags & NOT_DPO or not length:
+            return False
+        return transfer_now(offset, view)
+
+    return sixteen
+
+
+def _twelve(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
+    def twelve(flags: int, word: int, count: int, view: memoryview) -> bool:
+        length = len(view)
+        offset = (word >> 32) << shift
+        if (word & 0xFFFFFFFF) << shift != length or count or offset + length > size or flags & NOT_DPO or not length:
+            return False
+        return transfer_now(offset, view)
+
+    return twelve
+
+
+def _six(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
+    # Byte 1 is the high bits of the LBA; bytes 2-5 are the rest of it, transfer length and control.
+    def six(flags: int, word: int, _count: int, view: memoryview) -> bool:
+        length = len(view)
+        offset = ((flags & 0x1F) << 16 | word >> 48) << shift
+        blocks = (word >> 40) & 0xFF or 256
+        if blocks << shift != length or (word >> 32) & 0xFF or offset + length > size:
+            return False
+        return transfer_now(offset, view)
+
+    return six

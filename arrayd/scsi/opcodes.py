@@ -1,0 +1,69 @@
+"""The one table of operation codes: every command that each kind of logical unit has.
+
+The rows stand with the code that carries them out; dispatch, CDB usage data, REPORT SUPPORTED OPERATION CODES and the
+reservation rules all read them from here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arrayd.scsi import (
+    alua,
+    block,
+    capacity,
+    copy,
+    data_buffer,
+    mode_commands,
+    provisioning,
+    reserve_commands,
+    sanitize,
+)
+from arrayd.scsi.command import CommandTable
+from arrayd.scsi.fast_path import fast
+from arrayd.scsi.inquiry import INQUIRY
+from arrayd.scsi.kinds import DISK, NO_DEVICE, STORAGE_ARRAY_CONTROLLER
+from arrayd.scsi.medium import COMMANDS as MEDIUM_COMMANDS
+from arrayd.scsi.medium import TEST_UNIT_READY
+from arrayd.scsi.report import REPORT_LUNS
+from arrayd.scsi.request_sense import REQUEST_SENSE
+from arrayd.scsi.sense import Asc
+
+if TYPE_CHECKING:
+    from arrayd.scsi.logical_unit import LogicalUnit
+    from arrayd.scsi.nexus import Nexus
+    from arrayd.scsi.task import FastTable
+
+_ANY_LUN = (INQUIRY, REQUEST_SENSE, REPORT_LUNS)
+
+_ANY_UNIT = (
+    *_ANY_LUN,
+    TEST_UNIT_READY,
+    *mode_commands.COMMANDS,
+    *data_buffer.COMMANDS,
+    *alua.COMMANDS,
+)
+
+_BLOCK_DEVICE = (
+    *_ANY_UNIT,
+    *MEDIUM_COMMANDS,
+    *capacity.COMMANDS,
+    *block.COMMANDS,
+    *provisioning.COMMANDS,
+    *sanitize.COMMANDS,
+    *reserve_commands.COMMANDS,
+    *copy.COMMANDS,
+)
+
+
+def never_fast(_unit: LogicalUnit, _nexus: Nexus) -> FastTable:
+    """For units without a medium."""
+    return {}
+
+
+TABLES: dict[int, CommandTable] = {
+    DISK: CommandTable(_BLOCK_DEVICE, fast),
+    STORAGE_ARRAY_CONTROLLER: CommandTable(_ANY_UNIT, never_fast),
+    NO_DEVICE: CommandTable(_ANY_LUN, never_fast, unknown=Asc.LOGICAL_UNIT_NOT_SUPPORTED),
+}
+"""By peripheral device type."""

@@ -1,0 +1,236 @@
+"""SANITIZE (SBC-4, 5.30 and 4.11): overwrites a whole volume in the background, while it is refused to everybody.
+
+OVERWRITE writes its pattern everywhere. BLOCK ERASE overwrites with zeros what is on disk, and then frees it where the
+volume is thin: a punched hole alone would leave the data on the disk below. Neither reaches copies that a file system
+or an SSD below may keep; CRYPTOGRAPHIC ERASE is not offered, since nothing is encrypted. A sanitize outlives every
+reset and lost nexus, but not the daemon: stopped, it is logged and not taken up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from arrayd.log import get_logger
+from arrayd.scsi.cdb import be16
+from arrayd.scsi.command import Command, Reserved
+from arrayd.scsi.sense import Asc, CheckCondition, Key, invalid_field, invalid_parameter
+from arrayd.scsi.steps import STEP_BYTES, settled, steps
+from arrayd.volumes.volume import VolumeError
+
+if TYPE_CHECKING:
+    from arrayd.scsi.logical_unit import LogicalUnit
+    from arrayd.scsi.task import Task
+
+OPCODE = 0x48
+OVERWRITE, BLOCK_ERASE, EXIT_FAILURE_MODE = 0x01, 0x02, 0x1F
+"""Service actions (SBC-4, table 103)."""
+
+IMMED, ZNR, AUSE = 0x80, 0x40, 0x20
+INVERT, TEST, OVERWRITE_COUNT = 0x80, 0x60, 0x1F
+PARAMETER_HEADER_BYTES = 4
+
+BYTES_PER_SECOND = 128 * 1024 * 1024
+"""No faster than this, so that the volumes beside it keep their disk."""
+PROGRESS_WHOLE = 0x10000
+EXTENTS_PER_STEP = 64
+
+log = get_logger("scsi")
+
+
+class Sanitizing:
+    """The state of a logical unit's sanitize operation: none, at work, or failed (SBC-4, 4.11.2)."""
+
+    def __init__(self) -> None:
+        self.at_work = False
+        self.failed = False
+        self.may_exit_failure = False
+        self.stopping = False
+        self._done_bytes = 0
+        self._total_bytes = 1
+        self._watchers: list[asyncio.Future[None]] = []
+
+    def refusal(self) -> CheckCondition | None:
+        """What every command that the operation keeps out ends with, or None."""
+        if self.at_work:
+            return self.in_progress()
+        if self.failed:
+            return CheckCondition(Key.MEDIUM_ERROR, Asc.SANITIZE_FAILED)
+        return None
+
+    def in_progress(self) -> CheckCondition:
+        """NOT READY, with how far the operation has got."""
+        progress = min(self._done_bytes * PROGRESS_WHOLE // self._total_bytes, PROGRESS_WHOLE - 1)
+        return CheckCondition(Key.NOT_READY, Asc.SANITIZE_IN_PROGRESS, progress=progress)
+
+    def begin(self, total_bytes: int, may_exit_failure: bool) -> None:
+        """The operation starts; `total_bytes` is its whole work."""
+        self.at_work, self.failed, self.may_exit_failure = True, False, may_exit_failure
+        self._done_bytes, self._total_bytes = 0, max(total_bytes, 1)
+
+    def advance(self, length: int) -> None:
+        """`length` more bytes are done."""
+        self._done_bytes += length
+        self._wake()
+
+    def end(self, failed: bool) -> None:
+        """The operation is over."""
+        self.at_work, self.failed = False, failed
+        self._wake()
+
+    def stop(self) -> None:
+        """The daemon stops: the operation is broken off at its next step."""
+        self.stopping = True
+
+    async def ended(self, task: Task) -> None:
+        """Waits until the operation has ended, or `task` that waits for it is aborted (the operation goes on)."""
+        while self.at_work and not task.aborted:
+            watcher = asyncio.get_running_loop().create_future()
+            self._watchers.append(watcher)
+            await watcher
+
+    def _wake(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            watcher.set_result(None)
+
+
+async def sanitize(unit: LogicalUnit, task: Task) -> None:
+    """SANITIZE, OVERWRITE and BLOCK ERASE: executed once every task before it has ended."""
+    refusal = unit.medium.refusal()
+    if refusal is not None:
+        raise refusal
+    if unit.sanitizing.at_work:
+        raise unit.sanitizing.in_progress()
+    patterns = _patterns(unit, task) if task.command.action == OVERWRITE else None
+    unit.sanitizing.begin(unit.disk.size * len(patterns or (b"",)), bool(task.cdb[1] & AUSE))
+    unit.refresh_all()
+    unit.in_background(_carry_out(unit, patterns))
+    if task.cdb[1] & IMMED:
+        return
+    await unit.sanitizing.ended(task)
+    if unit.sanitizing.failed:
+        raise CheckCondition(Key.MEDIUM_ERROR, Asc.SANITIZE_FAILED)
+
+
+def exit_failure_mode(unit: LogicalUnit, _task: Task) -> None:
+    """SANITIZE, EXIT FAILURE MODE: allowed when the operation that failed was started with AUSE."""
+    refusal = unit.sanitizing.refusal()
+    if refusal is None:
+        return
+    if unit.sanitizing.at_work:
+        raise refusal
+    if not unit.sanitizing.may_exit_failure:
+        raise invalid_field((1, 4))
+    unit.sanitizing.failed = False
+    unit.refresh_all()
+
+
+def _patterns(unit: LogicalUnit, task: Task) -> list[bytes]:
+    """What the passes of an OVERWRITE write into every block, from its parameter list (SBC-4, table 105)."""
+    data = bytes(task.data_out)
+    pattern = data[PARAMETER_HEADER_BYTES:]
+    count = data[0] & OVERWRITE_COUNT if data else 0
+    if len(data) < task.wanted_out or data[0] & TEST or not count:
+        raise invalid_parameter(0)
+    if be16(data, 2) != len(pattern):
+        raise invalid_parameter(2)
+    block_size = unit.disk.block_size
+    block = (pattern * (block_size // len(pattern) + 1))[:block_size]
+    inverted = bytes(byte ^ 0xFF for byte in block)
+    return [inverted if data[0] & INVERT and turn % 2 else block for turn in range(count)]
+
+
+async def _carry_out(unit: LogicalUnit, patterns: list[bytes] | None) -> None:
+    """The operation: passes that write `patterns`, or an erase (None)."""
+    log.info("sanitize started", lun=unit.number, operation="block erase" if patterns is None else "overwrite")
+    failed = True
+    try:
+        if patterns is None:
+            await _erase(unit)
+        else:
+            for pattern in patterns:
+                await _overwrite(unit, pattern * (STEP_BYTES // len(pattern)), steps(0, unit.disk.size))
+                await settled(unit.disk.flush())
+        failed = False
+    except VolumeError as error:
+        log.error("sanitize failed", lun=unit.number, reason=str(error))
+    finally:
+        unit.sanitizing.end(failed)
+        unit.refresh_all()
+    if unit.sanitizing.stopping:
+        log.warning("sanitize broken off: it must be started again", lun=unit.number)
+    else:
+        log.info("sanitize ended", lun=unit.number, failed=failed)
+
+
+async def _erase(unit: LogicalUnit) -> None:
+    """Zeros over all that is mapped, made durable, then freed."""
+    volume, offset = unit.disk, 0
+    zeros = bytes(STEP_BYTES)
+    while offset < volume.size and not unit.sanitizing.stopping:
+        for extent in await volume.extents(offset, volume.size - offset, EXTENTS_PER_STEP):
+            if extent.mapped:
+                await _overwrite(unit, zeros, steps(extent.offset, extent.length))
+            else:
+                unit.sanitizing.advance(extent.length)
+            offset = extent.offset + extent.length
+    await settled(volume.flush())
+    if volume.thin and not unit.sanitizing.stopping:
+        await settled(volume.unmap(0, volume.size))
+        await settled(volume.flush())
+
+
+async def _overwrite(unit: LogicalUnit, filled: bytes, ranges: Iterator[tuple[int, int]]) -> None:
+    """Writes the bytes of `filled` over `ranges`, at BYTES_PER_SECOND."""
+    loop = asyncio.get_running_loop()
+    view = memoryview(filled)
+    due = loop.time()
+    for offset, length in ranges:
+        if unit.sanitizing.stopping:
+            return
+        await settled(unit.disk.write(offset, view[:length]))
+        unit.sanitizing.advance(length)
+        due = max(due, loop.time() - 1.0) + length / BYTES_PER_SECOND
+        await asyncio.sleep(max(0.0, due - loop.time()))
+
+
+def _no_parameters(_unit: LogicalUnit, cdb: bytes) -> int:
+    _check_reserved(cdb)
+    if be16(cdb, 7):
+        raise invalid_field(7)
+    return 0
+
+
+def _overwrite_parameters(unit: LogicalUnit, cdb: bytes) -> int:
+    _check_reserved(cdb)
+    length = be16(cdb, 7)
+    if not PARAMETER_HEADER_BYTES < length <= PARAMETER_HEADER_BYTES + unit.disk.block_size:
+        raise invalid_field(7)
+    return length
+
+
+def _check_reserved(cdb: bytes) -> None:
+    """An operation that destroys everything takes no field that it does not know (ZNR is for zoned units)."""
+    if cdb[1] & ZNR:
+        raise invalid_field((1, 6))
+    for byte in range(2, 7):
+        if cdb[byte]:
+            raise invalid_field(byte)
+
+
+COMMANDS = (
+    Command(
+        "SANITIZE, OVERWRITE", OPCODE, OVERWRITE, bytes.fromhex("48a10000000000ffff04"), sanitize,
+        _overwrite_parameters, Reserved.WRITE, writes=True, alone=True,
+    ),
+    Command(
+        "SANITIZE, BLOCK ERASE", OPCODE, BLOCK_ERASE, bytes.fromhex("48a20000000000ffff04"), sanitize,
+        _no_parameters, Reserved.WRITE, writes=True, alone=True,
+    ),
+    Command(
+        "SANITIZE, EXIT FAILURE MODE", OPCODE, EXIT_FAILURE_MODE, bytes.fromhex("48bf0000000000ffff04"),
+        exit_failure_mode, _no_parameters, Reserved.WRITE, writes=True,
+    ),
+)  # fmt: skip
