@@ -65,7 +65,7 @@ class FileVolume(Volume):
         self._check_writable()
         durable = durable or not self.write_cache
         if self.locks.overlaps(offset, len(view)):
-            return self._write_in_turn(offset, view, durable)
+            return self._write_in_turn(self.locks.hold(offset, len(view)), offset, view, durable)
         return self._write_unlocked(offset, view, durable)
 
     def _write_unlocked(self, offset: int, view: memoryview, durable: bool) -> Awaitable[None] | None:
