@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import IntEnum
+from functools import lru_cache
 
 VENDOR = "ARRAYD"
 """T10 vendor identification (SPC-5, 4.3.3), padded with blanks to 8 characters where it is sent."""
@@ -15,6 +16,9 @@ ISCSI = 0x5
 """Protocol identifier (SPC-5, 7.6.1)."""
 
 NAA_LOCALLY_ASSIGNED = 0x3
+
+DESIGNATORS_KEPT = 16384
+"""Logical units whose designators are computed once: as many as there are LUNs."""
 
 
 class CodeSet(IntEnum):
@@ -57,12 +61,13 @@ def t10_vendor(identity: str) -> bytes:
     return VENDOR.ljust(8).encode("ascii") + identity.encode("utf-8")
 
 
-def logical_unit_designators(identity: str) -> list[bytes]:
+@lru_cache(DESIGNATORS_KEPT)
+def logical_unit_designators(identity: str) -> tuple[bytes, ...]:
     """The designation descriptors of a logical unit, the one that hosts prefer first."""
-    return [
+    return (
         _descriptor(CodeSet.BINARY, Association.LOGICAL_UNIT, DesignatorType.NAA, naa(identity)),
         _descriptor(CodeSet.UTF8, Association.LOGICAL_UNIT, DesignatorType.T10_VENDOR, t10_vendor(identity)),
-    ]
+    )
 
 
 def target_port_designators(port: int, group: int, name: str) -> list[bytes]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from arrayd.log import get_logger
 from arrayd.scsi.alua import PortGroups
 from arrayd.scsi.command import Command, CommandTable
+from arrayd.scsi.copy import Copies
 from arrayd.scsi.data_buffer import DataBuffers
 from arrayd.scsi.medium import Medium
 from arrayd.scsi.mode import ModePages
@@ -67,6 +68,7 @@ class LogicalUnit:
         self.medium = Medium()
         self.sanitizing = Sanitizing()
         self.data_buffers = DataBuffers()
+        self.copies = Copies()
         self._at_work: set[asyncio.Future[None]] = set()
         """Handlers that were not done at once, and what commands with IMMED left behind."""
         self._waiting: deque[Task] = deque()
@@ -102,6 +104,7 @@ class LogicalUnit:
         self.attentions.pop(nexus)
         self.medium.preventing.discard(nexus)
         self.data_buffers.nexus_lost(nexus)
+        self.copies.nexus_lost(nexus)
         self.reservations.nexus_lost(nexus)
 
     def establish(self, asc: Asc, nexus: Nexus) -> None:
