@@ -84,9 +84,9 @@ def read(unit: LogicalUnit, task: Task) -> Awaitable[None] | None:
     if forces_unit_access(task.cdb):
         return _read_from_medium(unit, task, offset, length)
     if task.takes_file and length >= SENDFILE_BYTES:
-        descriptor = volume.warm_file(offset, length)
-        if descriptor is not None:
-            task.data_in = FileExtent(descriptor, offset, length)
+        send = volume.warm_file(offset, length)
+        if send is not None:
+            task.data_in = FileExtent(send, offset, length)
             return None
     buffer = unit.buffers.take(length)
     if buffer is None:
