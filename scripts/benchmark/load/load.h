@@ -42,15 +42,16 @@ double histogram_percentile_us(const struct histogram *h, double percent);
 
 /* --- work.c */
 enum operation { READ, WRITE, SYNC, IDLE }; /* SYNC: a WRITE, then a SYNCHRONIZE CACHE, and so on */
-enum pattern { RANDOM, SEQUENTIAL, ONCE };  /* ONCE: every place one time, in scattered order */
+enum pattern { RANDOM, SEQUENTIAL };
 
 struct work {
     enum operation operation;
     enum pattern pattern;
+    bool once;                                  /* no place twice; the load ends when a session has had all of them */
     uint32_t bytes, depth, sessions, lun, luns; /* bytes a command; LUNs lun .. lun+luns-1 */
     uint64_t span;                              /* use the first so many bytes of a LUN; 0: all */
     struct histogram latency;
-    uint64_t commands, errors, exhausted;       /* exhausted: ONCE began anew */
+    uint64_t commands, errors;
 };
 
 struct task {
@@ -91,6 +92,7 @@ struct session {
 
     /* places */
     uint64_t places, random_state, cursor; /* places: commands' worth of bytes on a LUN */
+    uint64_t places_left;                  /* with work->once */
     uint32_t block_bytes;
 
     /* in */
@@ -122,7 +124,7 @@ struct options {
 
 extern struct options options;
 extern uint64_t now_ns;        /* read once a batch: cheap, and the same for both targets */
-extern bool measuring, stopping;
+extern bool measuring, stopping, exhausted; /* exhausted: a work that says once has nothing left */
 
 uint64_t read_clock(void);
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));

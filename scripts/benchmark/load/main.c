@@ -24,7 +24,7 @@ struct options options = {
     .first_burst = 262144, .max_burst = 16776192, .receive_segment = 262144,
 };
 uint64_t now_ns;
-bool measuring, stopping;
+bool measuring, stopping, exhausted;
 
 static struct session *sessions[MAX_SESSIONS];
 static unsigned session_count;
@@ -70,10 +70,10 @@ static unsigned one_of(const char *text, char *const names[])
 
 static void add_work(char *text)
 {
-    enum { OP, PATTERN, BYTES, DEPTH, SESSIONS, LUN, LUNS, SPAN };
-    char *const keys[] = {"op", "pattern", "bytes", "depth", "sessions", "lun", "luns", "span", NULL};
+    enum { OP, PATTERN, BYTES, DEPTH, SESSIONS, LUN, LUNS, SPAN, ONCE };
+    char *const keys[] = {"op", "pattern", "bytes", "depth", "sessions", "lun", "luns", "span", "once", NULL};
     char *const operations[] = {"read", "write", "sync", "idle", NULL};
-    char *const patterns[] = {"random", "sequential", "once", NULL};
+    char *const patterns[] = {"random", "sequential", NULL};
     if (options.work_count == MAX_WORKS) die("more than %d --work", MAX_WORKS);
     struct work *w = &options.works[options.work_count++];
     w->bytes = 4096;
@@ -87,6 +87,7 @@ static void add_work(char *text)
         case SESSIONS: w->sessions = (uint32_t)number(value, 1, MAX_SESSIONS); break;
         case LUN: w->lun = (uint32_t)number(value, 0, 16383); break;
         case LUNS: w->luns = (uint32_t)number(value, 1, 16384); break;
+        case ONCE: w->once = true; break;
         case SPAN: w->span = number(value, 0, UINT64_MAX); break;
         default: die("--work %s: not known", value);
         }
@@ -200,7 +201,7 @@ static void turn(int poller)
 
 static void run_until(int poller, uint64_t end_ns)
 {
-    while (now_ns < end_ns) turn(poller);
+    while (now_ns < end_ns && !exhausted) turn(poller);
 }
 
 static bool anything_open(void)
@@ -217,10 +218,9 @@ static void print_work(const struct work *w, double seconds)
     static const char *const operations[] = {"read", "write", "sync", "idle"};
     const struct histogram *h = &w->latency;
     double n = (double)w->commands;
-    printf("{\"op\": \"%s\", \"commands\": %llu, \"iops\": %.1f, \"mb_per_s\": %.2f, \"errors\": %llu, \"exhausted\": %llu, ",
+    printf("{\"op\": \"%s\", \"commands\": %llu, \"iops\": %.1f, \"mb_per_s\": %.2f, \"errors\": %llu, ",
            operations[w->operation], (unsigned long long)w->commands, n / seconds,
-           n * (double)w->bytes / (w->operation == SYNC ? 2 : 1) / seconds / 1e6, (unsigned long long)w->errors,
-           (unsigned long long)w->exhausted);
+           n * (double)w->bytes / (w->operation == SYNC ? 2 : 1) / seconds / 1e6, (unsigned long long)w->errors);
     printf("\"latency_us\": {\"mean\": %.2f, \"p50\": %.2f, \"p99\": %.2f, \"p99.9\": %.2f, \"max\": %.2f}}",
            h->count ? (double)h->sum_ns / (double)h->count / 1000 : 0.0, histogram_percentile_us(h, 50),
            histogram_percentile_us(h, 99), histogram_percentile_us(h, 99.9), (double)h->max_ns / 1000);
@@ -230,7 +230,7 @@ static void print_report(const struct sample *a, const struct sample *b)
 {
     const struct session *s = sessions[0];
     double seconds = (double)(b->clock_ns - a->clock_ns) / 1e9;
-    printf("{\"seconds\": %.4f, \"client_cpu_seconds\": %.4f, ", seconds, (double)(b->own_ns - a->own_ns) / 1e9);
+    printf("{\"seconds\": %.4f, \"exhausted\": %s, \"client_cpu_seconds\": %.4f, ", seconds, exhausted ? "true" : "false", (double)(b->own_ns - a->own_ns) / 1e9);
     if (options.target_pid) printf("\"target_cpu_seconds\": %.2f, ", b->target_seconds - a->target_seconds);
     printf("\"machine_busy_seconds\": %.2f, ", b->machine_seconds - a->machine_seconds);
     printf("\"negotiated\": {\"header_digest\": %s, \"data_digest\": %s, \"initial_r2t\": %s, \"immediate_data\": %s, "

@@ -46,6 +46,7 @@ void work_prepare(struct session *s)
     }
     s->random_state = mixed(options.seed + s->index + 1) | 1;
     s->cursor = s->places / (w->sessions ? w->sessions : 1) * s->index % s->places;
+    s->places_left = s->places;
     s->free_count = w->depth;
     for (unsigned i = 0; i < w->depth; i++) {
         s->free_slots[i] = (uint16_t)i;
@@ -62,24 +63,18 @@ static uint64_t next_random(struct session *s) /* xorshift64 */
 }
 
 /* The numbers below `places` in scattered order, each once: a full-period generator modulo the next power of two. */
-static uint64_t next_once(struct session *s)
+static uint64_t next_scattered(struct session *s)
 {
     uint64_t modulus = 4;
     while (modulus < s->places) modulus *= 2;
-    for (;;) {
-        s->random_state = (s->random_state * 0x5851f42d4c957f2dull + 0x14057b7ef767814full) & (modulus - 1);
-        if (++s->cursor % modulus == 0) s->work->exhausted++;
-        if (s->random_state < s->places) return s->random_state;
-    }
+    do s->random_state = (s->random_state * 0x5851f42d4c957f2dull + 0x14057b7ef767814full) & (modulus - 1);
+    while (s->random_state >= s->places);
+    return s->random_state;
 }
 
 static uint64_t next_place(struct session *s)
 {
-    switch (s->work->pattern) {
-    case RANDOM: return next_random(s) % s->places;
-    case ONCE: return next_once(s);
-    case SEQUENTIAL: break;
-    }
+    if (s->work->pattern == RANDOM) return s->work->once ? next_scattered(s) : next_random(s) % s->places;
     uint64_t place = s->cursor;
     s->cursor = place + 1 == s->places ? 0 : place + 1;
     return place;
@@ -113,7 +108,13 @@ static void issue_one(struct session *s, unsigned slot)
 void work_issue(struct session *s)
 {
     if (s->work->operation == IDLE || stopping) return;
-    while (s->free_count && (int32_t)(s->cmd_sn - s->max_cmd_sn) <= 0) issue_one(s, s->free_slots[--s->free_count]);
+    while (s->free_count && (int32_t)(s->cmd_sn - s->max_cmd_sn) <= 0) {
+        if (s->work->once && !s->places_left--) {
+            stopping = exhausted = true;
+            return;
+        }
+        issue_one(s, s->free_slots[--s->free_count]);
+    }
 }
 
 void work_completed(struct session *s, unsigned slot, uint8_t status)

@@ -1,0 +1,197 @@
+"""What is measured and what is claimed: every row of the table.
+
+A row has *subjects*, which run in turn (a target as it is set up, with the work of the load generator), and
+*comparisons* between them, some with a claim: the least ratio that the row is there to show.
+"""
+
+import enum
+from dataclasses import dataclass, replace
+
+KIB, MIB = 1024, 1024 * 1024
+P99_NO_WORSE = 1.0
+MANY_SESSIONS, MANY_LUNS = 16, 256
+ARRAYD, TGT, TGT_T1 = "arrayd", "tgt", "tgt -t 1"
+ALONE, BESIDE_SLOW, BESIDE_FAST = "alone", "beside slow", "beside fast"
+
+
+class FileSystem(enum.Enum):
+    """Where the volumes' files are."""
+
+    TMPFS = "tmpfs"
+    EXT4 = "ext4"
+
+
+class Metric(enum.Enum):
+    """What of a run is compared. A ratio above 1 is always in favour of the first subject."""
+
+    RATE = "rate"
+    P99 = "p99"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One ``--work`` of the load generator; see load/main.c."""
+
+    op: str
+    bytes: int = 4 * KIB
+    depth: int = 1
+    sessions: int = 1
+    luns: int = 1
+    first_lun: int = 0
+    sequential: bool = False
+    once: bool = False
+
+    def option(self, lun_0: int) -> str:
+        """As the load generator wants it; ``lun_0`` is the target's number for our first LUN."""
+        pattern = "sequential" if self.sequential else "random"
+        text = f"op={self.op},pattern={pattern},bytes={self.bytes},depth={self.depth},sessions={self.sessions}"
+        return f"{text},lun={lun_0 + self.first_lun},luns={self.luns}" + (",once" if self.once else "")
+
+
+@dataclass(frozen=True)
+class TargetSetup:
+    """A target as it is started. Two subjects with the same set-up share one process."""
+
+    program: str
+    file_system: FileSystem
+    luns: int = 1
+    durable: bool = False
+    io_threads: int | None = None
+    """Of tgt; None: as it comes."""
+    poll_us: int | None = None
+    """Of arrayd; None: its default."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One column of a row: a target and what is asked of it. ``works[0]`` is what the row reports."""
+
+    label: str
+    setup: TargetSetup
+    works: tuple[Work, ...]
+    digests: bool = False
+    cold_luns: tuple[int, ...] = ()
+    """Dropped from the page cache before each run; the others are in it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first subject over the fastest of the others, run by run; ``at_least`` is the claim, None: to watch."""
+
+    of: str
+    against: tuple[str, ...]
+    metric: Metric
+    at_least: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table."""
+
+    name: str
+    subjects: tuple[Subject, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    seconds: float = 1.0
+    warmup: float = 0.2
+
+
+def against_tgt(name: str, work: Work, claim: float | None, setup: TargetSetup, cold: bool = False) -> Row:
+    """A row with both set-ups of tgt; the claim is against the faster, p99 must be no worse than that one's."""
+    tgt = TargetSetup("tgt", setup.file_system, setup.luns, setup.durable)
+    columns = ((ARRAYD, setup), (TGT, tgt), (TGT_T1, replace(tgt, io_threads=1)))
+    cold_luns = tuple(range(setup.luns)) if cold else ()
+    subjects = tuple(Subject(label, started, (work,), cold_luns=cold_luns) for label, started in columns)
+    comparisons = (
+        Comparison(ARRAYD, (TGT, TGT_T1), Metric.RATE, claim),
+        Comparison(ARRAYD, (TGT, TGT_T1), Metric.P99, P99_NO_WORSE),
+    )
+    return Row(name, subjects, comparisons, warmup=0.0 if cold else Row.warmup)
+
+
+def beside_neighbour(name: str, slow: Work, fast: Work, cold: bool) -> Row:
+    """Warm reads on one LUN beside a second session on another, which makes the disk wait.
+
+    On a machine with few cores any neighbour costs them something, so the control is one that asks for the same work
+    and never waits: the slow neighbour must not disturb more than the fast one.
+    """
+    warm = Work("read", depth=8)
+    setup = TargetSetup("arrayd", FileSystem.EXT4, luns=2)
+    subjects = (
+        Subject(BESIDE_SLOW, setup, (warm, replace(slow, first_lun=1)), cold_luns=(1,) if cold else ()),
+        Subject(BESIDE_FAST, setup, (warm, replace(fast, first_lun=1))),
+        Subject(ALONE, setup, (warm,)),
+    )
+    comparisons = (
+        Comparison(BESIDE_SLOW, (BESIDE_FAST,), Metric.P99, P99_NO_WORSE),
+        Comparison(BESIDE_SLOW, (BESIDE_FAST,), Metric.RATE, None),
+        Comparison(BESIDE_SLOW, (ALONE,), Metric.P99, None),
+        Comparison(BESIDE_SLOW, (ALONE,), Metric.RATE, None),
+    )
+    return Row(name, subjects, comparisons, warmup=0.0)
+
+
+def watched(name: str, work: Work, digests: bool = False, seconds: float = 1.0, poll_us: int | None = None) -> Row:
+    """A row without a peer."""
+    setup = TargetSetup("arrayd", FileSystem.TMPFS, luns=work.luns, poll_us=poll_us)
+    return Row(name, (Subject(ARRAYD, setup, (work,), digests),), seconds=seconds)
+
+
+WORKS = (
+    ("4k-read-qd32", Work("read", depth=32), 2.5),
+    ("4k-write-qd32", Work("write", depth=32), 2.3),
+    ("4k-read-qd32-x4", Work("read", depth=32, sessions=4), 4.0),
+    ("4k-write-qd32-x4", Work("write", depth=32, sessions=4), 3.5),
+    ("4k-read-qd1", Work("read"), 1.0),
+    ("4k-write-qd1", Work("write"), 1.0),
+    ("64k-read", Work("read", 64 * KIB, 8, sequential=True), 1.7),
+    ("64k-write", Work("write", 64 * KIB, 8, sequential=True), 1.7),
+    ("1m-read", Work("read", MIB, 8, sequential=True), 2.5),
+    ("1m-write", Work("write", MIB, 8, sequential=True), 2.5),
+)
+"""Random 4k with one session and four, and sequential 64k and 1M at depth 8, with the ratio claimed on tmpfs."""
+POLLING_CLAIM = 2.0
+WRITE_BACK_CLAIM = 1.2
+"""Writes on a file system with a disk below it: write-back bounds both."""
+DURABLE_CLAIM = 2.0
+
+
+def rows_in_cache(file_system: FileSystem) -> list[Row]:
+    """The rows of ``WORKS`` with the volumes in page cache. Depth 1 comes without adaptive polling and with it."""
+    rows = []
+    for name, work, wanted in WORKS:
+        name = f"{file_system.value}/{name}"
+        bound = WRITE_BACK_CLAIM if file_system is FileSystem.EXT4 and work.op == "write" else float("inf")
+        setup = TargetSetup("arrayd", file_system)
+        if work.depth == 1:
+            rows.append(against_tgt(name, work, min(wanted, bound), replace(setup, poll_us=0)))
+            rows.append(against_tgt(f"{name}-polling", work, min(POLLING_CLAIM, bound), setup))
+        else:
+            rows.append(against_tgt(name, work, min(wanted, bound), setup))
+    return rows
+
+
+def rows_cold() -> list[Row]:
+    """Reads that find nothing in the page cache: the disk is what is measured, p99 is what is claimed."""
+    setup = TargetSetup("arrayd", FileSystem.EXT4)
+    reads = [(name, work) for name, work, _ in WORKS if work.op == "read" and work.sessions == 1]
+    return [against_tgt(f"cold/{name}", replace(work, once=True), None, setup, cold=True) for name, work in reads]
+
+
+def all_rows() -> list[Row]:
+    """Every row, in the order of the table."""
+    durable = TargetSetup("arrayd", FileSystem.EXT4, durable=True)
+    return [
+        *rows_in_cache(FileSystem.TMPFS),
+        *rows_in_cache(FileSystem.EXT4),
+        *rows_cold(),
+        against_tgt("durable/4k-write-qd32", Work("write", depth=32), DURABLE_CLAIM, durable),
+        beside_neighbour("beside/cold-reads", Work("read", depth=8, once=True), Work("read", depth=8), cold=True),
+        beside_neighbour("beside/fsync", Work("sync", depth=4), Work("write", depth=4), cold=False),
+        watched("watch/4k-read-digests", Work("read", depth=32), digests=True),
+        watched("watch/4k-write-digests", Work("write", depth=32), digests=True),
+        watched("watch/1m-read-digests", Work("read", MIB, 8, sequential=True), digests=True),
+        watched(f"watch/4k-read-{MANY_SESSIONS}-sessions", Work("read", depth=32, sessions=MANY_SESSIONS)),
+        watched(f"watch/4k-read-{MANY_LUNS}-luns", Work("read", depth=32, luns=MANY_LUNS)),
+        watched("watch/idle", Work("idle", sessions=4), seconds=5.0),
+        watched("watch/idle-without-polling", Work("idle", sessions=4), seconds=5.0, poll_us=0),
+    ]
