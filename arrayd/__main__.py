@@ -106,12 +106,13 @@ async def _serve(file: Path, config: Config) -> int:
     except StartError as error:
         _complain([str(error)])
         return EXIT_NOT_STARTED
+    if addresses is None:
+        return 0
     alive = asyncio.create_task(supervisor.keep_alive())
     try:
-        if addresses is not None:
-            _say(f"ready {' '.join(addresses)}")
-            supervisor.ready(f"serving {' '.join(addresses)}")
-            await _reload_until_stopped(file, array, supervisor, signals)
+        _say(f"ready {' '.join(addresses)}")
+        supervisor.ready(f"serving {' '.join(addresses)}")
+        await _reload_until_stopped(file, array, supervisor, signals)
         supervisor.stopping()
         await array.stop()
     finally:
@@ -139,6 +140,10 @@ async def _reload_until_stopped(file: Path, array: Array, supervisor: Supervisor
         except StartError as error:
             log.error("not reloaded", reason=str(error))
             supervisor.ready(f"not reloaded: {error}")
+        except Exception:
+            # A fault of ours in a reload is no reason to take the LUNs from their hosts.
+            log.exception("not reloaded")
+            supervisor.ready("not reloaded: see the log")
 
 
 class _Signals:
