@@ -36,7 +36,6 @@ IMPORT_DOORS: dict[str, set[str]] = {
     "socket": {"iscsi/server.py", "link/transport.py", "notify.py"},
     "sqlite3": {"tables.py"},
     "ctypes": {"blockfile.py"},
-    "threading": {"blockfile.py"},
     "multiprocessing": set(),
     "subprocess": set(),
     "importlib": set(),
@@ -54,10 +53,11 @@ CALL_DOORS: dict[str, set[str]] = {
         f"os.{call}": BLOCK_DATA
         for call in (
             *("pread", "preadv", "pwrite", "pwritev", "readv", "writev", "lseek"),
-            *("fsync", "fdatasync", "sync", "posix_fallocate", "posix_fadvise", "ftruncate", "truncate"),
+            *("fdatasync", "sync", "posix_fallocate", "posix_fadvise", "ftruncate", "truncate"),
             *("copy_file_range", "splice"),
         )
     },
+    "os.fsync": {"blockfile.py", "tables.py"},  # there, of the directory a new file is in
     "os.sendfile": {"blockfile.py", "iscsi/server.py"},  # from the page cache to a socket: both doors at once
     "time.time": WALL_CLOCK,
     "time.time_ns": WALL_CLOCK,
@@ -78,6 +78,8 @@ CALL_DOORS: dict[str, set[str]] = {
     "os.fork": set(),
     "os.system": set(),
     "concurrent.futures.ThreadPoolExecutor": {"array.py"},
+    "threading.Thread": set(),
+    "threading.Timer": set(),
     "asyncio.to_thread": {"__main__.py"},  # reads the configuration again
     "asyncio.open_connection": {"link/transport.py", "host/initiator.py"},
     "asyncio.start_server": {"link/transport.py", "management/server.py"},
