@@ -73,6 +73,9 @@ class LogicalUnit:
         """Handlers that were not done at once, and what commands with IMMED left behind."""
         self._waiting: deque[Task] = deque()
         """Tasks that wait for an ordered task, or are one (SAM-5, 8.6); bounded by the command windows."""
+        self._running_waiting = False
+        self._told: set[Task] = set()
+        """Aborted tasks that end with status TASK ABORTED."""
 
     @property
     def disk(self) -> Volume:
@@ -244,7 +247,7 @@ class LogicalUnit:
         self._end(task)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Has `work` done beside the tasks (IMMED); `close` waits for it. It may fail: the medium then says so."""
+        """Has `work` done beside the tasks (IMMED); `stop` waits for it. It may fail: the medium then says so."""
         future = asyncio.ensure_future(work)
         self._at_work.add(future)
         future.add_done_callback(self._background_ended)
@@ -255,7 +258,7 @@ class LogicalUnit:
         if error is not None:
             log.error("background work failed", lun=self.number, exc_info=error)
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
         """Waits until no handler is at work any more; a SANITIZE is broken off. The unit takes no task after that."""
         self.sanitizing.stop()
         while self._at_work:
@@ -287,29 +290,34 @@ class LogicalUnit:
     def _end(self, task: Task) -> None:
         task.executing = False
         self.tasks.pop(task, None)
+        if task.aborted:
+            task.status = Status.TASK_ABORTED if task in self._told else Status.GOOD
+            self._told.discard(task)
         if task.finished is not None:
             for finished in task.finished:
                 finished()
         task.done(task)
-        if self._waiting:
+        if self._waiting and not self._running_waiting:
             self._run_waiting()
 
     def _run_waiting(self) -> None:
+        """Runs what need not wait any longer. What ends on the spot comes back here by `_end`: once is enough."""
         waiting = self._waiting
+        self._running_waiting = True
         while waiting:
             head = waiting[0]
-            if head.aborted:
-                waiting.popleft()
-                self._end(head)
-                continue
             if self._waits_for_all(head) and any(other.executing for other in self.tasks):
-                return
+                break
             waiting.popleft()
             self._run(head)
+        self._running_waiting = False
         self.refresh_all()
 
-    def abort(self, tasks: list[Task], ended: Callable[[], None]) -> None:
-        """Aborts `tasks`; `ended` is called once none of them can touch the medium or a buffer any more."""
+    def abort(self, tasks: list[Task], ended: Callable[[], None], originator: Nexus | None = None) -> None:
+        """Aborts `tasks`; `ended` is called once none of them can touch the medium or a buffer any more.
+
+        With TAS=1 those of other nexuses than `originator`, who asked for it, end with status TASK ABORTED.
+        """
         left = [len(tasks)]
 
         def one_ended() -> None:
@@ -319,9 +327,13 @@ class LogicalUnit:
 
         if not tasks:
             ended()
+        telling = originator is not None and self.mode_pages.task_aborted_status
         for task in tasks:
             task.aborted = True
+            if telling and task.nexus is not originator:
+                self._told.add(task)
             task.finished = [*(task.finished or ()), one_ended]
+        for task in tasks:
             if not task.executing:
                 if task in self._waiting:
                     self._waiting.remove(task)

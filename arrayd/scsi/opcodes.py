@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING
 
 from arrayd.scsi import (
     alua,
+    atomic,
     block,
+    cache,
     capacity,
     copy,
     data_buffer,
+    diagnostics,
     mode_commands,
     provisioning,
+    report_supported,
     reserve_commands,
     sanitize,
+    verify,
 )
 from arrayd.scsi.command import CommandTable
 from arrayd.scsi.fast_path import fast
 from arrayd.scsi.inquiry import INQUIRY
 from arrayd.scsi.kinds import DISK, NO_DEVICE, STORAGE_ARRAY_CONTROLLER
+from arrayd.scsi.log_pages import LOG_SENSE
 from arrayd.scsi.medium import COMMANDS as MEDIUM_COMMANDS
 from arrayd.scsi.medium import TEST_UNIT_READY
 from arrayd.scsi.report import REPORT_LUNS
@@ -41,6 +47,8 @@ _ANY_UNIT = (
     TEST_UNIT_READY,
     *mode_commands.COMMANDS,
     *data_buffer.COMMANDS,
+    *diagnostics.COMMANDS,
+    *report_supported.COMMANDS,
     *alua.COMMANDS,
 )
 
@@ -48,7 +56,11 @@ _BLOCK_DEVICE = (
     *_ANY_UNIT,
     *MEDIUM_COMMANDS,
     *capacity.COMMANDS,
+    LOG_SENSE,
     *block.COMMANDS,
+    *verify.COMMANDS,
+    *cache.COMMANDS,
+    *atomic.COMMANDS,
     *provisioning.COMMANDS,
     *sanitize.COMMANDS,
     *reserve_commands.COMMANDS,

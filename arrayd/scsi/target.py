@@ -10,10 +10,11 @@ from arrayd.scsi import opcodes
 from arrayd.scsi.alua import PortGroups
 from arrayd.scsi.kinds import DISK, NO_DEVICE, STORAGE_ARRAY_CONTROLLER
 from arrayd.scsi.logical_unit import LogicalUnit
-from arrayd.scsi.nexus import Nexus, reset_units
+from arrayd.scsi.nexus import Nexus
 from arrayd.scsi.reservations import Reservations, ReservationStore
 from arrayd.scsi.sense import Asc
 from arrayd.scsi.steps import SCRATCH_BYTES
+from arrayd.scsi.task_management import reset_units
 from arrayd.volumes.volume import Volume
 
 PERIPHERAL_LUNS = 256
@@ -110,7 +111,7 @@ class ScsiTarget:
         """TARGET RESET: every logical unit is reset (RFC 7143, 11.5.1)."""
         reset_units((self.controller, *self.units.values()), originator, Asc.POWER_ON_OR_RESET, ended)
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
         """Waits until no logical unit works on anything; there is no nexus left."""
         for unit in (self.controller, self.absent, *self.units.values()):
-            await unit.close()
+            await unit.stop()

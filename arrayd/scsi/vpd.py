@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from arrayd.scsi.atomic import COMPARE_AND_WRITE_BLOCKS_MAX
 from arrayd.scsi.designators import logical_unit_designators, target_device_designator, target_port_designators
 from arrayd.scsi.kinds import NO_DEVICE, peripheral
 from arrayd.scsi.provisioning import (
@@ -25,7 +26,6 @@ SIMPLE_ORDERED_HEAD = 0x07
 """SIMPSUP, ORDSUP and HEADSUP: the task attributes there are."""
 SENSE_BYTES_MAX = 96
 
-COMPARE_AND_WRITE_BLOCKS_MAX = 255
 OPTIMAL_TRANSFER_BYTES = 1024 * 1024
 
 NON_ROTATING = 0x0001
