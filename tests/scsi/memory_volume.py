@@ -1,0 +1,117 @@
+"""A volume in memory, for tests of what stands above volumes: it can hold requests back, fail, and be full."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from arrayd.volumes.volume import Extent, Volume, VolumeError
+
+PAGE_BYTES = 4096
+"""Mapped or not, by pages of this size."""
+
+
+class MemoryVolume(Volume):
+    """`held`, while it is set, makes every request wait until the event is set; `failure` makes every one raise."""
+
+    def __init__(self, identity: str = "410001:data", size: int = 1 << 20, block_size: int = 512) -> None:
+        self.identity = identity
+        self.size = size
+        self.block_size = block_size
+        self.read_only = False
+        self.write_cache = True
+        self.removable = False
+        self.thin = True
+        self.read_now = self._read_now
+        self.write_now = self._write_now
+        self.data = bytearray(size)
+        self.mapped: set[int] = set()
+        self.held: asyncio.Event | None = None
+        self.failure: VolumeError | None = None
+        self.waiting = 0
+        """Requests that `held` holds back."""
+
+    def _read_now(self, offset: int, view: memoryview) -> bool:
+        if self.held is not None or self.failure is not None:
+            return False
+        view[:] = self.data[offset : offset + len(view)]
+        return True
+
+    def _write_now(self, offset: int, view: memoryview) -> bool:
+        if self.held is not None or self.failure is not None or self.read_only:
+            return False
+        self._put(offset, view)
+        return True
+
+    def _put(self, offset: int, view: memoryview | bytes) -> None:
+        self.data[offset : offset + len(view)] = view
+        self.mapped.update(range(offset // PAGE_BYTES, (offset + len(view) + PAGE_BYTES - 1) // PAGE_BYTES))
+
+    def _do(self, work: Callable[[], None]) -> Awaitable[None] | None:
+        if self.failure is not None:
+            raise self.failure
+        if self.held is None:
+            work()
+            return None
+        return self._do_later(self.held, work)
+
+    async def _do_later(self, held: asyncio.Event, work: Callable[[], None]) -> None:
+        self.waiting += 1
+        await held.wait()
+        self.waiting -= 1
+        work()
+
+    def warm_file(self, _offset: int, _length: int) -> None:
+        return None
+
+    def read(self, offset: int, view: memoryview) -> Awaitable[None] | None:
+        def work() -> None:
+            view[:] = self.data[offset : offset + len(view)]
+
+        return self._do(work)
+
+    def write(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
+        return self._do(lambda: self._put(offset, view))
+
+    def flush(self) -> Awaitable[None] | None:
+        return self._do(lambda: None)
+
+    def unmap(self, offset: int, length: int) -> Awaitable[None] | None:
+        def work() -> None:
+            self.data[offset : offset + length] = bytes(length)
+            whole = range((offset + PAGE_BYTES - 1) // PAGE_BYTES, (offset + length) // PAGE_BYTES)
+            self.mapped.difference_update(whole)
+
+        return self._do(work)
+
+    def write_zeros(self, offset: int, length: int) -> Awaitable[None] | None:
+        return self._do(lambda: self._put(offset, bytes(length)))
+
+    async def extents(self, offset: int, length: int, limit: int) -> list[Extent]:
+        found: list[Extent] = []
+        end = offset + length
+        while offset < end:
+            mapped = offset // PAGE_BYTES in self.mapped
+            stop = min(end, (offset // PAGE_BYTES + 1) * PAGE_BYTES)
+            if found and found[-1].mapped == mapped:
+                found[-1] = Extent(found[-1].offset, stop - found[-1].offset, mapped)
+            elif len(found) == limit:
+                break
+            else:
+                found.append(Extent(offset, stop - offset, mapped))
+            offset = stop
+        return found
+
+    @asynccontextmanager
+    async def lock(self, _offset: int, _length: int) -> AsyncIterator[None]:
+        yield
+
+    def write_under_lock(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
+        return self.write(offset, view, durable)
+
+    def allocated_bytes(self) -> int:
+        return len(self.mapped) * PAGE_BYTES
+
+    def available_bytes(self) -> int:
+        return self.size - self.allocated_bytes()
