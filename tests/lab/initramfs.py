@@ -20,7 +20,6 @@ PROGRAMS = (
     "resize2fs",
     "multipath",
     "multipathd",
-    "dmsetup",
     "udevadm",
     "lsscsi",
     "sg_inq",
