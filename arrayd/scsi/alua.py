@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from construct import BitsInteger, BitStruct, Bytewise, Const, Flag, Int8ub, Int16ub, Padding, Struct
 
-from arrayd.scsi.command import Command, Reserved
+from arrayd.scsi.command import NACA, Command, Reserved
 from arrayd.scsi.sense import Asc, CheckCondition, Key, illegal_request, invalid_field, invalid_parameter
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ COMMANDS: tuple[Command, ...] = (
         "REPORT TARGET PORT GROUPS",
         0xA3,
         0x0A,
-        bytes((0xA3, 0xEA, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0)),
+        bytes((0xA3, 0xEA, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, NACA)),
         report_target_port_groups,
         reserved=Reserved.ALLOWED,
     ),
@@ -198,7 +198,7 @@ COMMANDS: tuple[Command, ...] = (
         "SET TARGET PORT GROUPS",
         0xA4,
         0x0A,
-        bytes((0xA4, 0x0A, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0)),
+        bytes((0xA4, 0x0A, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, NACA)),
         set_target_port_groups,
         parameter_list_length,
         Reserved.WRITE,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arrayd.scsi import copy_descriptors
-from arrayd.scsi.command import Command, Reserved
+from arrayd.scsi.command import NACA, Command, Reserved
 from arrayd.scsi.copy_descriptors import CONCURRENT_COPIES_MAX, COPY_STATUS, OPERATING_PARAMETERS, Cscd, Segment
 from arrayd.scsi.designators import logical_unit_designators
 from arrayd.scsi.sense import Asc, CheckCondition, Key, illegal_request, invalid_field
@@ -252,7 +252,7 @@ def parameter_list_length(_unit: LogicalUnit, cdb: bytes) -> int:
     return length
 
 
-_LENGTH_USAGE = bytes((0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0))
+_LENGTH_USAGE = bytes((0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, NACA))
 """CDB usage data of bytes 3 to 15."""
 
 COMMANDS: tuple[Command, ...] = (

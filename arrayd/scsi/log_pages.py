@@ -105,5 +105,5 @@ LOG_SENSE = Command(
     None,
     bytes.fromhex("4d03ffff00ffffffff04"),
     log_sense,
-    reserved=Reserved.READ,
+    reserved=Reserved.ALLOWED,
 )

@@ -88,7 +88,7 @@ def prevent_allow_medium_removal(unit: LogicalUnit, task: Task) -> None:
 
 
 TEST_UNIT_READY = Command(
-    "TEST UNIT READY", 0x00, None, bytes.fromhex("000000000004"), unit_ready, reserved=Reserved.READ,
+    "TEST UNIT READY", 0x00, None, bytes.fromhex("000000000004"), unit_ready, reserved=Reserved.ALLOWED,
     needs_medium=True,
 )  # fmt: skip
 

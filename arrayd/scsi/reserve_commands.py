@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from construct import BitsInteger, BitStruct, Bytes, Const, Flag, Int16ub, Int32ub, Int64ub, Padding, Struct
 
 from arrayd.scsi import transport_id
-from arrayd.scsi.command import Command, Reserved
+from arrayd.scsi.command import NACA, Command, Reserved
 from arrayd.scsi.persistent import (
     NO_RESERVATION,
     Change,
@@ -311,7 +311,7 @@ def _refuse_third_parties(task: Task) -> None:
 
 
 def _in(name: str, action: int, handler: Callable[[LogicalUnit, Task], None]) -> Command:
-    usage = bytes((0x5E, action, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0))
+    usage = bytes((0x5E, action, 0, 0, 0, 0, 0, 0xFF, 0xFF, NACA))
     return Command(f"PERSISTENT RESERVE IN, {name}", 0x5E, action, usage, handler, reserved=Reserved.ALLOWED)
 
 
@@ -322,7 +322,7 @@ def _out(name: str, action: int, scope_type: int = 0) -> Command:
         f"PERSISTENT RESERVE OUT, {name}",
         0x5F,
         action,
-        bytes((0x5F, action, scope_type, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0)),
+        bytes((0x5F, action, scope_type, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, NACA)),
         handlers.get(action, persistent_reserve_out),
         parameter_list_length,
         Reserved.OWN_RULE,
@@ -342,8 +342,8 @@ COMMANDS: tuple[Command, ...] = (
     _out("PREEMPT AND ABORT", PREEMPT_AND_ABORT, 0xFF),
     _out("REGISTER AND IGNORE EXISTING KEY", REGISTER_AND_IGNORE),
     _out("REGISTER AND MOVE", REGISTER_AND_MOVE),
-    Command("RESERVE(6)", 0x16, None, bytes((0x16, 0, 0, 0, 0, 0)), reserve_unit, reserved=Reserved.OWN_RULE),
-    Command("RELEASE(6)", 0x17, None, bytes((0x17, 0, 0, 0, 0, 0)), release_unit, reserved=Reserved.OWN_RULE),
-    Command("RESERVE(10)", 0x56, None, bytes((0x56,)) + bytes(9), reserve_unit, reserved=Reserved.OWN_RULE),
-    Command("RELEASE(10)", 0x57, None, bytes((0x57,)) + bytes(9), release_unit, reserved=Reserved.OWN_RULE),
+    Command("RESERVE(6)", 0x16, None, bytes((0x16, 0, 0, 0, 0, NACA)), reserve_unit, reserved=Reserved.OWN_RULE),
+    Command("RELEASE(6)", 0x17, None, bytes((0x17, 0, 0, 0, 0, NACA)), release_unit, reserved=Reserved.OWN_RULE),
+    Command("RESERVE(10)", 0x56, None, bytes((0x56, *bytes(8), NACA)), reserve_unit, reserved=Reserved.OWN_RULE),
+    Command("RELEASE(10)", 0x57, None, bytes((0x57, *bytes(8), NACA)), release_unit, reserved=Reserved.OWN_RULE),
 )
