@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from scripts.benchmark import generator, machine, report, target_tgt
-from scripts.benchmark.contest import FULL, QUICK, Contest, Outcome, TargetPool
+from scripts.benchmark.contest import EXPECTED_ERRORS, FULL, QUICK, Contest, Outcome, TargetPool
 from scripts.benchmark.rows import FileSystem, Row, all_rows
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -68,14 +68,8 @@ def tell(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """Measure and report; 1 when a row could not be measured."""
-    asked = arguments()
-    rows = chosen_rows(asked.rows)
-    if asked.list:
-        print(list_rows(rows))
-        return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no target is left behind
+def measure(rows: Sequence[Row], asked: argparse.Namespace) -> bool:
+    """Measure, print the report; whether every row could be measured."""
     pace = QUICK if asked.quick else FULL
     asked.disk.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
@@ -84,18 +78,32 @@ def main() -> int:
             file_system: Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arrayd-bench-", dir=place)))
             for file_system, place in ((FileSystem.TMPFS, asked.memory), (FileSystem.EXT4, asked.disk))
         }
-        named = machine.description(
-            target_tgt.program("tgtd"), {f"{kind.value} rows": folder.parent for kind, folder in folders.items()}
-        )
+        places = {f"{file_system.value} rows": folder.parent for file_system, folder in folders.items()}
+        named = machine.description(target_tgt.program("tgtd"), places)
         contest = Contest(generator.build(CACHE), stack.enter_context(TargetPool(folders, pace)), pace, tell)
         for row in rows:
             outcomes.append(contest.measure(row))
             if outcomes[-1].failure:
                 tell(f"{row.name}: {outcomes[-1].failure}")
-    print(report.text(outcomes, named))
-    if asked.json:
-        asked.json.write_text(json.dumps(report.as_json(outcomes, named), indent=1) + "\n")
-    return 1 if any(outcome.failure for outcome in outcomes) else 0
+        print(report.text(outcomes, named))
+        if asked.json:
+            asked.json.write_text(json.dumps(report.as_json(outcomes, named), indent=1) + "\n")
+    return not any(outcome.failure for outcome in outcomes)
+
+
+def main() -> int:
+    """0 when every row was measured, whatever came out; 1 when one could not be, or a target did not end well."""
+    asked = arguments()
+    rows = chosen_rows(asked.rows)
+    if asked.list:
+        print(list_rows(rows))
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no target is left behind
+    try:
+        return 0 if measure(rows, asked) else 1
+    except EXPECTED_ERRORS as error:
+        tell(f"scripts/bench: {error}")
+        return 1
 
 
 if __name__ == "__main__":

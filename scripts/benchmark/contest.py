@@ -19,6 +19,7 @@ from scripts.benchmark.target_tgt import TgtError, TgtTarget
 from tests.lab.daemon import DaemonError
 
 Target = ArraydTarget | TgtTarget
+EXPECTED_ERRORS = (BackingError, DaemonError, GeneratorError, TgtError, OSError)
 MANY_LUNS_BYTES = 2 << 20
 """Of each LUN where there are more than two: together they are no more than what one has elsewhere."""
 
@@ -123,17 +124,24 @@ class Contest:
     def measure(self, row: Row) -> Outcome:
         """Runs in turn until every claim is decided, or the last planned look has come."""
         outcome = Outcome(row, {subject.label: [] for subject in row.subjects})
+        self._make_room(row)
         try:
-            self._pool.keep_only({subject.setup for subject in row.subjects})
             for subject in row.subjects:
                 self._pool.target(subject.setup)
             for turn in itertools.count():
                 self._one_turn(outcome, turn)
                 if turn + 1 in self._pace.looks and self._is_over(outcome, turn + 1):
                     break
-        except (BackingError, DaemonError, GeneratorError, TgtError, OSError) as error:  # the other rows go on
+        except EXPECTED_ERRORS as error:  # the other rows go on
             outcome.failure = f"{type(error).__name__}: {error}"
         return outcome
+
+    def _make_room(self, row: Row) -> None:
+        """A target that does not end well is no fault of the next row."""
+        try:
+            self._pool.keep_only({subject.setup for subject in row.subjects})
+        except EXPECTED_ERRORS as error:
+            self._tell(f"before {row.name}: {error}")
 
     def _one_turn(self, outcome: Outcome, turn: int) -> None:
         subjects = rotated(outcome.row.subjects, turn)

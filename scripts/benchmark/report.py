@@ -114,9 +114,14 @@ def subject_table(outcomes: Sequence[Outcome]) -> str:
     return table(heads, lines) if lines else "(none)"
 
 
+def first_line(words: str | None) -> str:
+    """Of an error; the rest of it went by on stderr."""
+    return (words or "").partition("\n")[0]
+
+
 def warnings(outcomes: Sequence[Outcome], failed: Sequence[Outcome]) -> list[str]:
     """What a reader of the figures must know."""
-    found = [f"not measured: {outcome.row.name}: {outcome.failure}" for outcome in failed]
+    found = [f"not measured: {outcome.row.name}: {first_line(outcome.failure)}" for outcome in failed]
     for outcome in outcomes:
         saturated = [
             label
