@@ -42,7 +42,7 @@ LOGIN_RECEIVE_BYTES = 16 * 1024
 LOGIN_OUTPUT_BYTES = 128 * 1024
 BULK_HEAD_BYTES = 8 * 1024
 """How much is received at a time while Data-Out is due, so that the bulk of it goes straight to its task's buffer."""
-FAST_READ_BYTES = 128 * 1024
+FAST_READ_BYTES = 64 * 1024
 """Longest read that the fast path copies into the output; longer ones are sent from where they lie."""
 
 SLOW, READ, WRITE = range(3)
@@ -206,10 +206,12 @@ class Connection:
                     if kinds[flags] == READ:
                         data = tail + header_bytes
                         after = data + length
+                        if after + digest_bytes > memory_end and length <= longest and tail:
+                            self.stalled = True
+                            break
                         if (
                             not lengths
                             and length <= longest
-                            and after + digest_bytes <= memory_end
                             and not (header_digest and _bad_digest(received, at, BHS_BYTES))
                             and fast(cdb1, word, count, memory[data:after])
                         ):

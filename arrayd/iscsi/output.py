@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from arrayd.buffers import PooledBuffer
 from arrayd.scsi.task import FileExtent
 
-OUTPUT_BYTES = 512 * 1024
+OUTPUT_BYTES = (256 + 16) * 1024
+"""Four answers of 64 KiB with their headers: as much as is packed before it is sent, while the initiator works on what
+it has."""
 SEGMENTS_MAX = 256
 """Segments that may wait to be sent; beyond it no response is begun."""
 
