@@ -67,7 +67,7 @@ def test_the_best_algorithm_of_the_list(offered: str, chosen: str) -> None:
 
 
 @pytest.mark.parametrize("offered", ["", "9", "55", "05", "5 ", "9," * 100 + "5"])
-def test_no_algorithm_in_common(offered: str) -> None:
+def test_no_algorithm_that_both_have(offered: str) -> None:
     with pytest.raises(AuthenticationError, match="algorithm"):
         begin(offered=offered)
 
