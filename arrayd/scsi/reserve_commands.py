@@ -311,8 +311,17 @@ def _refuse_third_parties(task: Task) -> None:
 
 
 def _in(name: str, action: int, handler: Callable[[LogicalUnit, Task], None]) -> Command:
-    usage = bytes((0x5E, action, 0, 0, 0, 0, 0, 0xFF, 0xFF, NACA))
-    return Command(f"PERSISTENT RESERVE IN, {name}", 0x5E, action, usage, handler, reserved=Reserved.ALLOWED)
+    return Command(
+        f"PERSISTENT RESERVE IN, {name}",
+        0x5E,
+        action,
+        bytes((0x5E, action, 0, 0, 0, 0, 0, 0xFF, 0xFF, NACA)),
+        handler,
+        reserved=Reserved.ALLOWED,
+        # More than SAM-5, 5.14 allows: who fences, or cleans up, after a reset reads the keys first, and tools that
+        # do (sg_persist, libiscsi's) take a unit attention for a failure. It stays pending for the next command.
+        ignores_attention=action == READ_KEYS,
+    )
 
 
 def _out(name: str, action: int, scope_type: int = 0) -> Command:
