@@ -25,9 +25,10 @@ class GeneratorError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """One measurement. Latencies in microseconds, of the first work; times in seconds."""
+    """One measurement of the first work: what was answered in it, and its latencies in microseconds."""
 
     seconds: float
+    commands: int
     iops: float
     mb_per_s: float
     p50_us: float
@@ -85,13 +86,16 @@ def run(
     warmup: float,
     seed: int,
     digests: bool = False,
-    verify: bool = False,
+    options: Sequence[str] = (),
 ) -> Run:
-    """One measurement of ``works``, all at once; raises when a command failed or the target did not do as asked."""
+    """One measurement of ``works``, all at once; raises when a command failed or the target did not do as asked.
+
+    ``options`` are more of the load generator's own.
+    """
     command = [str(program), "--port", str(place.port), "--target", place.name, "--target-pid", str(place.pid)]
     command += ["--seconds", str(seconds), "--warmup", str(warmup), "--seed", str(seed)]
     command += ["--header-digest", "--data-digest"] if digests else []
-    command += ["--verify"] if verify else []
+    command += options
     for work in works:
         command += ["--work", work.option(place.lun_0)]
     limit = seconds + warmup + LIMIT_BEYOND_RUN_S
@@ -105,7 +109,7 @@ def run(
     if digests and not (answer["negotiated"]["header_digest"] and answer["negotiated"]["data_digest"]):
         raise GeneratorError("the target refused the digests")
     measured = parse(answer)
-    if not measured.iops and works[0].op != "idle":
+    if not measured.commands and works[0].op != "idle":
         raise GeneratorError("no command was answered during the measurement")
     return measured
 
@@ -117,6 +121,7 @@ def parse(answer: dict[str, Any]) -> Run:
     target, client = answer["target_cpu_seconds"], answer["client_cpu_seconds"]
     return Run(
         seconds=seconds,
+        commands=first["commands"],
         iops=first["iops"],
         mb_per_s=first["mb_per_s"],
         p50_us=latency["p50"],

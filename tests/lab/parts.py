@@ -14,6 +14,7 @@ PACKAGE_OF = {
     "busybox": "busybox-static",
     "dpkg": "dpkg",
     "e2fsck": "e2fsprogs",
+    "gcc": "gcc",
     "iscsi-inq": "libiscsi-bin",
     "iscsi-ls": "libiscsi-bin",
     "iscsi-swp": "libiscsi-bin",
@@ -31,6 +32,7 @@ PACKAGE_OF = {
     "qemu-storage-daemon": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "sg_inq": "sg3-utils",
+    "tgtd": "tgt",
     "udevadm": "udev",
 }
 QEMU_ISCSI_DRIVER = "block-iscsi.so"

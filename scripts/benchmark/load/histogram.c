@@ -29,7 +29,10 @@ double histogram_percentile_us(const struct histogram *h, double percent)
     uint64_t wanted = (uint64_t)((double)h->count * percent / 100.0), seen = 0;
     for (unsigned i = 0; i < HISTOGRAM_SLOTS; i++) {
         seen += h->slot[i];
-        if (seen > wanted) return (double)middle_of(i) / 1000.0;
+        if (seen > wanted) {
+            uint64_t middle = middle_of(i);
+            return (double)(middle < h->max_ns ? middle : h->max_ns) / 1000.0;
+        }
     }
     return (double)h->max_ns / 1000.0;
 }
