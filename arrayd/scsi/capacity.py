@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from arrayd.scsi.cdb import be16, be32, be64
 from arrayd.scsi.command import Command, Reserved
-from arrayd.scsi.provisioning import physical_blocks_exponent
 from arrayd.scsi.sense import invalid_field
 
 if TYPE_CHECKING:
@@ -32,13 +31,13 @@ def read_capacity_10(unit: LogicalUnit, task: Task) -> None:
 
 
 def read_capacity_16(unit: LogicalUnit, task: Task) -> None:
-    """READ CAPACITY(16)."""
+    """READ CAPACITY(16). A logical block is a physical block: what is best transferred is in VPD page B0h."""
     if be64(task.cdb, 2) and not task.cdb[14] & 0x01:
         raise invalid_field(2)
     volume = unit.disk
     last = volume.size // volume.block_size - 1
     data = last.to_bytes(8, "big") + volume.block_size.to_bytes(4, "big")
-    data += bytes((0, physical_blocks_exponent(unit), LBPME_LBPRZ if volume.thin else 0))
+    data += bytes((0, 0, LBPME_LBPRZ if volume.thin else 0))
     task.reply(data.ljust(32, b"\0"), be32(task.cdb, 10))
 
 

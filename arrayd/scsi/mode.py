@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from arrayd.scsi.nexus import Nexus
     from arrayd.volumes.volume import Volume
 
 CACHING = 0x08
@@ -35,6 +36,8 @@ class ModePages:
     def __init__(self, volume: Volume | None) -> None:
         self._volume = volume
         self._control = bytearray(_CONTROL_DEFAULT)
+        self.known: dict[Nexus, bytes] = {}
+        """The control page as a nexus knows it that has yet to be told of a change."""
 
     @property
     def descriptor_sense(self) -> bool:
@@ -82,9 +85,7 @@ class ModePages:
                 page[byte] |= bit
         return bytes(page)
 
-    def change(self, page: bytes) -> bool:
-        """Takes a page whose every change is allowed; True when anything is different now."""
-        if page[0] != CONTROL or page == self._control:
-            return False
-        self._control[:] = page
-        return True
+    def change(self, page: bytes) -> None:
+        """Takes a page whose every change is allowed."""
+        if page[0] == CONTROL:
+            self._control[:] = page

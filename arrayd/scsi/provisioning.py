@@ -25,8 +25,8 @@ UNMAP_STEP_BYTES = 256 * 1024 * 1024
 LBA_STATUS_DESCRIPTORS_MAX = 1024
 """Most extents that one GET LBA STATUS tells."""
 
-PHYSICAL_BLOCK_BYTES = 4096
-"""What the disk below allocates at once: the unit of unmapping."""
+ALLOCATION_BYTES = 4096
+"""What the disk below allocates at once."""
 THRESHOLD_SET_BYTES = 1024 * 1024
 """What log page 0Ch counts in."""
 
@@ -42,9 +42,9 @@ MAPPED, DEALLOCATED = 0, 1
 """Provisioning status (SBC-4, table 76)."""
 
 
-def physical_blocks_exponent(unit: LogicalUnit) -> int:
-    """LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT of READ CAPACITY(16)."""
-    return max(0, (PHYSICAL_BLOCK_BYTES // unit.disk.block_size).bit_length() - 1)
+def granularity_blocks(unit: LogicalUnit) -> int:
+    """Logical blocks that the disk below allocates, and so frees, at once."""
+    return max(1, ALLOCATION_BYTES // unit.disk.block_size)
 
 
 def threshold_exponent(unit: LogicalUnit) -> int:

@@ -66,7 +66,8 @@ def reset_units(units: Iterable[LogicalUnit], originator: Nexus, asc: Asc, ended
 
     def reset(unit: LogicalUnit) -> None:
         unit.reset()
-        unit.establish_for_others(asc, None)
+        # The nexus that asked for the reset learns of it by the response.
+        unit.establish_for_others(asc, originator)
         left[0] -= 1
         if left[0] == 0:
             ended()

@@ -11,7 +11,7 @@ from arrayd.scsi.kinds import NO_DEVICE, peripheral
 from arrayd.scsi.provisioning import (
     UNMAP_BLOCKS_MAX,
     UNMAP_DESCRIPTORS_MAX,
-    physical_blocks_exponent,
+    granularity_blocks,
     threshold_exponent,
     write_same_blocks_max,
 )
@@ -82,7 +82,7 @@ def _extended_inquiry(_unit: LogicalUnit, _nexus: Nexus) -> bytes:
 def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
     """SBC-4, 6.6.4. WSNZ=0: WRITE SAME of 0 blocks goes to the end. No WRITE ATOMIC: its limits are 0."""
     block_size = unit.disk.block_size
-    granularity = 1 << physical_blocks_exponent(unit)
+    granularity = granularity_blocks(unit)
     body = bytearray(60)
     body[1] = COMPARE_AND_WRITE_BLOCKS_MAX
     body[2:4] = granularity.to_bytes(2, "big")
