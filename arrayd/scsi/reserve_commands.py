@@ -166,10 +166,11 @@ async def preempt_and_abort(unit: LogicalUnit, task: Task) -> None:
     """PREEMPT AND ABORT (SPC-5, 5.14.11.2.5): done when the tasks of the preempted nexuses have ended."""
     change = await _carry_out(unit, task, _basic_request(unit, task))
     preempted = [t for t in unit.tasks if t is not task and Registrant.of(t.nexus) in change.preempted]
-    for nexus in {t.nexus for t in preempted if t.nexus is not task.nexus}:
-        unit.establish(Asc.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, nexus)
+    if not unit.mode_pages.task_aborted_status:
+        for nexus in {t.nexus for t in preempted if t.nexus is not task.nexus}:
+            unit.establish(Asc.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, nexus)
     ended = asyncio.Event()
-    unit.abort(preempted, ended.set)
+    unit.abort(preempted, ended.set, task.nexus)
     await ended.wait()
 
 
