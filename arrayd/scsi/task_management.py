@@ -66,8 +66,8 @@ def reset_units(units: Iterable[LogicalUnit], originator: Nexus, asc: Asc, ended
 
     def reset(unit: LogicalUnit) -> None:
         unit.reset()
-        # The nexus that asked for the reset learns of it by the response.
-        unit.establish_for_others(asc, originator)
+        # Every nexus is told, the one that asked too (SAM-5, 6.3.3; MultipathIO.Reset of the conformance suite).
+        unit.establish_for_others(asc, None)
         left[0] -= 1
         if left[0] == 0:
             ended()
