@@ -55,15 +55,20 @@ def test_mutual_chap_and_both_digests(guest: Guest, start_array: StartArray) -> 
 
 
 @pytest.mark.parametrize(
-    ("secret", "mutual_secret"),
-    [("not-what-it-knows", MUTUAL_SECRET), (SECRET, "not-what-it-knows")],
+    ("secret", "mutual_secret", "status"),
+    [
+        ("not-what-it-knows", MUTUAL_SECRET, openiscsi.LOGIN_AUTHENTICATION_FAILED),
+        (SECRET, "not-what-it-knows", openiscsi.LOGIN_FATAL),  # here the initiator is the one who refuses
+    ],
     ids=["host", "array"],
 )
-def test_a_wrong_secret_is_refused(guest: Guest, start_array: StartArray, secret: str, mutual_secret: str) -> None:
+def test_a_wrong_secret_is_refused(
+    guest: Guest, start_array: StartArray, secret: str, mutual_secret: str, status: int
+) -> None:
     array = start_array(configuration({"data": {"size": "64MiB"}}, initiators=[BOTH_WAYS]), SECRETS)
     initiator = Initiator(guest, array.target, [array.port], openiscsi.chap("guest", secret, "lab", mutual_secret))
     initiator.record()
-    assert initiator.try_login().status == openiscsi.LOGIN_AUTHENTICATION_FAILED
+    assert initiator.try_login().status == status
     assert SECRET not in array.log
     assert MUTUAL_SECRET not in array.log
 

@@ -55,6 +55,7 @@ class ArraydProcess:
         self.folder = folder
         self.config: dict[str, Any] = copy.deepcopy(dict(config))
         self.addresses: list[str] = []
+        self._listen: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "arrayd.log"
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,14 +94,14 @@ class ArraydProcess:
         (path,) = [p for p in (self.folder / "state").rglob("*") if p.is_file() and p.name.startswith(f"{name}.")]
         return path
 
-    def write_config(self) -> None:
-        """Write ``config`` to the file that the daemon reads at its start and on SIGHUP."""
-        (self.folder / "arrayd.yaml").write_text(yaml.safe_dump(self.config))
+    def _write(self, config: Mapping[str, Any]) -> None:
+        (self.folder / "arrayd.yaml").write_text(yaml.safe_dump(dict(config)))
 
     def start(self) -> None:
         """Start it and wait until it says where it listens; its ports are kept for every later start."""
         assert self._process is None
-        self.write_config()
+        self._write(self.config)
+        self._listen = self.config["iscsi"]["listen"]
         environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -149,8 +150,8 @@ class ArraydProcess:
         self.start()
 
     def reload(self) -> None:
-        """Write ``config`` and make the running daemon read it, by SIGHUP."""
-        self.write_config()
+        """Write ``config`` and make the running daemon read it, by SIGHUP; where it listens stays as it started."""
+        self._write(self.config | {"iscsi": self.config["iscsi"] | {"listen": self._listen}})
         os.kill(self.pid, signal.SIGHUP)
 
     def log_tail(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from tests.lab.guest import HOST, Answer, Guest
 
+LOGIN_FATAL = 19
 NO_OBJECTS_FOUND = 21
 LOGIN_AUTHENTICATION_FAILED = 24
 LOGIN_TIMEOUT_S = 60.0
