@@ -23,6 +23,9 @@ FUA = 0x08
 SIX_BYTE_OPCODES = 0x20
 """Operation codes below this have 6-byte CDBs: no protection, no FUA."""
 
+TRANSFER_LENGTH_AT = {0: 4, 1: 7, 2: 7, 4: 10, 5: 6}
+"""Where TRANSFER LENGTH stands in a CDB, by group code."""
+
 SENDFILE_BYTES = 256 * 1024
 """From this length on a warm range goes from the file to the socket without a copy."""
 
@@ -53,10 +56,6 @@ def checked_transfer(unit: LogicalUnit, cdb: bytes) -> tuple[int, int]:
     if length > MAX_TRANSFER_BYTES:
         raise invalid_field(TRANSFER_LENGTH_AT[cdb[0] >> 5])
     return offset, length
-
-
-TRANSFER_LENGTH_AT = {0: 4, 1: 7, 2: 7, 4: 10, 5: 6}
-"""Where TRANSFER LENGTH stands in a CDB, by group code."""
 
 
 def transfer_bytes(unit: LogicalUnit, cdb: bytes) -> int:

@@ -105,7 +105,6 @@ class LogicalUnit:
         """I_T nexus loss: what this unit kept for `nexus` goes (SAM-5, 6.3.4)."""
         self.fast_tables.pop(nexus).clear()
         self.attentions.pop(nexus)
-        self.mode_pages.known.pop(nexus, None)
         self.medium.preventing.discard(nexus)
         self.data_buffers.nexus_lost(nexus)
         self.copies.nexus_lost(nexus)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from arrayd.scsi.nexus import Nexus
     from arrayd.volumes.volume import Volume
 
 CACHING = 0x08
@@ -36,8 +35,6 @@ class ModePages:
     def __init__(self, volume: Volume | None) -> None:
         self._volume = volume
         self._control = bytearray(_CONTROL_DEFAULT)
-        self.known: dict[Nexus, bytes] = {}
-        """The control page as a nexus knows it that has yet to be told of a change."""
 
     @property
     def descriptor_sense(self) -> bool:

@@ -11,7 +11,6 @@ from arrayd.scsi.sense import Asc, illegal_request, invalid_field, invalid_param
 
 if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
-    from arrayd.scsi.nexus import Nexus
     from arrayd.scsi.task import Task
 
 ALL_PAGES = 0x3F
@@ -123,21 +122,7 @@ def _select(unit: LogicalUnit, task: Task, header_bytes: int) -> None:
         unit.mode_pages.change(page)
     if unit.mode_pages.current(CONTROL) != before:
         unit.refresh_all()
-        _tell_others(unit, task.nexus, before)
-
-
-def _tell_others(unit: LogicalUnit, originator: Nexus, before: bytes) -> None:
-    """MODE PARAMETERS CHANGED for the other nexuses, since the control page is no more as it was `before`.
-
-    A nexus that has not been told of a change yet is not told of it when the page is back to what the nexus knows.
-    """
-    known = unit.mode_pages.known
-    for nexus in [nexus for nexus in unit.attentions if nexus is not originator]:
-        if Asc.MODE_PARAMETERS_CHANGED not in unit.attentions[nexus]:
-            known[nexus] = before
-            unit.establish(Asc.MODE_PARAMETERS_CHANGED, nexus)
-        elif known[nexus] == unit.mode_pages.current(CONTROL):
-            unit.clear_attention(Asc.MODE_PARAMETERS_CHANGED, nexus)
+        unit.establish_for_others(Asc.MODE_PARAMETERS_CHANGED, task.nexus)
 
 
 def _check_block_descriptor(unit: LogicalUnit, descriptor: bytes, at: int, long: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arrayd.scsi.block import check_protection, checked_range
+from arrayd.scsi.block import TRANSFER_LENGTH_AT, check_protection, checked_range
 from arrayd.scsi.cdb import be16, be32, be64, block_range
 from arrayd.scsi.command import Command, Reserved, if_thin
 from arrayd.scsi.sense import Asc, CheckCondition, Key, illegal_request, invalid_field, invalid_parameter
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 UNMAP_BLOCKS_MAX = 1024 * 1024
 UNMAP_DESCRIPTORS_MAX = 256
 """Most blocks and descriptors of one UNMAP (VPD page B0h)."""
-WRITE_SAME_BYTES_MAX = 1024 * 1024 * 1024
-"""Most that one WRITE SAME writes or unmaps."""
+WRITE_SAME_BLOCKS_MAX = 0xFFFF
+"""Most blocks that one WRITE SAME writes or unmaps: as many as WRITE SAME(10) can say (VPD page B0h)."""
 UNMAP_STEP_BYTES = 256 * 1024 * 1024
 """What is unmapped or zeroed before others get their turn."""
 LBA_STATUS_DESCRIPTORS_MAX = 1024
@@ -50,11 +50,6 @@ def granularity_blocks(unit: LogicalUnit) -> int:
 def threshold_exponent(unit: LogicalUnit) -> int:
     """A threshold set is 2**this logical blocks (SBC-4, 4.7.3.7.1)."""
     return (THRESHOLD_SET_BYTES // unit.disk.block_size).bit_length() - 1
-
-
-def write_same_blocks_max(unit: LogicalUnit) -> int:
-    """MAXIMUM WRITE SAME LENGTH in logical blocks."""
-    return WRITE_SAME_BYTES_MAX // unit.disk.block_size
 
 
 def _unmap_parameters(_unit: LogicalUnit, cdb: bytes) -> int:
@@ -112,12 +107,10 @@ def _write_same_data(unit: LogicalUnit, cdb: bytes) -> int:
 
 
 def _write_same_range(unit: LogicalUnit, cdb: bytes) -> tuple[int, int]:
-    """Offset and length in bytes; 0 blocks means to the end (WSNZ=0)."""
+    """Offset and length in bytes; 0 blocks are refused (WSNZ=1)."""
     offset, length = checked_range(unit, cdb)
-    if not block_range(cdb)[1]:
-        length = unit.disk.size - offset
-    if length > WRITE_SAME_BYTES_MAX:
-        raise invalid_field(10 if cdb[0] == WRITE_SAME_16 else 7)
+    if not 0 < block_range(cdb)[1] <= WRITE_SAME_BLOCKS_MAX:
+        raise invalid_field(TRANSFER_LENGTH_AT[cdb[0] >> 5])
     return offset, length
 
 

@@ -11,9 +11,9 @@ from arrayd.scsi.kinds import NO_DEVICE, peripheral
 from arrayd.scsi.provisioning import (
     UNMAP_BLOCKS_MAX,
     UNMAP_DESCRIPTORS_MAX,
+    WRITE_SAME_BLOCKS_MAX,
     granularity_blocks,
     threshold_exponent,
-    write_same_blocks_max,
 )
 from arrayd.scsi.sense import invalid_field
 from arrayd.scsi.task import MAX_TRANSFER_BYTES
@@ -26,6 +26,8 @@ SIMPLE_ORDERED_HEAD = 0x07
 """SIMPSUP, ORDSUP and HEADSUP: the task attributes there are."""
 SENSE_BYTES_MAX = 96
 
+WSNZ = 0x01
+"""WRITE SAME takes no 0 for "to the end" (SBC-4, table 203)."""
 OPTIMAL_TRANSFER_BYTES = 1024 * 1024
 
 NON_ROTATING = 0x0001
@@ -80,10 +82,11 @@ def _extended_inquiry(_unit: LogicalUnit, _nexus: Nexus) -> bytes:
 
 
 def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
-    """SBC-4, 6.6.4. WSNZ=0: WRITE SAME of 0 blocks goes to the end. No WRITE ATOMIC: its limits are 0."""
+    """SBC-4, 6.6.4. No WRITE ATOMIC: its limits are 0."""
     block_size = unit.disk.block_size
     granularity = granularity_blocks(unit)
     body = bytearray(60)
+    body[0] = WSNZ
     body[1] = COMPARE_AND_WRITE_BLOCKS_MAX
     body[2:4] = granularity.to_bytes(2, "big")
     body[4:8] = (MAX_TRANSFER_BYTES // block_size).to_bytes(4, "big")
@@ -93,7 +96,7 @@ def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
         body[20:24] = UNMAP_DESCRIPTORS_MAX.to_bytes(4, "big")
         body[24:28] = granularity.to_bytes(4, "big")
         body[28:32] = (1 << 31).to_bytes(4, "big")
-    body[32:40] = write_same_blocks_max(unit).to_bytes(8, "big")
+    body[32:40] = WRITE_SAME_BLOCKS_MAX.to_bytes(8, "big")
     return bytes(body)
 
 
