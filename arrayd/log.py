@@ -72,7 +72,7 @@ class LineOutput:
             self._renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
         else:
             self._renderer = structlog.dev.ConsoleRenderer(
-                colors=os.isatty(descriptor), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+                colors=os.isatty(descriptor), exception_formatter=structlog.dev.plain_traceback
             )
 
     def admit(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
