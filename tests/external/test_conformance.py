@@ -1,4 +1,4 @@
-"""libiscsi's conformance suite, all of it, over two paths: nothing fails, nothing hangs, and every skip is accounted for.
+"""libiscsi's conformance suite, all of it, over two paths: nothing fails, nothing hangs, every skip is accounted for.
 
 A test that cannot apply to one kind of LUN must pass on another kind; what no kind here can be is in CANNOT_APPLY.
 """

@@ -67,9 +67,9 @@ def test_iscsi_inq_reads_who_it_is(array: ArraydProcess) -> None:
 
 def test_iscsi_readcapacity16_reads_both_block_sizes(array: ArraydProcess) -> None:
     parts.require("iscsi-readcapacity16")
-    assert "Total size:67108864" in tool("iscsi-readcapacity16", array.url(0)).replace(" ", "").replace("T", "T", 1) or (
-        "67108864" in tool("iscsi-readcapacity16", array.url(0))
-    )
+    assert "Total size:67108864" in tool("iscsi-readcapacity16", array.url(0)).replace(" ", "").replace(
+        "T", "T", 1
+    ) or ("67108864" in tool("iscsi-readcapacity16", array.url(0)))
 
 
 def test_iscsi_swp_write_protects(array: ArraydProcess, image: Path) -> None:

@@ -93,9 +93,7 @@ def check_rows(database: Path, committed: int) -> int:
 
 
 @pytest.mark.parametrize("write_cache", [True, False], ids=["write-cache", "write-through"])
-def test_rows_survive_kills_of_the_array_under_load(
-    tmp_path: Path, start_array: StartArray, write_cache: bool
-) -> None:
+def test_rows_survive_kills_of_the_array_under_load(tmp_path: Path, start_array: StartArray, write_cache: bool) -> None:
     """The host stays up: its writes wait until the array is back, and nothing is lost or done twice."""
     array = start_array(configuration({"data": {"size": "256MiB", "write_cache": write_cache}}))
     mounted = tmp_path / "mounted"

@@ -76,8 +76,7 @@ def run_test(test: str, urls: Sequence[str], timeout: float = TEST_TIMEOUT_S) ->
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired as late:
-        output = late.stdout or b""
-        return Result(test, Score.HUNG, output.decode() if isinstance(output, bytes) else output)
+        return Result(test, Score.HUNG, (late.stdout or b"").decode(errors="replace"))
     return Result(test, score(test, done.stdout), done.stdout)
 
 

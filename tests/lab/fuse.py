@@ -106,7 +106,7 @@ class FuseDisk:
 
     @contextlib.contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
-        """Innermost context around whoever uses the file system: frees those who sleep in it before they are awaited."""
+        """Innermost context around whoever uses the file system: frees who sleeps in it before that is awaited."""
         try:
             yield
         except BaseException:
