@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from arrayd.blockfile import BlockFile
+from arrayd.blockfile import BlockFile, Writeback
 from arrayd.buffers import BufferPool
 from arrayd.config import ChapConfig, Config, DiscoveryConfig, VolumeConfig
 from arrayd.iscsi.chap import Credentials
@@ -25,7 +25,8 @@ from arrayd.log import get_logger
 from arrayd.scsi.alua import PortGroups
 from arrayd.scsi.target import ScsiTarget
 from arrayd.tables import Tables, TablesError
-from arrayd.volumes.file_volume import FileVolume
+from arrayd.volumes.file_volume import FileVolume, volume_error
+from arrayd.volumes.volume import VolumeError
 
 THREADS = 8
 """The one executor: cold reads, syncs, writes beyond the bound, tables."""
@@ -57,6 +58,7 @@ class Array:
         config = self._config
         _raise_descriptor_limit()
         self._executor = ThreadPoolExecutor(THREADS, "arrayd")
+        self._writeback = Writeback.for_this_machine()
         try:
             config.state_dir.mkdir(parents=True, exist_ok=True)
             self._tables = await Tables.open(config.state_dir, config.array.serial, self._executor)
@@ -64,7 +66,7 @@ class Array:
             self._executor.shutdown()
             raise StartError(str(error)) from error
         try:
-            self._open_volumes(config)
+            await self._open_volumes(config)
             self._build(config)
             return [_address(*address) for address in self._server.listen(config.iscsi.listen)]
         except OSError as error:
@@ -90,7 +92,7 @@ class Array:
             self._server.stop_listening()
             self._server.close()
         for volume in self._volumes.values():
-            volume.file.close()
+            await volume.close()
         await self._tables.close()
         self._executor.shutdown()
 
@@ -114,28 +116,28 @@ class Array:
     async def _close_volume(self, name: str, volume: FileVolume) -> None:
         try:
             await volume.file.sync()
-        except OSError as error:
+        except VolumeError as error:
             log.error("a volume could not be synced", volume=name, reason=str(error))
-        volume.file.close()
+        await volume.close()
 
     # -- volumes and LUNs --------------------------------------------------------------------------------------------
 
-    def _open_volumes(self, config: Config) -> None:
+    async def _open_volumes(self, config: Config) -> None:
         for name, wanted in config.volumes.items():
-            self._volumes[name] = self._open_volume(config, name, wanted)
+            self._volumes[name] = await self._open_volume(config, name, wanted)
 
-    def _open_volume(self, config: Config, name: str, wanted: VolumeConfig) -> FileVolume:
+    async def _open_volume(self, config: Config, name: str, wanted: VolumeConfig) -> FileVolume:
         path = _volume_path(config, name, wanted)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and path.stat().st_size > wanted.size:
-                raise StartError(
-                    f"volume {name}: {path} holds {path.stat().st_size} bytes, and size is {wanted.size}: "
-                    "a volume is not cut; make size at least as large, or move the file away"
-                )
-            file = BlockFile(path, wanted.size, self._executor, allocate=not wanted.thin)
-        except BlockingIOError as error:
-            raise StartError(f"volume {name}: {path} is in use by another process") from error
+            file = await BlockFile.open(
+                path,
+                wanted.size,
+                self._executor,
+                self._writeback,
+                volume_error,
+                allocate=not wanted.thin,
+                read_only=wanted.read_only,
+            )
         except OSError as error:
             raise StartError(f"volume {name}: {path}: {error.strerror or error}") from error
         return FileVolume(
@@ -161,10 +163,10 @@ class Array:
         try:
             for name, wanted in config.volumes.items():
                 if name not in self._volumes:
-                    added[name] = self._open_volume(config, name, wanted)
+                    added[name] = await self._open_volume(config, name, wanted)
         except StartError:
             for volume in added.values():
-                volume.file.close()
+                await volume.close()
             raise
         removed = {name: volume for name, volume in self._volumes.items() if name not in config.volumes}
         self._volumes = {n: v for n, v in self._volumes.items() if n not in removed} | added
@@ -181,8 +183,8 @@ class Array:
             return
         try:
             await volume.resize(size)
-        except OSError as error:
-            raise StartError(f"volume {name}: cannot grow to {size} bytes: {error.strerror or error}") from error
+        except VolumeError as error:
+            raise StartError(f"volume {name}: cannot grow to {size} bytes: {error}") from error
         self._target.resized(volume)
         log.info("volume resized", volume=name, size=size)
 

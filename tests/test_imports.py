@@ -35,7 +35,7 @@ IMPORT_DOORS: dict[str, set[str]] = {
     # module of the standard library or another: the only files that may import it
     "socket": {"iscsi/server.py", "link/transport.py", "notify.py"},
     "sqlite3": {"tables.py"},
-    "ctypes": {"blockfile.py"},
+    "ctypes": {"blockfile/kernel.py"},
     "multiprocessing": set(),
     "subprocess": set(),
     "importlib": set(),
@@ -45,7 +45,7 @@ IMPORT_DOORS: dict[str, set[str]] = {
     "uvloop": {"__main__.py"},
 }
 
-BLOCK_DATA = {"blockfile.py"}
+BLOCK_DATA = {"blockfile/file.py", "blockfile/opening.py", "blockfile/kernel.py"}
 WALL_CLOCK = {"array.py", "log.py"}
 CALL_DOORS: dict[str, set[str]] = {
     # function: the only files that may name it
@@ -57,8 +57,8 @@ CALL_DOORS: dict[str, set[str]] = {
             *("copy_file_range", "splice"),
         )
     },
-    "os.fsync": {"blockfile.py", "tables.py"},  # there, of the directory a new file is in
-    "os.sendfile": {"blockfile.py", "iscsi/server.py"},  # from the page cache to a socket: both doors at once
+    "os.fsync": {"blockfile/opening.py", "tables.py"},  # there, of the directory a new file is in
+    "os.sendfile": {"blockfile/file.py", "iscsi/server.py"},  # from the page cache to a socket: both doors at once
     "time.time": WALL_CLOCK,
     "time.time_ns": WALL_CLOCK,
     "time.localtime": set(),
@@ -204,7 +204,7 @@ def test_the_checker_sees(file: str, source: str) -> None:
         ("scsi/target.py", "from arrayd.volumes.volume import Volume\nfrom arrayd.scsi import opcodes"),
         ("array.py", "import arrayd.iscsi.server, arrayd.volumes.file_volume"),
         ("iscsi/server.py", "import socket"),
-        ("blockfile.py", "import os\nos.pwrite(1, b'', 0)"),
+        ("blockfile/file.py", "import os\nos.pwrite(1, b'', 0)"),
         ("__main__.py", "from arrayd import __version__, log"),
         ("iscsi/session.py", "self.time.time()\nos_pwrite()"),
     ],

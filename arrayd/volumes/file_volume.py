@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from typing import NoReturn
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 
 from arrayd.blockfile import BlockFile
-from arrayd.volumes.range_locks import RangeLock, RangeLocks
-from arrayd.volumes.volume import Extent, Volume, VolumeFailed, VolumeFull, VolumeReadOnly
+from arrayd.volumes.range_locks import RangeLocks
+from arrayd.volumes.volume import Extent, Volume, VolumeError, VolumeFailed, VolumeFull, VolumeReadOnly
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -41,12 +42,12 @@ class FileVolume(Volume):
         self.write_now = self._make_write_now()
 
     def _make_write_now(self) -> Callable[[int, memoryview], bool]:
-        locks, file_write_now, volume = self.locks, self.file.write_now, self
+        if self.read_only or not self.write_cache:
+            return lambda offset, view: False
+        places, file_write_now = self.locks.places, self.file.write_now
 
         def write_now(offset: int, view: memoryview) -> bool:
-            if locks or not volume.write_cache or volume.read_only:
-                return False
-            return file_write_now(offset, view)
+            return not places and file_write_now(offset, view)
 
         return write_now
 
@@ -56,54 +57,58 @@ class FileVolume(Volume):
 
     def read(self, offset: int, view: memoryview) -> Awaitable[None] | None:
         """See `Volume.read`."""
-        if self.read_now(offset, view):
-            return None
-        return _translated(self.file.read(offset, view))
+        return None if self.read_now(offset, view) else self.file.read(offset, view)
 
     def write(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
         """See `Volume.write`."""
         self._check_writable()
         durable = durable or not self.write_cache
-        if self.locks.overlaps(offset, len(view)):
-            return self._write_in_turn(self.locks.hold(offset, len(view)), offset, view, durable)
-        return self._write_unlocked(offset, view, durable)
-
-    def _write_unlocked(self, offset: int, view: memoryview, durable: bool) -> Awaitable[None] | None:
-        if self.file.write_now(offset, view):
-            return _translated(self.file.sync()) if durable else None
-        return self._write_in_turn(self.locks.hold(offset, len(view)), offset, view, durable)
-
-    async def _write_in_turn(self, lock: RangeLock, offset: int, view: memoryview, durable: bool) -> None:
-        async with lock:
-            await _translated(self.file.write(offset, view))
-        if durable:
-            await _translated(self.file.sync())
+        if not self.locks.overlaps(offset, len(view)) and self.file.write_now(offset, view):
+            return self.file.sync() if durable else None
+        return self._in_turn(offset, len(view), partial(self.file.write, offset, view), durable)
 
     def flush(self) -> Awaitable[None] | None:
         """See `Volume.flush`."""
-        return _translated(self.file.sync())
+        return self.file.sync()
 
     def unmap(self, offset: int, length: int) -> Awaitable[None] | None:
         """See `Volume.unmap`."""
+        if not self.thin:
+            return self.write_zeros(offset, length)
         self._check_writable()
-        return self._free(self.locks.hold(offset, length), offset, length)
-
-    async def _free(self, lock: RangeLock, offset: int, length: int) -> None:
-        async with lock:
-            await _translated(self.file.punch(offset, length))
-        if not self.write_cache:
-            await _translated(self.file.sync())
+        return self._in_turn(offset, length, partial(self.file.punch, offset, length), not self.write_cache)
 
     def write_zeros(self, offset: int, length: int) -> Awaitable[None] | None:
         """See `Volume.write_zeros`."""
         self._check_writable()
-        return self._zero(self.locks.hold(offset, length), offset, length)
+        return self._in_turn(offset, length, partial(self.file.zero, offset, length), not self.write_cache)
 
-    async def _zero(self, lock: RangeLock, offset: int, length: int) -> None:
-        async with lock:
-            await _translated(self.file.zero(offset, length))
-        if not self.write_cache:
-            await _translated(self.file.sync())
+    def _in_turn(
+        self, offset: int, length: int, start: Callable[[], asyncio.Future[None]], durable: bool
+    ) -> asyncio.Future[None]:
+        """Starts a job on the range when no earlier one is at work on it. The range stays locked until the job has
+        ended, even if nobody waits for it any more."""
+        outcome: asyncio.Future[None] = self.file.loop.create_future()
+        lock = self.locks.hold(offset, length)
+
+        def ended(job: asyncio.Future[None]) -> None:
+            lock.release()
+            if durable and job.exception() is None:
+                self.file.sync().add_done_callback(partial(_pass_on, outcome))
+            else:
+                _pass_on(outcome, job)
+
+        def begin() -> None:
+            if self.file.failure is None:
+                start().add_done_callback(ended)
+            else:
+                # Not here: every lock behind would be released from within the release of the one before.
+                self.file.loop.call_soon(lock.release)
+                if not outcome.done():
+                    outcome.set_exception(volume_error(self.file.failure))
+
+        lock.when_held(begin)
+        return outcome
 
     async def extents(self, offset: int, length: int, limit: int) -> list[Extent]:
         """See `Volume.extents`."""
@@ -116,13 +121,15 @@ class FileVolume(Volume):
     def write_under_lock(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
         """See `Volume.write_under_lock`."""
         self._check_writable()
-        return self._write_held(offset, view, durable or not self.write_cache)
+        durable = durable or not self.write_cache
+        if self.file.write_now(offset, view):
+            return self.file.sync() if durable else None
+        return self._write_held(offset, view, durable)
 
     async def _write_held(self, offset: int, view: memoryview, durable: bool) -> None:
-        if not self.file.write_now(offset, view):
-            await _translated(self.file.write(offset, view))
+        await ended(self.file.write(offset, view))
         if durable:
-            await _translated(self.file.sync())
+            await self.file.sync()
 
     def allocated_bytes(self) -> int:
         """See `Volume.allocated_bytes`."""
@@ -133,26 +140,43 @@ class FileVolume(Volume):
         return self.file.available_bytes()
 
     async def resize(self, size: int) -> None:
-        """Grows the volume (or cuts it, where an operator asks for that)."""
-        await self.file.resize(size)
+        """Grows the volume (or cuts it, where an operator asks for that). Raises VolumeFull, VolumeFailed."""
+        await self.file.resize(size, allocate=not self.thin)
         self.size = size
+
+    async def close(self) -> None:
+        """Closes the file once no thread works on it; nobody uses the volume any more."""
+        await self.file.close()
 
     def _check_writable(self) -> None:
         if self.read_only:
             raise VolumeReadOnly
         if self.file.failure is not None:
-            _raise_as_volume_error(self.file.failure)
+            raise volume_error(self.file.failure)
 
 
-async def _translated(result: Awaitable[None]) -> None:
-    """Awaits `result`; what the system says comes out as a VolumeError."""
+def volume_error(error: OSError) -> VolumeError:
+    """What the system says of a file, as an error of the volume on it."""
+    return (VolumeFull if error.errno in NO_ROOM else VolumeFailed)(str(error))
+
+
+def _pass_on(outcome: asyncio.Future[None], job: asyncio.Future[None]) -> None:
+    """Gives the end of `job` to `outcome`, unless whoever waited for that has given up."""
+    error = job.exception()
+    if outcome.done():
+        return
+    if error is None:
+        outcome.set_result(None)
+    else:
+        outcome.set_exception(error)
+
+
+async def ended(job: asyncio.Future[None]) -> None:
+    """Awaits `job` to its end: being cancelled meanwhile does not let go of the memory and the lock that it needs."""
     try:
-        await result
-    except OSError as error:
-        _raise_as_volume_error(error)
-
-
-def _raise_as_volume_error(error: OSError) -> NoReturn:
-    if error.errno in NO_ROOM:
-        raise VolumeFull(str(error)) from error
-    raise VolumeFailed(str(error)) from error
+        await asyncio.shield(job)
+    except asyncio.CancelledError:
+        while not job.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((job,))
+        raise

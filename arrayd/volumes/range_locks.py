@@ -3,68 +3,82 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 
 class RangeLock:
-    """One place in the queue of `RangeLocks`, taken when it is made; `async with` waits for it, and gives it up."""
+    """One place in the queue of `RangeLocks`, taken when it is made and kept until `release`.
 
-    __slots__ = ("_earlier", "_locks", "end", "ended", "start")
+    Either `when_held` is called with what is to happen then, or the lock is entered by `async with`.
+    """
 
-    def __init__(self, locks: RangeLocks, start: int, end: int, earlier: list[RangeLock]) -> None:
+    __slots__ = ("_behind", "_held", "_locks", "_waits_for", "end", "start")
+
+    def __init__(self, locks: RangeLocks, start: int, end: int) -> None:
         self._locks = locks
-        self._earlier = earlier
+        self._waits_for = 0
+        self._behind: list[RangeLock] = []
+        self._held: Callable[[], None] | None = None
         self.start = start
         self.end = end
-        self.ended: asyncio.Future[None] | None = None
+
+    def stand_behind(self, other: RangeLock) -> None:
+        """This lock is not held before `other` is released."""
+        other._behind.append(self)
+        self._waits_for += 1
+
+    def when_held(self, held: Callable[[], None]) -> None:
+        """Calls `held` when every earlier lock that overlaps is released, which may be now."""
+        if self._waits_for:
+            self._held = held
+        else:
+            held()
+
+    def release(self) -> None:
+        """Gives the place up, and the turn to those behind."""
+        del self._locks.places[self]
+        for lock in self._behind:
+            lock._waits_for -= 1
+            if not lock._waits_for and lock._held is not None:
+                lock._held()
 
     async def __aenter__(self) -> None:
+        held = asyncio.get_running_loop().create_future()
+        self.when_held(lambda: None if held.done() else held.set_result(None))
         try:
-            while self._earlier:
-                await self._earlier[-1].wait()
-                self._earlier.pop()
+            await held
         except BaseException:
-            self._release()
+            # Those behind keep their order: the place is passed on when its turn comes.
+            self.when_held(self.release)
             raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
-
-    async def wait(self) -> None:
-        """Returns when this lock is given up."""
-        if self not in self._locks.ranges:
-            return
-        if self.ended is None:
-            self.ended = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self.ended)
-
-    def _release(self) -> None:
-        self._earlier.clear()
-        self._locks.ranges.remove(self)
-        if self.ended is not None and not self.ended.done():
-            self.ended.set_result(None)
+        self.release()
 
 
 class RangeLocks:
-    """Ranges held or waited for, oldest first; as many as tasks in flight at the most. Falsy when there are none."""
+    """Places held or waited for, oldest first; as many as tasks in flight at the most. Falsy when there are none."""
 
     def __init__(self) -> None:
-        self.ranges: list[RangeLock] = []
+        self.places: dict[RangeLock, None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.ranges)
+        return bool(self.places)
 
     def overlaps(self, start: int, length: int) -> bool:
         """Whether anybody holds or waits for a part of the range."""
         end = start + length
-        return any(other.start < end and start < other.end for other in self.ranges)
+        return any(other.start < end and start < other.end for other in self.places)
 
     def hold(self, start: int, length: int) -> RangeLock:
-        """A place in the queue for the range, from this call on. Whoever asks must enter it: a place is kept."""
+        """A place in the queue for the range, from this call on."""
         end = start + length
-        earlier = [other for other in self.ranges if other.start < end and start < other.end]
-        lock = RangeLock(self, start, end, earlier)
-        self.ranges.append(lock)
+        lock = RangeLock(self, start, end)
+        for other in self.places:
+            if other.start < end and start < other.end:
+                lock.stand_behind(other)
+        self.places[lock] = None
         return lock
