@@ -59,7 +59,7 @@ async def start_stop_unit(unit: LogicalUnit, task: Task) -> None:
     start, load_eject, no_flush = bool(cdb[4] & 0x01), bool(cdb[4] & 0x02), bool(cdb[4] & 0x04)
     if load_eject and not volume.removable:
         raise invalid_field((4, 1))
-    if not start and load_eject and medium.preventing:
+    if load_eject and medium.preventing:
         raise illegal_request(Asc.MEDIUM_REMOVAL_PREVENTED)
     if not start and not no_flush and not medium.ejected:
         await settled(volume.flush())

@@ -56,8 +56,9 @@ class Reservations:
         """Whether a reservation keeps `nexus` from `command` (SPC-5, tables 66 and 67; SPC-2, table 10)."""
         if self._reserved_by is not None:
             # SPC-2, 5.5.1: persistent reservations and RESERVE exclude one another, whoever asks.
+            # READ KEYS goes past, more than SPC-2 allows: tools look for keys to clear whoever holds what.
             if command.opcode in PERSISTENT_RESERVE:
-                return True
+                return not command.ignores_attention
             return self._reserved_by is not nexus and command.opcode not in NEVER_RESERVED
         state = self.state
         if state.type == NO_RESERVATION:

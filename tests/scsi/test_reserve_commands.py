@@ -449,7 +449,8 @@ async def test_reserve_and_persistent_reservations_exclude_one_another(hosts: tu
     a, b, _ = hosts
     await a.good(RESERVE_6)
     for host in (a, b):
-        assert (await host.send(in_cdb(READ_KEYS))).status == Status.RESERVATION_CONFLICT
+        assert (await host.send(in_cdb(READ_KEYS))).status == Status.GOOD
+        assert (await host.send(in_cdb(READ_RESERVATION))).status == Status.RESERVATION_CONFLICT
         assert (await host.out(REGISTER, 0, 1)).status == Status.RESERVATION_CONFLICT
     await a.good(RELEASE_6)
     await registered(a)
