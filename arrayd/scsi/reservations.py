@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from arrayd.scsi.command import Command
     from arrayd.scsi.nexus import Nexus
 
-PERSISTENT_RESERVE = frozenset((0x5E, 0x5F))
-NEVER_RESERVED = frozenset((0x03, 0x12, 0xA0, 0x17, 0x57))
-"""REQUEST SENSE, INQUIRY, REPORT LUNS, RELEASE(6), RELEASE(10): what RESERVE does not keep others from."""
+READ_KEYS = (0x5E, 0)
+PERSISTENT_RESERVE = frozenset({*((0x5E, action) for action in range(4)), *((0x5F, action) for action in range(8))})
+NEVER_RESERVED = frozenset({(0x03, None), (0x12, None), (0xA0, None), (0x17, None), (0x57, None), READ_KEYS})
+"""REQUEST SENSE, INQUIRY, REPORT LUNS, RELEASE(6), RELEASE(10): what RESERVE does not keep others from. READ KEYS goes
+past it too, more than SPC-2 allows: tools that clean up look for keys to clear, whoever holds what."""
 PREVENT_ALLOW_MEDIUM_REMOVAL = 0x1E
 START_STOP_UNIT = 0x1B
 
@@ -55,11 +57,11 @@ class Reservations:
     def conflicts(self, nexus: Nexus, command: Command, cdb: bytes) -> bool:
         """Whether a reservation keeps `nexus` from `command` (SPC-5, tables 66 and 67; SPC-2, table 10)."""
         if self._reserved_by is not None:
+            asked = (command.opcode, command.action)
+            if asked in NEVER_RESERVED:
+                return False
             # SPC-2, 5.5.1: persistent reservations and RESERVE exclude one another, whoever asks.
-            # READ KEYS goes past, more than SPC-2 allows: tools look for keys to clear whoever holds what.
-            if command.opcode in PERSISTENT_RESERVE:
-                return not command.ignores_attention
-            return self._reserved_by is not nexus and command.opcode not in NEVER_RESERVED
+            return self._reserved_by is not nexus or asked in PERSISTENT_RESERVE
         state = self.state
         if state.type == NO_RESERVATION:
             return False

@@ -59,6 +59,12 @@ class Answer:
         return Key(self.sense[2] & 0x0F), Asc(int.from_bytes(self.sense[12:14], "big"))
 
 
+async def turns() -> None:
+    """Everything that can go on without waiting, goes on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 def make_target(volumes: Mapping[int, Volume], store: MemoryStore | None = None) -> ScsiTarget:
     target = ScsiTarget(SERIAL, BufferPool(64 << 20), PortGroups(GROUP, PORTS, NAMES), store or MemoryStore())
     target.set_units(volumes)

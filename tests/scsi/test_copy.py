@@ -18,7 +18,7 @@ from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.steps import STEP_BYTES
 from arrayd.scsi.task import Function, Status
 from arrayd.volumes.volume import VolumeFailed
-from tests.scsi.initiator import Answer, Initiator, make_target
+from tests.scsi.initiator import Answer, Initiator, make_target, turns
 from tests.scsi.memory_volume import MemoryVolume
 
 SIZE = 1 << 20
@@ -82,12 +82,6 @@ class Lab:
         data = await self.host.good(results_cdb(STATUS, list_id))
         assert (len(data), data[:4], data[7]) == (12, bytes((0, 0, 0, 8)), 1)
         return data[4], int.from_bytes(data[5:7], "big"), int.from_bytes(data[8:12], "big")
-
-
-async def turns() -> None:
-    """Everything that can go on without waiting, goes on."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 # -- copies ------------------------------------------------------------------------------------------------------------
