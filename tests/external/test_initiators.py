@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.external, pytest.mark.timeout(120)]
 TOOL_TIMEOUT_S = 60.0
 SECRET = "twelve-and-more"
 MIB = 1 << 20
+UNIT_SERIAL_NUMBER = 0x80
 BENCH_REQUESTS = 2000
 
 
@@ -61,15 +62,19 @@ def test_iscsi_inq_reads_who_it_is(array: ArraydProcess) -> None:
     pages = tool("iscsi-inq", "--evpd=1", "--pagecode=0", array.url())
     for name in ("SUPPORTED_VPD_PAGES", "UNIT_SERIAL_NUMBER", "DEVICE_IDENTIFICATION", "BLOCK_LIMITS"):
         assert name in pages
-    serials = {tool("iscsi-inq", "--evpd=1", "--pagecode=0x80", array.url(lun)) for lun in (0, 1)}
+    serials = {tool("iscsi-inq", "--evpd=1", f"--pagecode={UNIT_SERIAL_NUMBER}", array.url(lun)) for lun in (0, 1)}
     assert len(serials) == 2
 
 
-def test_iscsi_readcapacity16_reads_both_block_sizes(array: ArraydProcess) -> None:
+@pytest.mark.parametrize(("lun", "mib", "block_size"), [(0, 64, 512), (1, 32, 4096)])
+def test_iscsi_readcapacity16_reads_size_and_provisioning(
+    array: ArraydProcess, lun: int, mib: int, block_size: int
+) -> None:
     parts.require("iscsi-readcapacity16")
-    assert "Total size:67108864" in tool("iscsi-readcapacity16", array.url(0)).replace(" ", "").replace(
-        "T", "T", 1
-    ) or ("67108864" in tool("iscsi-readcapacity16", array.url(0)))
+    capacity = tool("iscsi-readcapacity16", array.url(lun)).splitlines()
+    assert f"Total size:{mib * MIB}" in capacity
+    assert f"LOGICAL BLOCK LENGTH IN BYTES:{block_size}" in capacity
+    assert "LBPME:1 LBPRZ:1" in capacity
 
 
 def test_iscsi_swp_write_protects(array: ArraydProcess, image: Path) -> None:

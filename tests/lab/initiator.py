@@ -149,9 +149,12 @@ class Connection:
         await self.send_bytes(b"".join(pieces))
 
     async def send_bytes(self, content: bytes) -> None:
-        """Send any bytes at all."""
-        self.writer.write(content)
-        await self.writer.drain()
+        """Send any bytes at all. Raises IscsiError when the target has closed the connection."""
+        try:
+            self.writer.write(content)
+            await self.writer.drain()
+        except ConnectionError as ended:
+            raise IscsiError("the target closed the connection") from ended
 
     async def receive(self, timeout: float | None = TIMEOUT_S) -> Pdu:
         """The next PDU, its digests checked. Raises IscsiError when the target closed the connection instead."""
@@ -362,8 +365,8 @@ class Session:
         try:
             while True:
                 await self._receive_one(await self.connection.receive(timeout=None))
-        except (IscsiError, OSError) as ended:
-            error = IscsiError(str(ended))
+        except IscsiError as ended:
+            error = ended
         finally:
             self.ended = True
             for task in self.tasks.values():

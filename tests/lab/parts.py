@@ -17,6 +17,7 @@ PACKAGE_OF = {
     "gcc": "gcc",
     "iscsi-inq": "libiscsi-bin",
     "iscsi-ls": "libiscsi-bin",
+    "iscsi-readcapacity16": "libiscsi-bin",
     "iscsi-swp": "libiscsi-bin",
     "iscsi-test-cu": "libiscsi-bin",
     "iscsiadm": "open-iscsi",
