@@ -146,7 +146,7 @@ def _range_of(unit: LogicalUnit, task: Task, cscds: list[Cscd], segment: Segment
 async def _copy_range(task: Task, copy: Copy, wanted: Range, memory: memoryview) -> None:
     at, end = wanted.start, wanted.start + wanted.length
     while at < end:
-        extents = await _extents(wanted, at)
+        extents = await _extents(task.nexus, wanted, at)
         for extent in extents:
             pieces = list(steps(extent.offset, extent.length))
             for offset, size in reversed(pieces) if wanted.overlaps_ahead else pieces:
@@ -157,8 +157,9 @@ async def _copy_range(task: Task, copy: Copy, wanted: Range, memory: memoryview)
         at = extents[-1].offset + extents[-1].length
 
 
-async def _extents(wanted: Range, at: int) -> list[Extent]:
+async def _extents(nexus: Nexus, wanted: Range, at: int) -> list[Extent]:
     """The next extents of the source: what has no data there needs none at the destination either."""
+    _check_access(nexus, wanted.source, READ_16)
     source, length = wanted.source.disk, wanted.start + wanted.length - at
     if wanted.overlaps_ahead or source.block_size != wanted.destination.disk.block_size:
         return [Extent(at, length, True)]
@@ -166,11 +167,13 @@ async def _extents(wanted: Range, at: int) -> list[Extent]:
 
 
 async def _copy_piece(nexus: Nexus, wanted: Range, piece: Extent, memory: memoryview) -> None:
-    _check_access(nexus, wanted.source, READ_16)
-    _check_access(nexus, wanted.destination, WRITE_16)
+    """Asks before each request what may be by now: while one was awaited, a unit may have gone, and its volume."""
     disk, target = wanted.destination.disk, piece.offset - wanted.start + wanted.target
     if piece.mapped:
+        _check_access(nexus, wanted.source, READ_16)
         await settled(wanted.source.disk.read(piece.offset, memory))
+    _check_access(nexus, wanted.destination, WRITE_16)
+    if piece.mapped:
         await settled(disk.write(target, memory))
     elif disk.thin:
         await settled(disk.unmap(target, piece.length))
