@@ -147,7 +147,8 @@ class Contest:
         subjects = rotated(outcome.row.subjects, turn)
         for subject in subjects:
             outcome.runs[subject.label].append(self._run(outcome.row, subject, seed=turn + 1))
-        self._tell(f"{outcome.row.name}: turn {turn + 1}")
+        rates = ", ".join(f"{label} {runs[-1].iops:,.0f}/s" for label, runs in outcome.runs.items())
+        self._tell(f"{outcome.row.name}: turn {turn + 1}: {rates}")
 
     def _run(self, row: Row, subject: Subject, seed: int) -> Run:
         target = self._pool.target(subject.setup)

@@ -91,8 +91,8 @@ class Row:
     name: str
     subjects: tuple[Subject, ...]
     comparisons: tuple[Comparison, ...] = ()
-    seconds: float = 1.0
-    warmup: float = 0.2
+    seconds: float = 0.6
+    warmup: float = 0.15
 
 
 def against_tgt(name: str, work: Work, claim: float | None, setup: TargetSetup, cold: bool = False) -> Row:
@@ -130,7 +130,9 @@ def beside_neighbour(name: str, slow: Work, fast: Work, cold: bool) -> Row:
     return Row(name, subjects, comparisons, warmup=0.0)
 
 
-def watched(name: str, work: Work, digests: bool = False, seconds: float = 1.0, poll_us: int | None = None) -> Row:
+def watched(
+    name: str, work: Work, digests: bool = False, seconds: float = Row.seconds, poll_us: int | None = None
+) -> Row:
     """A row without a peer."""
     setup = TargetSetup("arrayd", FileSystem.TMPFS, luns=work.luns, poll_us=poll_us)
     return Row(name, (Subject(ARRAYD, setup, (work,), digests),), seconds=seconds)
