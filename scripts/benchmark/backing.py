@@ -1,15 +1,16 @@
 """The volumes' files, the same way for every target: filled, in the page cache or out of it, written back."""
 
-import errno
+import ctypes
+import mmap
 import os
 import time
 from collections.abc import Collection
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
-SAMPLES = 64
-COLD_SHARE = 0.9
+COLD_SHARE = 0.99
 COOLING_LIMIT_S = 10.0
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class BackingError(Exception):
@@ -48,21 +49,21 @@ def cool(paths: Collection[Path]) -> None:
             deadline = time.monotonic() + COOLING_LIMIT_S
             while True:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                if cold_share(file.fileno(), path.stat().st_size) >= COLD_SHARE:
+                if cold_share(path) >= COLD_SHARE:
                     break
                 if time.monotonic() > deadline:
                     raise BackingError(f"{path} stays in the page cache")
                 time.sleep(0.05)  # pages under write-back, or in a processor's batch, go a little later
 
 
-def cold_share(descriptor: int, size: int) -> float:
-    """Which part of some places of a file is not in the page cache (RWF_NOWAIT refuses to read those)."""
-    cold = 0
-    for index in range(SAMPLES):
+def cold_share(path: Path) -> float:
+    """Which part of a file is not in the page cache, by mincore(2): a read to find out would bring pages in."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        resident = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+        start = ctypes.c_char.from_buffer(mapped)
         try:
-            os.preadv(descriptor, [bytearray(1)], size * index // SAMPLES, os.RWF_NOWAIT)
-        except OSError as error:
-            if error.errno != errno.EAGAIN:
-                raise
-            cold += 1
-    return cold / SAMPLES
+            if LIBC.mincore(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(len(mapped)), resident):
+                raise OSError(ctypes.get_errno(), f"mincore: {path}")
+        finally:
+            del start  # the mapping cannot be closed while something points into it
+    return sum(1 for page in resident if not page & 1) / len(resident)

@@ -51,7 +51,8 @@ static void receive_all(int fd, uint8_t *bytes, size_t count)
     while (count) {
         ssize_t got = recv(fd, bytes, count, 0);
         if (got == 0) die("login: the target closed the connection");
-        if (got < 0 && (errno != EAGAIN || read_clock() > limit)) die("login: recv: %s", strerror(errno));
+        if (got < 0 && errno != EAGAIN) die("login: recv: %s", strerror(errno));
+        if (got < 0 && read_clock() > limit) die("login: no answer for %d seconds", SETUP_SECONDS);
         if (got < 0) continue;
         bytes += got;
         count -= (size_t)got;
