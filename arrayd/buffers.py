@@ -7,7 +7,6 @@ times slower; from `mmap` because a bytearray can land anywhere. A buffer is own
 from __future__ import annotations
 
 import mmap
-from collections import deque
 from collections.abc import Callable
 
 SMALLEST_BUFFER = 64 * 1024
@@ -41,7 +40,9 @@ class BufferPool:
         self.used_bytes = 0
         self._free: dict[int, list[mmap.mmap]] = {}
         self._free_bytes = 0
-        self._waiting: deque[tuple[int, Callable[[PooledBuffer], None]]] = deque()
+        self._waiting: dict[Callable[[PooledBuffer], None], int] = {}
+        """Who waits, and for how many bytes, in order."""
+        self._serving = False
 
     def take(self, length: int) -> PooledBuffer | None:
         """A buffer of `length` bytes, or None while the limit is reached or others wait."""
@@ -58,15 +59,22 @@ class BufferPool:
         return self._make(size, length)
 
     def take_later(self, length: int, taken: Callable[[PooledBuffer], None]) -> None:
-        """Calls `taken` with a buffer, at once if there is room, else when its turn comes.
+        """Calls `taken` with a buffer, at once if there is room, else when its turn comes, unless `forget` is first.
 
-        The queue is as long as the command windows of all sessions at the most.
+        The queue is as long as the command windows of all sessions at the most. `taken` is known by itself: each call
+        brings its own.
         """
         buffer = self.take(length)
         if buffer is None:
-            self._waiting.append((length, taken))
+            assert taken not in self._waiting
+            self._waiting[taken] = length
         else:
             taken(buffer)
+
+    def forget(self, taken: Callable[[PooledBuffer], None]) -> None:
+        """Takes `taken` out of those who wait: it does not want a buffer any more."""
+        self._waiting.pop(taken, None)
+        self._serve()
 
     def give_back(self, memory: mmap.mmap) -> None:
         """Takes `memory` back (see `PooledBuffer.release`) and serves who waits."""
@@ -75,13 +83,23 @@ class BufferPool:
         if self._free_bytes + size <= KEPT_BYTES:
             self._free.setdefault(size, []).append(memory)
             self._free_bytes += size
-        while self._waiting:
-            length, taken = self._waiting[0]
-            size = _size_class(length)
-            if self.used_bytes + size > self.limit_bytes and self.used_bytes:
-                return
-            self._waiting.popleft()
-            taken(self._make(size, length))
+        self._serve()
+
+    def _serve(self) -> None:
+        """Gives those who wait their turn; who gives its buffer back at once comes here again from within."""
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._waiting:
+                taken, length = next(iter(self._waiting.items()))
+                size = _size_class(length)
+                if self.used_bytes + size > self.limit_bytes and self.used_bytes:
+                    return
+                del self._waiting[taken]
+                taken(self._make(size, length))
+        finally:
+            self._serving = False
 
     def _make(self, size: int, length: int) -> PooledBuffer:
         self.used_bytes += size
