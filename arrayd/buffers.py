@@ -7,6 +7,7 @@ times slower; from `mmap` because a bytearray can land anywhere. A buffer is own
 from __future__ import annotations
 
 import mmap
+from collections import OrderedDict
 from collections.abc import Callable
 
 SMALLEST_BUFFER = 64 * 1024
@@ -40,7 +41,7 @@ class BufferPool:
         self.used_bytes = 0
         self._free: dict[int, list[mmap.mmap]] = {}
         self._free_bytes = 0
-        self._waiting: dict[Callable[[PooledBuffer], None], int] = {}
+        self._waiting: OrderedDict[Callable[[PooledBuffer], None], int] = OrderedDict()
         """Who waits, and for how many bytes, in order."""
         self._serving = False
 

@@ -63,7 +63,10 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise OSError(errno.ENOTDIR, f"{folder} is not a folder") from None
     sync_folder(folder.parent)
 
 
