@@ -74,8 +74,8 @@ class Command:
     """INQUIRY, REPORT LUNS and REQUEST SENSE leave unit attentions pending (SAM-5, 5.14)."""
     writes: bool = False
     """Refused while the unit is write protected."""
-    alone: bool = False
-    """Executed with no other task at work, whatever its attribute: it waits for those before it."""
+    waits_for_others: bool = False
+    """Begun only when every task before it has ended, whatever its attribute."""
     offered: Callable[[LogicalUnit], bool] = always
     """Whether this unit has the command at all."""
 

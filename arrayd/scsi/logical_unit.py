@@ -74,6 +74,8 @@ class LogicalUnit:
         self._waiting: deque[Task] = deque()
         """Tasks that wait for an ordered task, or are one (SAM-5, 8.6); bounded by the command windows."""
         self._running_waiting = False
+        self._ordered: Task | None = None
+        """The ordered task at work, which all after it wait for."""
         self._told: set[Task] = set()
         """Aborted tasks that end with status TASK ABORTED."""
 
@@ -87,6 +89,11 @@ class LogicalUnit:
     def write_protected(self) -> bool:
         """Whether writes are refused: a read-only volume, or SWP in the control mode page."""
         return self.volume is None or self.volume.read_only or self.mode_pages.software_write_protect
+
+    @property
+    def _holds_up(self) -> bool:
+        """Whether tasks may have to wait, so that none may go past those that do."""
+        return bool(self._waiting) or self._ordered is not None
 
     @property
     def not_ready(self) -> CheckCondition | None:
@@ -145,7 +152,7 @@ class LogicalUnit:
         """Opens or closes the fast path of `nexus`, by what stands against its commands now."""
         table = self.fast_tables[nexus]
         table.clear()
-        if self.volume is None or self.attentions[nexus] or self._waiting or self.not_ready is not None:
+        if self.volume is None or self.attentions[nexus] or self._holds_up or self.not_ready is not None:
             return
         table.update(self.commands.fast(self, nexus))
 
@@ -215,14 +222,15 @@ class LogicalUnit:
         """Task attributes (SAM-5, 8.6): an ordered task waits for all before it, and all after wait for it."""
         if task.attribute == Attribute.HEAD_OF_QUEUE:
             return False
-        if self._waiting:
-            return True
-        return self._waits_for_all(task) and any(other.executing for other in self.tasks)
+        return bool(self._waiting) or self._is_held_up(task)
 
-    @staticmethod
-    def _waits_for_all(task: Task) -> bool:
+    def _is_held_up(self, task: Task) -> bool:
+        """Whether what is at work keeps `task`, which is next, from being executed."""
+        if self._ordered is not None:
+            return True
         command: Command = task.command
-        return task.attribute == Attribute.ORDERED or command.alone
+        waits = task.attribute == Attribute.ORDERED or command.waits_for_others
+        return waits and any(other.executing for other in self.tasks)
 
     def _run(self, task: Task) -> None:
         task.executing = True
@@ -238,6 +246,9 @@ class LogicalUnit:
             future = asyncio.ensure_future(result)
             self._at_work.add(future)
             future.add_done_callback(partial(self._ended, task))
+            if task.attribute == Attribute.ORDERED:
+                self._ordered = task
+                self.refresh_all()
 
     def _ended(self, task: Task, future: asyncio.Future[None]) -> None:
         self._at_work.discard(future)
@@ -290,6 +301,9 @@ class LogicalUnit:
     def _end(self, task: Task) -> None:
         task.executing = False
         self.tasks.pop(task, None)
+        if task is self._ordered:
+            self._ordered = None
+            self.refresh_all()
         if task.aborted:
             task.status = Status.TASK_ABORTED if task in self._told else Status.GOOD
             self._told.discard(task)
@@ -306,7 +320,7 @@ class LogicalUnit:
         self._running_waiting = True
         while waiting:
             head = waiting[0]
-            if self._waits_for_all(head) and any(other.executing for other in self.tasks):
+            if self._is_held_up(head):
                 break
             waiting.popleft()
             self._run(head)

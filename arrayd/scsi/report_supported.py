@@ -93,7 +93,7 @@ def _one_command(row: Command | None, timeouts: bool) -> bytes:
 
 def _timeouts(row: Command) -> bytes:
     """The command timeouts descriptor (SPC-5, table 280)."""
-    recommended = SLOW_RECOMMENDED_SECONDS if row.alone else RECOMMENDED_SECONDS
+    recommended = SLOW_RECOMMENDED_SECONDS if row.waits_for_others else RECOMMENDED_SECONDS
     head = (TIMEOUTS_BYTES - 2).to_bytes(2, "big") + bytes(2)
     return head + NOMINAL_SECONDS.to_bytes(4, "big") + recommended.to_bytes(4, "big")
 

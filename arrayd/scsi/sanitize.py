@@ -9,7 +9,7 @@ reset and lost nexus, but not the daemon: stopped, it is logged and not taken up
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING
 
 from arrayd.log import get_logger
@@ -100,8 +100,8 @@ class Sanitizing:
             watcher.set_result(None)
 
 
-async def sanitize(unit: LogicalUnit, task: Task) -> None:
-    """SANITIZE, OVERWRITE and BLOCK ERASE: executed once every task before it has ended."""
+def sanitize(unit: LogicalUnit, task: Task) -> Awaitable[None] | None:
+    """SANITIZE, OVERWRITE and BLOCK ERASE: begun once every task before it has ended; those behind are refused."""
     refusal = unit.medium.refusal()
     if refusal is not None:
         raise refusal
@@ -111,8 +111,11 @@ async def sanitize(unit: LogicalUnit, task: Task) -> None:
     unit.sanitizing.begin(unit.disk.size * len(patterns or (b"",)), bool(task.cdb[1] & AUSE))
     unit.refresh_all()
     unit.in_background(_carry_out(unit, patterns))
-    if task.cdb[1] & IMMED:
-        return
+    return None if task.cdb[1] & IMMED else _answer(unit, task)
+
+
+async def _answer(unit: LogicalUnit, task: Task) -> None:
+    """Without IMMED: the answer tells how it ended."""
     await unit.sanitizing.ended(task)
     if unit.sanitizing.failed:
         raise CheckCondition(Key.MEDIUM_ERROR, Asc.SANITIZE_FAILED)
@@ -231,11 +234,11 @@ def _check_reserved(cdb: bytes) -> None:
 COMMANDS = (
     Command(
         "SANITIZE, OVERWRITE", OPCODE, OVERWRITE, bytes.fromhex("48a10000000000ffff04"), sanitize,
-        _overwrite_parameters, Reserved.WRITE, writes=True, alone=True,
+        _overwrite_parameters, Reserved.WRITE, writes=True, waits_for_others=True,
     ),
     Command(
         "SANITIZE, BLOCK ERASE", OPCODE, BLOCK_ERASE, bytes.fromhex("48a20000000000ffff04"), sanitize,
-        _no_parameters, Reserved.WRITE, writes=True, alone=True,
+        _no_parameters, Reserved.WRITE, writes=True, waits_for_others=True,
     ),
     Command(
         "SANITIZE, EXIT FAILURE MODE", OPCODE, EXIT_FAILURE_MODE, bytes.fromhex("48bf0000000000ffff04"),
