@@ -13,15 +13,13 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 
-from crc32c import crc32c
-
 from arrayd.iscsi.full_feature import FullFeature
 from arrayd.iscsi.keys import LOGIN_SEGMENT_BYTES, MAX_RECV_SEGMENT_BYTES
 from arrayd.iscsi.login import Login
 from arrayd.iscsi.numbers import COMMAND_WINDOW, Numbers
 from arrayd.iscsi.output import OUTPUT_BYTES, Output
-from arrayd.iscsi.pdu import AHS_BYTES_MAX, BHS_BYTES, NO_TAG, Opcode, ProtocolError
-from arrayd.iscsi.responder import DIGEST_BYTES
+from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, Opcode, ProtocolError
+from arrayd.iscsi.responder import DIGEST_BYTES, bad_digest
 from arrayd.iscsi.session import PeerPolicy, Session
 from arrayd.iscsi.transfer import Transfer
 from arrayd.iscsi.wire import (
@@ -34,6 +32,9 @@ from arrayd.iscsi.wire import (
     SERIAL_MASK,
     good_data_in_head,
 )
+from arrayd.log import get_logger
+
+log = get_logger("iscsi")
 
 RECEIVE_BYTES = 1024 * 1024
 """Receive buffer in full feature phase: more than any PDU."""
@@ -42,17 +43,15 @@ LOGIN_RECEIVE_BYTES = 16 * 1024
 LOGIN_OUTPUT_BYTES = 128 * 1024
 BULK_HEAD_BYTES = 8 * 1024
 """How much is received at a time while Data-Out is due, so that the bulk of it goes straight to its task's buffer."""
-FAST_READ_BYTES = 64 * 1024
-"""Longest read that the fast path copies into the output; longer ones are sent from where they lie."""
+PDUS_A_TURN = 32
+"""PDUs that are not done on the spot, taken in before others get their turn: each may take 100 us and more."""
 
 SLOW, READ, WRITE = range(3)
-KINDS = bytes(
-    {0xC0: READ, 0xC1: READ, 0xA0: WRITE, 0xA1: WRITE}.get(flags, SLOW) for flags in range(256)
-)
+KINDS = bytes({0xC0: READ, 0xC1: READ, 0xA0: WRITE, 0xA1: WRITE}.get(flags, SLOW) for flags in range(256))
 """What the flags byte of a SCSI Command lets the fast path do: final, reading or writing, untagged or simple."""
 
-_data_in_heads: dict[int, bytes] = {}
-"""By length: as many as there are multiples of a block up to FAST_READ_BYTES."""
+_heads: dict[int, bytes] = {}
+"""`good_data_in_head` by length: as many as there are multiples of a block up to FAST_READ_BYTES."""
 
 
 class Connection:
@@ -68,7 +67,8 @@ class Connection:
         self.closing = ""
         """Why the connection ends once its output is sent; empty while it goes on."""
         self.stalled = False
-        """Whether parsing stopped for want of room in the output."""
+        """Whether parsing stopped for want of room in the output, or to give others their turn."""
+        self._turn_left = 0
         self._memory: mmap.mmap = mmap.mmap(-1, LOGIN_RECEIVE_BYTES)
         self._received = memoryview(self._memory)
         self._at = 0
@@ -113,18 +113,22 @@ class Connection:
     def process(self) -> None:
         """Takes in every whole PDU that was received, as far as there is room to answer."""
         self.stalled = False
+        self._turn_left = PDUS_A_TURN
         phase = self.phase
-        if phase is not None:
-            phase.pump()
-        if self.closing or self._sink is not None or (self._skip and not self._skipped()):
-            return
         try:
+            if phase is not None:
+                phase.pump()
+            if self.closing or self._sink is not None or (self._skip and not self._skipped()):
+                return
             if phase is not None:
                 self._process_full_feature(phase)
             else:
                 self._process_login()
         except ProtocolError as error:
             self.closing = f"protocol error: {error}"
+        except Exception as error:  # a fault of ours ends this connection, and no other
+            log.error("connection failed", exc_info=error)
+            self.drop("internal error")
 
     def _skipped(self) -> bool:
         """Passes over data that nobody wants; whether all of it has come."""
@@ -168,7 +172,7 @@ class Connection:
         parameters = login.parameters
         assert parameters is not None
         self.login = None
-        self.session = self.policy.node.begin(parameters, self.close)
+        self.session = self.policy.node.begin(parameters, self.close, self.drop)
         self._grow_buffers()
         numbers = Numbers(login.exp_cmd_sn, login.stat_sn)
         self.phase = FullFeature(self.session, self.policy, numbers, self.output, self.close, self.wake)
@@ -187,86 +191,80 @@ class Connection:
 
     def _process_full_feature(self, phase: FullFeature) -> None:
         """The hot loop. State that it changes lives in locals, and is written back around everything else."""
-        received, unpack, pack, kinds, heads = self._received, COMMAND.unpack_from, ANSWER.pack_into, KINDS, _data_in_heads
-        output, numbers, tables = self.output, phase.numbers, phase.fast
+        received, unpack, pack, kinds, heads = self._received, COMMAND.unpack_from, ANSWER.pack_into, KINDS, _heads
+        output, numbers, tables, digests = self.output, phase.numbers, phase.fast, phase.digests
         memory, memory_end = output.view, len(output.view)
-        header_digest, data_digest = phase.header_digest, phase.data_digest
-        header_bytes = BHS_BYTES + DIGEST_BYTES if header_digest else BHS_BYTES
-        digest_bytes = DIGEST_BYTES if data_digest else 0
-        longest = min(FAST_READ_BYTES, phase.responder.max_send_segment, phase.session.parameters.max_burst)
-        at, end, tail = self._at, self._end, output.tail
-        expected, stat_sn = numbers.exp_cmd_sn, numbers.stat_sn
+        header_bytes = BHS_BYTES + (DIGEST_BYTES if phase.header_digest else 0)
+        digest_bytes = DIGEST_BYTES if phase.data_digest else 0
+        longest, longest_write = phase.longest_read(), phase.longest_immediate
+        at, end, tail, expected, stat_sn = self._at, self._end, output.tail, numbers.exp_cmd_sn, numbers.stat_sn
         window = COMMAND_WINDOW - 1 - numbers.parked
         while end - at >= header_bytes:
-            opcode, flags, lengths, lun, tag, length, cmd_sn, _, operation, cdb1, word, count, control = unpack(received, at)
-            if opcode == 1 and cmd_sn == expected and window >= 0 and not control and kinds[flags]:
+            opcode, flags, lengths, lun, tag, length, cmd_sn, _, code, cdb1, word, count, rest = unpack(received, at)
+            kind = kinds[flags]
+            if opcode == 1 and cmd_sn == expected and window >= 0 and not rest and kind:
                 table = tables.get(lun)
-                fast = table.get(operation) if table else None
-                if fast is not None:
-                    if kinds[flags] == READ:
-                        data = tail + header_bytes
-                        after = data + length
-                        if after + digest_bytes > memory_end and length <= longest and tail:
-                            self.stalled = True
-                            break
-                        if (
-                            not lengths
-                            and length <= longest
-                            and not (header_digest and _bad_digest(received, at, BHS_BYTES))
-                            and fast(cdb1, word, count, memory[data:after])
-                        ):
-                            at += header_bytes
-                            head = heads.get(length)
-                            if head is None:
-                                head = heads[length] = good_data_in_head(length)
-                            expected = (expected + 1) & SERIAL_MASK
-                            pack(memory, tail, head, tag, NO_TAG, stat_sn, expected, (expected + window) & SERIAL_MASK)
-                            stat_sn = (stat_sn + 1) & SERIAL_MASK
-                            if header_digest:
-                                _put_digest(memory, tail, BHS_BYTES)
-                            if data_digest:
-                                _put_digest(memory, data, length)
-                            tail = after + digest_bytes
-                            continue
-                    else:
-                        data = at + header_bytes
-                        after = data + length
-                        if (
-                            lengths == length
-                            and after + digest_bytes <= end
-                            and tail + header_bytes <= memory_end
-                            and not (header_digest and _bad_digest(received, at, BHS_BYTES))
-                            and not (data_digest and _bad_digest(received, data, length))
-                            and fast(cdb1, word, count, received[data:after])
-                        ):
-                            at = after + digest_bytes
-                            expected = (expected + 1) & SERIAL_MASK
-                            pack(
-                                memory, tail, GOOD_RESPONSE_HEAD, tag, 0, stat_sn, expected,
-                                (expected + window) & SERIAL_MASK,
-                            )  # fmt: skip
-                            stat_sn = (stat_sn + 1) & SERIAL_MASK
-                            if header_digest:
-                                _put_digest(memory, tail, BHS_BYTES)
-                            tail += header_bytes
-                            continue
-            self._at, output.tail = at, tail
-            numbers.exp_cmd_sn, numbers.stat_sn = expected, stat_sn
+                fast = table.get(code) if table else None
+                if fast is None:
+                    pass
+                elif kind == READ:
+                    data = tail + header_bytes
+                    after = data + length
+                    if after + digest_bytes > memory_end and length <= longest and tail:
+                        self.stalled = True
+                        break
+                    if (
+                        not lengths
+                        and length <= longest
+                        and (not digests or phase.intact(received, at, 0))
+                        and fast(cdb1, word, count, memory[data:after])
+                    ):
+                        at += header_bytes
+                        head = heads.get(length)
+                        if head is None:
+                            head = heads[length] = good_data_in_head(length)
+                        expected = (expected + 1) & SERIAL_MASK
+                        pack(memory, tail, head, tag, NO_TAG, stat_sn, expected, (expected + window) & SERIAL_MASK)
+                        stat_sn = (stat_sn + 1) & SERIAL_MASK
+                        if digests:
+                            phase.seal(memory, tail, length)
+                        tail = after + digest_bytes
+                        continue
+                else:
+                    data = at + header_bytes
+                    after = data + length
+                    if (
+                        lengths == length <= longest_write
+                        and after + digest_bytes <= end
+                        and tail + header_bytes <= memory_end
+                        and (not digests or phase.intact(received, at, length))
+                        and fast(cdb1, word, count, received[data:after])
+                    ):
+                        at = after + digest_bytes
+                        expected = (expected + 1) & SERIAL_MASK
+                        limit = (expected + window) & SERIAL_MASK
+                        pack(memory, tail, GOOD_RESPONSE_HEAD, tag, 0, stat_sn, expected, limit)
+                        stat_sn = (stat_sn + 1) & SERIAL_MASK
+                        if digests:
+                            phase.seal(memory, tail, 0)
+                        tail += header_bytes
+                        continue
+            self._at, output.tail, numbers.exp_cmd_sn, numbers.stat_sn = at, tail, expected, stat_sn
             if not self._one_pdu(phase):
                 return
-            at, end, tail = self._at, self._end, output.tail
-            expected, stat_sn = numbers.exp_cmd_sn, numbers.stat_sn
+            at, end, tail, expected, stat_sn = self._at, self._end, output.tail, numbers.exp_cmd_sn, numbers.stat_sn
             window = COMMAND_WINDOW - 1 - numbers.parked
-        self._at, output.tail = at, tail
-        numbers.exp_cmd_sn, numbers.stat_sn = expected, stat_sn
+            longest = phase.longest_read()
+        self._at, output.tail, numbers.exp_cmd_sn, numbers.stat_sn = at, tail, expected, stat_sn
 
     def _one_pdu(self, phase: FullFeature) -> bool:
         """Takes in the PDU at `_at`, whatever it is; False when it must wait: for the rest of it, or for room."""
         if self.closing:
             return False
-        if not phase.has_room():
+        if not self._turn_left or not phase.has_room():
             self.stalled = True
             return False
+        self._turn_left -= 1
         at, received = self._at, self._received
         lengths = int.from_bytes(received[at + 4 : at + 8], "big")
         header_bytes = BHS_BYTES + 4 * (lengths >> 24)
@@ -276,7 +274,7 @@ class Connection:
             raise ProtocolError(f"a data segment of {length} bytes, where {MAX_RECV_SEGMENT_BYTES} is the most")
         if self._end < data_at:
             return False
-        if phase.header_digest and _bad_digest(received, at, header_bytes):
+        if phase.header_digest and bad_digest(received, at, header_bytes):
             raise ProtocolError("header digest error")
         if received[at] & 0x3F == Opcode.DATA_OUT and not phase.data_digest and not length & 3:
             return self._stream_data_out(phase, at, data_at, length)
@@ -285,18 +283,14 @@ class Connection:
         if self._end < following:
             return False
         self._at = following
-        broken = phase.data_digest and length > 0 and _bad_digest(received, data_at, padded)
+        broken = phase.data_digest and length > 0 and bad_digest(received, data_at, padded)
         phase.receive(received[at : at + header_bytes], received[data_at : data_at + length], broken)
-        return True
+        return not self.closing
 
     def _stream_data_out(self, phase: FullFeature, at: int, data_at: int, length: int) -> bool:
         """A Data-Out whose data goes to its task's buffer as it comes: from here what is there, the rest by `space`."""
         _, flags, _, _, tag, transfer_tag, _, data_sn, offset = DATA_OUT.unpack_from(self._received, at)
-        try:
-            transfer, place = phase.tasks.data_out(tag, transfer_tag, data_sn, offset, length, bool(flags & FINAL))
-        except ProtocolError as error:
-            phase.reject(self._received[at : at + BHS_BYTES], error)
-            raise
+        transfer, place = phase.tasks.data_out(tag, transfer_tag, data_sn, offset, length, bool(flags & FINAL))
         here = min(length, self._end - data_at)
         self._at = data_at + here
         self._sink_transfer = transfer
@@ -334,24 +328,22 @@ class Connection:
             self.closing = why
             self.wake()
 
+    def drop(self, why: str) -> None:
+        """Ends the session at once, its tasks unanswered and its output unsent."""
+        self.closing = self.closing or why
+        self.closed()
+        self.wake()
+
     def closed(self) -> None:
-        """The socket is gone: the session ends, and with it what its tasks hold."""
+        """Nothing is sent any more: the session ends, and with it what its tasks hold. A second call does nothing."""
         self._sink = None
-        self._data_out_ended()
+        self._skip = 0
+        transfer, self._sink_transfer = self._sink_transfer, None
         if self.phase is not None:
-            self.phase.tasks.close()
+            self.phase.close()
         if self.session is not None:
             self.policy.node.end(self.session)
+        if transfer is not None:  # only now: a task must not take what came of its data for all of it
+            transfer.receiving = False
+            transfer.release()
         self.output.discard()
-
-
-def _bad_digest(memory: memoryview, at: int, length: int) -> bool:
-    """Whether the CRC32C behind `length` bytes is not theirs."""
-    end = at + length
-    return crc32c(memory[at:end]) != int.from_bytes(memory[end : end + DIGEST_BYTES], "little")
-
-
-def _put_digest(memory: memoryview, at: int, length: int) -> None:
-    """Writes the CRC32C of `length` bytes behind them."""
-    end = at + length
-    memory[end : end + DIGEST_BYTES] = crc32c(memory[at:end]).to_bytes(DIGEST_BYTES, "little")

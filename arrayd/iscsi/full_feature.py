@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 from arrayd.iscsi.numbers import Numbers
-from arrayd.iscsi.output import SEGMENTS_MAX, Outside, Output
+from arrayd.iscsi.order import CommandOrder
+from arrayd.iscsi.output import SEGMENTS_MAX, Output, Outside
 from arrayd.iscsi.pdu import (
     BHS_BYTES,
     NO_TAG,
@@ -28,22 +29,32 @@ from arrayd.iscsi.pdu import (
     parse_ahs,
     parse_header,
 )
-from arrayd.iscsi.responder import Responder, digest
+from arrayd.iscsi.responder import DIGEST_BYTES, bad_digest, digest
 from arrayd.iscsi.session import PeerPolicy, Session
 from arrayd.iscsi.tasks import Tasks
 from arrayd.iscsi.text import TextExchange
 from arrayd.iscsi.wire import DATA_OUT, FINAL, SERIAL_MASK, serial_before
-from arrayd.scsi.task import FastTable, Function, FunctionResponse
+from arrayd.scsi.task import DeliveryFailure, FastTable, Function, FunctionResponse
 
 RESPONSE_ROOM_BYTES = 16 * 1024
 """Room in the output without which no PDU is taken in: more than any response that is not Data-In."""
+OUTSIDE_BYTES_MAX = 8 * 1024 * 1024
+"""Data that is sent from where it lies: with as much of it unsent no PDU is taken in."""
+FAST_READ_BYTES = 64 * 1024
+"""Longest read that the fast path copies into the output; longer ones are sent from where they lie."""
 MANAGEMENT_MAX = 32
 """Task management functions of one connection under way at once; more are rejected."""
-HELD_BYTES_MAX = 1024 * 1024
-"""Commands that came before their turn, kept until it comes."""
 CDB_BYTES = 16
-FATAL = frozenset({RejectReason.PROTOCOL_ERROR, RejectReason.DATA_DIGEST_ERROR})
-"""Rejected PDUs after which, at ErrorRecoveryLevel 0, the connection ends (RFC 7143, 7.1.4.1)."""
+COMMANDS = frozenset(
+    {
+        Opcode.NOP_OUT,
+        Opcode.SCSI_COMMAND,
+        Opcode.TASK_MANAGEMENT_REQUEST,
+        Opcode.TEXT_REQUEST,
+        Opcode.LOGOUT_REQUEST,
+    }
+)
+"""PDUs that are numbered with CmdSN."""
 IMMEDIATE = 0x40
 OPCODE = 0x3F
 
@@ -66,43 +77,71 @@ class FullFeature:
         self.output = output
         self.header_digest = parameters.header_digest
         self.data_digest = parameters.data_digest
+        self.digests = self.header_digest or self.data_digest
         self.fast: dict[int, FastTable] = {} if parameters.discovery else session.nexus.fast
-        self.responder = Responder(
-            output, numbers, self.header_digest, self.data_digest, parameters.max_send_segment, parameters.max_burst
-        )
-        self.tasks = Tasks(session, policy.node.buffers, numbers, output, self.responder, wake)
+        self.tasks = Tasks(session, policy.node.buffers, numbers, output, wake)
+        self.responder = self.tasks.responder
+        self.longest_immediate = parameters.first_burst if parameters.immediate_data else 0
+        """Longest immediate data that was agreed to, in bytes."""
         self._node = policy.node
         self._close = close
         self._wake = wake
-        self._text = TextExchange(
-            parameters.max_send_segment, partial(policy.targets, discovery=parameters.discovery)
-        )
-        self._held: dict[int, tuple[bytes, bytes]] = {}
-        self._held_bytes = 0
+        self._text = TextExchange(parameters.max_send_segment, partial(policy.targets, discovery=parameters.discovery))
+        self._order = CommandOrder(numbers)
         self._managing = 0
         self._late: deque[Callable[[], bytes]] = deque()
         """Responses that wait for room, at most MANAGEMENT_MAX and a few of our own."""
         self._logging_out = False
         self._ping_unanswered = False
 
+    def longest_read(self) -> int:
+        """Longest read, in bytes, that is answered with one Data-In on the spot."""
+        return min(FAST_READ_BYTES, self.responder.max_send_segment, self.session.parameters.max_burst)
+
+    def intact(self, memory: memoryview, at: int, length: int) -> bool:
+        """Whether the digests of a PDU at `at` without AHS, with `length` bytes of data, are right."""
+        data = at + BHS_BYTES
+        if self.header_digest:
+            if bad_digest(memory, at, BHS_BYTES):
+                return False
+            data += DIGEST_BYTES
+        return not (self.data_digest and length and bad_digest(memory, data, length))
+
+    def seal(self, memory: memoryview, at: int, length: int) -> None:
+        """Writes the digests of a PDU at `at` without AHS, with `length` bytes of data."""
+        data = at + BHS_BYTES
+        if self.header_digest:
+            memory[data : data + DIGEST_BYTES] = digest(memory[at:data])
+            data += DIGEST_BYTES
+        if self.data_digest and length:
+            end = data + length
+            memory[end : end + DIGEST_BYTES] = digest(memory[data:end])
+
     def has_room(self) -> bool:
         """Whether a PDU may be taken in: there is room to answer it, and nothing before it waits for room."""
+        output = self.output
         return (
-            self.output.room >= RESPONSE_ROOM_BYTES
+            output.room >= RESPONSE_ROOM_BYTES
             and not self.responder.pending
             and not self._late
-            and len(self.output.segments) < SEGMENTS_MAX
+            and output.outside_bytes < OUTSIDE_BYTES_MAX
+            and len(output.segments) < SEGMENTS_MAX
         )
 
     def has_pending(self) -> bool:
         """Whether something waits for room in the output."""
-        return bool(self.responder.pending or self._late or self.tasks.unasked)
+        return bool(self._late) or self.tasks.has_pending()
 
     def pump(self) -> None:
-        """Emits what waited for room."""
-        while self._late and self.output.room >= RESPONSE_ROOM_BYTES:
-            self._pack(self._late.popleft()())
+        """Emits what waited for room: tasks first, since what was said of them later must not come before."""
         self.tasks.pump()
+        while self._late and not self.responder.pending and self.output.room >= RESPONSE_ROOM_BYTES:
+            self._pack(self._late.popleft()())
+
+    def close(self) -> None:
+        """The connection is gone."""
+        self._late.clear()
+        self.tasks.close()
 
     # -- PDUs in -----------------------------------------------------------------------------------------------------
 
@@ -111,50 +150,38 @@ class FullFeature:
 
         What must be rejected is; raises ProtocolError, rejected already, when the connection must end for it.
         """
-        try:
-            if broken:
-                raise ProtocolError("data digest error", RejectReason.DATA_DIGEST_ERROR)
-            opcode = header[0] & OPCODE
-            if opcode == Opcode.DATA_OUT:
-                self._data_out(header, data)
-            elif opcode == Opcode.SNACK_REQUEST:
-                raise ProtocolError("SNACK at ErrorRecoveryLevel 0", RejectReason.SNACK_REJECT)
-            elif header[0] & IMMEDIATE:
-                self._dispatch(header, data)
-            else:
-                self._in_order(header, data)
-        except ProtocolError as error:
-            self.reject(header, error)
-            if error.reason in FATAL:
-                raise
+        if broken:
+            self._not_intact(header)
+        elif header[0] & IMMEDIATE or header[0] not in COMMANDS:
+            self._take(header, data)
+        else:
+            for command in self._order.take(header, data):
+                self._take(*command)
         self.pump()
 
-    def _in_order(self, header: memoryview, data: memoryview) -> None:
-        """Commands take effect in the order of their CmdSN (RFC 7143, 4.2.2.1)."""
-        numbers = self.numbers
-        cmd_sn = int.from_bytes(header[24:28], "big")
-        if not numbers.in_window(cmd_sn):
-            return
-        if cmd_sn != numbers.exp_cmd_sn:
-            if cmd_sn not in self._held:
-                self._held_bytes += len(header) + len(data)
-                if self._held_bytes > HELD_BYTES_MAX:
-                    raise ProtocolError("too much sent before its turn")
-                self._held[cmd_sn] = bytes(header), bytes(data)
-            return
-        numbers.advance_command()
-        self._dispatch(header, data)
-        while numbers.exp_cmd_sn in self._held:
-            held_header, held_data = self._held.pop(numbers.exp_cmd_sn)
-            self._held_bytes -= len(held_header) + len(held_data)
-            numbers.advance_command()
-            self._dispatch(memoryview(held_header), memoryview(held_data))
+    def _not_intact(self, header: memoryview) -> None:
+        """Data digest error: the PDU is discarded, and a task that waits for its data ends (RFC 7143, 7.8)."""
+        self.reject(header, ProtocolError("data digest error", RejectReason.DATA_DIGEST_ERROR))
+        if header[0] & OPCODE == Opcode.DATA_OUT:
+            tag = int.from_bytes(header[16:20], "big")
+            self.tasks.fail(tag, DeliveryFailure.PROTOCOL_SERVICE_CRC_ERROR)
+
+    def _take(self, header: memoryview, data: memoryview) -> None:
+        """Carries out or rejects one PDU. At ErrorRecoveryLevel 0 a protocol error ends the connection."""
+        try:
+            self._dispatch(header, data)
+        except ProtocolError as error:
+            self.reject(header, error)
+            if error.reason is RejectReason.PROTOCOL_ERROR:
+                raise
 
     def _dispatch(self, header: memoryview, data: memoryview) -> None:
         opcode = header[0] & OPCODE
-        if self._logging_out:
+        if opcode == Opcode.DATA_OUT:
+            self._data_out(header, data)
+        elif self._logging_out:
             raise ProtocolError("a command after logout", RejectReason.WAITING_FOR_LOGOUT)
-        if opcode == Opcode.SCSI_COMMAND and not self.session.parameters.discovery:
+        elif opcode == Opcode.SCSI_COMMAND and not self.session.parameters.discovery:
             self.tasks.command(header, data, _cdb(header))
         elif opcode == Opcode.TASK_MANAGEMENT_REQUEST and not self.session.parameters.discovery:
             self._manage(header)
@@ -164,6 +191,8 @@ class FullFeature:
             self._text_request(header, data)
         elif opcode == Opcode.LOGOUT_REQUEST:
             self._logout(header)
+        elif opcode == Opcode.SNACK_REQUEST:
+            raise ProtocolError("SNACK at ErrorRecoveryLevel 0", RejectReason.SNACK_REJECT)
         elif opcode == Opcode.LOGIN_REQUEST:
             raise ProtocolError("a login request after login")
         else:
@@ -203,24 +232,35 @@ class FullFeature:
         fields = parse_header(bytes(header[:BHS_BYTES]))
         parameters = self.session.parameters
         response = LogoutResponse.CLOSED
+        if fields.reason > LogoutReason.REMOVE_CONNECTION_FOR_RECOVERY:
+            raise ProtocolError(f"logout for reason {fields.reason}", RejectReason.INVALID_PDU_FIELD)
         if fields.reason == LogoutReason.REMOVE_CONNECTION_FOR_RECOVERY:
             response = LogoutResponse.RECOVERY_NOT_SUPPORTED
         elif fields.reason == LogoutReason.CLOSE_CONNECTION and fields.cid != parameters.cid:
             response = LogoutResponse.CID_NOT_FOUND
-        elif fields.reason > LogoutReason.REMOVE_CONNECTION_FOR_RECOVERY:
-            raise ProtocolError(f"logout for reason {fields.reason}", RejectReason.INVALID_PDU_FIELD)
-        self._pack(
-            build(
+        answer = partial(self._logged_out, response, fields.initiator_task_tag)
+        if response == LogoutResponse.CLOSED:
+            self._logging_out = True
+            self.tasks.abandon()
+            self._node.end(self.session)
+            self.tasks.when_none(answer)
+        else:
+            answer()
+
+    def _logged_out(self, response: LogoutResponse, tag: int) -> None:
+        """Answers a logout; when it ends the session, after all its tasks were terminated (RFC 7143, 11.14)."""
+        parameters = self.session.parameters
+        self._pack_later(
+            lambda: build(
                 Opcode.LOGOUT_RESPONSE,
                 response=response,
-                initiator_task_tag=fields.initiator_task_tag,
+                initiator_task_tag=tag,
                 time2wait=parameters.time2wait,
                 time2retain=parameters.time2retain,
                 **self._numbered(),
             )
         )
         if response == LogoutResponse.CLOSED:
-            self._logging_out = True
             self._close("logged out")
 
     # -- task management ---------------------------------------------------------------------------------------------
@@ -239,12 +279,10 @@ class FullFeature:
     def _never_came(self, ref_cmd_sn: int, cmd_sn: int) -> FunctionResponse:
         """ABORT TASK for a task that is not here (RFC 7143, 11.6.1): one that is still to come counts as come."""
         numbers = self.numbers
-        still_to_come = not serial_before(ref_cmd_sn, numbers.exp_cmd_sn) and serial_before(ref_cmd_sn, cmd_sn)
-        if not still_to_come:
+        if not (numbers.in_window(ref_cmd_sn) and serial_before(ref_cmd_sn, cmd_sn)):
             return FunctionResponse.TASK_DOES_NOT_EXIST
-        self._held.pop(ref_cmd_sn, None)
-        if ref_cmd_sn == numbers.exp_cmd_sn:
-            numbers.advance_command()
+        for command in self._order.count_as_come(ref_cmd_sn):
+            self._take(*command)
         return FunctionResponse.COMPLETE
 
     def _managed(self, function: int, tag: int, response: int) -> None:
@@ -325,5 +363,3 @@ def _cdb(header: memoryview) -> bytes:
             if segment.type == AhsType.EXTENDED_CDB:
                 cdb += segment.content.cdb_rest
     return cdb
-
-

@@ -43,7 +43,7 @@ class Output:
     """Bytes `head` to `tail` of `memory`, less what `segments` say: these come first, in order, and hold all the bytes
     of `memory` up to `mark`."""
 
-    __slots__ = ("head", "mark", "memory", "segments", "tail", "view")
+    __slots__ = ("head", "mark", "memory", "outside_bytes", "segments", "tail", "view")
 
     def __init__(self, size: int = OUTPUT_BYTES) -> None:
         self.memory = mmap.mmap(-1, size)
@@ -52,6 +52,8 @@ class Output:
         self.tail = 0
         self.mark = 0
         self.segments: deque[Segment] = deque()
+        self.outside_bytes = 0
+        """Bytes that were attached and are not sent yet."""
 
     @property
     def room(self) -> int:
@@ -73,6 +75,7 @@ class Output:
         """Puts `segment` behind what is packed so far."""
         self._close_own()
         self.segments.append(segment)
+        self.outside_bytes += len(segment.view) if isinstance(segment, Outside) else segment.length
 
     def _close_own(self) -> None:
         start = self.mark if self.segments or self.mark > self.head else self.head
@@ -85,7 +88,7 @@ class Output:
         self.head = self.tail = self.mark = 0
 
     def sent(self, count: int) -> None:
-        """Notes that `count` bytes of the segments at the front went out (not file extents: those note their own)."""
+        """Notes that `count` bytes of the segments at the front, all of them in memory, went out."""
         segments = self.segments
         while count:
             first = segments[0]
@@ -98,6 +101,7 @@ class Output:
                 self.head = first.end
             elif isinstance(first, Outside):
                 length = len(first.view)
+                self.outside_bytes -= min(count, length)
                 if count < length:
                     first.view = first.view[count:]
                     return
@@ -109,6 +113,16 @@ class Output:
             segments.popleft()
             count -= length
 
+    def sent_from_file(self, count: int) -> None:
+        """Notes that `count` bytes of the file extent at the front went out."""
+        extent = self.segments[0]
+        assert isinstance(extent, FileExtent)
+        extent.offset += count
+        extent.length -= count
+        self.outside_bytes -= count
+        if extent.length == 0:
+            self.segments.popleft()
+
     def discard(self) -> None:
         """Gives back what the unsent segments hold; the connection is gone."""
         for segment in self.segments:
@@ -117,4 +131,5 @@ class Output:
                 if segment.buffer is not None:
                     segment.buffer.release()
         self.segments.clear()
+        self.outside_bytes = 0
         self.reset()

@@ -6,11 +6,12 @@ A response is emitted as far as there is room, and goes on where it stopped when
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from crc32c import crc32c
 
 from arrayd.iscsi.numbers import Numbers
-from arrayd.iscsi.output import SEGMENTS_MAX, Outside, Output
+from arrayd.iscsi.output import SEGMENTS_MAX, Output, Outside
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, PAD_BYTES, Opcode, ResponseCode
 from arrayd.iscsi.wire import (
     DATA_IN,
@@ -22,11 +23,15 @@ from arrayd.iscsi.wire import (
     RESPONSE_OVERFLOW,
     RESPONSE_UNDERFLOW,
 )
-from arrayd.scsi.task import FileExtent, Task
+from arrayd.scsi.task import FileExtent, Status, Task
 
 OUTSIDE_BYTES = 32 * 1024
 """Data-In of this size or more is sent from where it lies; less is copied behind its header."""
 DIGEST_BYTES = 4
+WHOLE_WORDS = -PAD_BYTES
+"""Mask for the lengths of all Data-In but the last, which need no padding (RFC 7143, 11.7.4)."""
+WITH_DATA = frozenset({Status.GOOD, Status.CONDITION_MET})
+"""Status that the last Data-In may carry (RFC 7143, 11.7.3); with any other there is no Data-In."""
 
 
 def digest(data: bytes | memoryview) -> bytes:
@@ -34,21 +39,36 @@ def digest(data: bytes | memoryview) -> bytes:
     return crc32c(data).to_bytes(DIGEST_BYTES, "little")
 
 
+def bad_digest(memory: memoryview, at: int, length: int) -> bool:
+    """Whether the CRC32C behind `memory[at:at+length]` is not theirs."""
+    end = at + length
+    return digest(memory[at:end]) != memory[end : end + DIGEST_BYTES]
+
+
 class Responder:
     """The responses of one connection, in the order in which tasks ended.
 
-    `max_send_segment` and `max_burst` are bytes. `answered(task)` is called when the last of a response is packed.
+    `segment` (the initiator's MaxRecvDataSegmentLength) and `burst` (MaxBurstLength) are bytes. `answered(task)` is
+    called when the last of a response is packed.
     """
 
     def __init__(
-        self, output: Output, numbers: Numbers, header_digest: bool, data_digest: bool, segment: int, burst: int
+        self,
+        output: Output,
+        numbers: Numbers,
+        header_digest: bool,
+        data_digest: bool,
+        segment: int,
+        burst: int,
+        answered: Callable[[Task], None],
     ) -> None:
         self.output = output
         self.numbers = numbers
         self.header_digest = header_digest
         self.data_digest = data_digest
         self.max_send_segment = segment
-        self._max_burst = burst
+        self._max_burst = burst & WHOLE_WORDS
+        self._answered = answered
         self.pending: deque[Task] = deque()
         """Ended tasks to be answered: as many as the command window at the most."""
         self._emitted = 0
@@ -57,36 +77,47 @@ class Responder:
     def pump(self) -> None:
         """Emits as much of the pending responses as there is room for."""
         while self.pending:
-            if not self._emit(self.pending[0]):
+            task = self.pending[0]
+            if not self._emit(task):
                 return
             self.pending.popleft()
             self._emitted = self._data_sn = 0
+            self._answered(task)
 
     def _emit(self, task: Task) -> bool:
         length = min(len(task.data_in), task.expected_in)
-        if length and not task.sense:
-            return self._emit_data(task, length, True)
-        if length and self._emitted < length and not self._emit_data(task, length, False):
-            return False
+        if length and task.status in WITH_DATA:
+            return self._emit_data(task, length)
         return self._emit_response(task)
 
-    def _emit_data(self, task: Task, length: int, with_status: bool) -> bool:
+    def _emit_data(self, task: Task, length: int) -> bool:
         while self._emitted < length:
             to_burst_end = self._max_burst - self._emitted % self._max_burst
-            piece = min(self.max_send_segment, length - self._emitted, to_burst_end)
+            piece = min(self.max_send_segment & WHOLE_WORDS, length - self._emitted, to_burst_end)
             last = self._emitted + piece == length
             if not self._has_room(piece):
                 return False
             flags = FINAL if last or piece == to_burst_end else 0
             status = stat_sn = residual = 0
-            if last and with_status:
+            if last:
                 over, residual = _residual(task)
                 flags |= DATA_IN_STATUS | (over and (DATA_IN_OVERFLOW if over > 0 else DATA_IN_UNDERFLOW))
                 status, stat_sn = task.status, self._take_stat_sn(task)
             self._pack_header(
                 DATA_IN.pack(
-                    Opcode.DATA_IN, flags, status, piece, 0, task.tag, NO_TAG, stat_sn, self.numbers.exp_cmd_sn,
-                    self.numbers.max_cmd_sn, self._data_sn, self._emitted, residual,
+                    Opcode.DATA_IN,
+                    flags,
+                    status,
+                    piece,
+                    0,
+                    task.tag,
+                    NO_TAG,
+                    stat_sn,
+                    self.numbers.exp_cmd_sn,
+                    self.numbers.max_cmd_sn,
+                    self._data_sn,
+                    self._emitted,
+                    residual,
                 )  # fmt: skip
             )
             self._pack_piece(task, piece, last)
@@ -106,14 +137,17 @@ class Responder:
 
     def _pack_piece(self, task: Task, piece: int, last: bool) -> None:
         data, output = task.data_in, self.output
+        trailer = bytes(-piece % PAD_BYTES)
         if isinstance(data, FileExtent):
             output.attach(FileExtent(data.send, data.offset + self._emitted, piece))
+            output.append(trailer)
             return
         view = memoryview(data)[self._emitted : self._emitted + piece]
-        trailer = bytes(-piece % PAD_BYTES)
         if self.data_digest:
             trailer += crc32c(trailer, crc32c(view)).to_bytes(DIGEST_BYTES, "little")
-        buffer = task.buffer if last else None
+        buffer = None
+        if last:
+            buffer, task.buffer = task.buffer, None
         if piece >= OUTSIDE_BYTES:
             output.attach(Outside(view, buffer))
         else:
@@ -156,5 +190,6 @@ def _residual(task: Task) -> tuple[int, int]:
     if task.expected_out:
         excess = max(task.wanted_out - task.expected_out, -task.expected_out if not task.sense else 0)
     else:
-        excess = len(task.data_in) + task.wanted_out - task.expected_in
+        transferred = len(task.data_in) if task.status in WITH_DATA else 0
+        excess = transferred + task.wanted_out - task.expected_in
     return (excess > 0) - (excess < 0), abs(excess)

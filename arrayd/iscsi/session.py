@@ -40,12 +40,25 @@ class NodeRules:
 
 
 class Session:
-    """A normal or discovery session with its one connection. `close` ends the connection."""
+    """A normal or discovery session with its one connection.
 
-    def __init__(self, parameters: Negotiated, nexus: Nexus | None, close: Callable[[str], None]) -> None:
+    `close(why)` ends the connection once its output is sent; `drop(why)` ends the session at once. `luns` are those its
+    initiator may see (None: all).
+    """
+
+    def __init__(
+        self,
+        parameters: Negotiated,
+        nexus: Nexus | None,
+        luns: frozenset[int] | None,
+        close: Callable[[str], None],
+        drop: Callable[[str], None],
+    ) -> None:
         self.parameters = parameters
         self._nexus = nexus
+        self.luns = luns
         self.close = close
+        self.drop = drop
 
     @property
     def nexus(self) -> Nexus:
@@ -76,9 +89,10 @@ class Node:
         self._last_tsih = 0
 
     def find(self, initiator: str, isid: bytes) -> Session | None:
-        """The session of this initiator port, if there is one."""
+        """The normal session of this initiator port, if there is one."""
         for session in self.sessions.values():
-            if session.parameters.initiator_name == initiator and session.parameters.isid == isid:
+            parameters = session.parameters
+            if not parameters.discovery and (parameters.initiator_name, parameters.isid) == (initiator, isid):
                 return session
         return None
 
@@ -91,16 +105,19 @@ class Node:
             if self._last_tsih not in self.sessions:
                 return self._last_tsih
 
-    def begin(self, parameters: Negotiated, close: Callable[[str], None]) -> Session:
-        """The session that a completed login made."""
-        nexus = None
+    def begin(self, parameters: Negotiated, close: Callable[[str], None], drop: Callable[[str], None]) -> Session:
+        """The session that a completed login made; for `close` and `drop` see `Session`."""
+        nexus = luns = None
         if not parameters.discovery:
-            rule = (self.rules.initiators or {}).get(parameters.initiator_name)
-            luns = rule.luns if rule is not None else None
+            luns = self._luns(parameters.initiator_name)
             nexus = self.target.attach(parameters.initiator_name, parameters.isid, self.relative_port, luns)
-        session = Session(parameters, nexus, close)
+        session = Session(parameters, nexus, luns, close, drop)
         self.sessions[parameters.tsih] = session
         return session
+
+    def _luns(self, initiator: str) -> frozenset[int] | None:
+        rule = (self.rules.initiators or {}).get(initiator)
+        return rule.luns if rule is not None else None
 
     def end(self, session: Session) -> None:
         """Ends `session`; a second call does nothing."""
@@ -114,13 +131,16 @@ class Node:
             session.close(why)
 
     def apply(self, rules: NodeRules) -> None:
-        """New rules; sessions of initiators that may no longer log in are dropped."""
+        """New rules; sessions of initiators that may no longer log in, or now see other LUNs, are dropped."""
         self.rules = rules
-        if rules.initiators is None:
-            return
         for session in list(self.sessions.values()):
-            if not session.parameters.discovery and session.parameters.initiator_name not in rules.initiators:
-                session.close("no longer allowed to log in")
+            initiator = session.parameters.initiator_name
+            if session.parameters.discovery:
+                continue
+            if rules.initiators is not None and initiator not in rules.initiators:
+                session.drop("no longer allowed to log in")
+            elif session.luns != self._luns(initiator):
+                session.drop("other LUNs from now on")
 
 
 class PeerPolicy:
@@ -173,7 +193,7 @@ class PeerPolicy:
             return LoginStatus.TOO_MANY_CONNECTIONS if same else LoginStatus.SESSION_DOES_NOT_EXIST
         old = None if discovery else node.find(initiator_name, isid)
         if old is not None:
-            old.close("the session was reinstated")
+            old.drop("the session was reinstated")
         return node.new_tsih() or LoginStatus.OUT_OF_RESOURCES
 
     def targets(self, value: str, discovery: bool) -> list[tuple[str, str]] | None:

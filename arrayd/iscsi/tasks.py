@@ -1,10 +1,14 @@
-"""The SCSI tasks of one connection: commands and Data-Out in, R2Ts and responses out (RFC 7143, 4.2.5, 11.3, 11.7, 11.8).
+"""The SCSI tasks of one connection: commands and Data-Out in, R2Ts and responses out (RFC 7143, 4.2.5, 11.3 to 11.8).
 
 Everything here has a task of its own. Commands that complete on the spot never come here: see `Connection.process`.
+
+A connection has a share of the buffer pool: reads, and writes whose data is yet to be asked for, wait while what is at
+work holds as much. So an initiator that neither reads nor sends what it should keeps no memory from the others.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -14,50 +18,64 @@ from arrayd.iscsi.output import Output
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, Opcode, ProtocolError, RejectReason
 from arrayd.iscsi.responder import DIGEST_BYTES, Responder, digest
 from arrayd.iscsi.session import Session
-from arrayd.iscsi.transfer import Solicited, Transfer
+from arrayd.iscsi.transfer import NotDeliveredError, Solicited, Transfer
 from arrayd.iscsi.wire import COMMAND, FINAL, READY_TO_TRANSFER
-from arrayd.scsi.task import MAX_TRANSFER_BYTES, Status, Task
+from arrayd.scsi.task import MAX_TRANSFER_BYTES, DeliveryFailure, Status, Task
 
 READ = 0x40
 WRITE = 0x20
 ATTRIBUTE = 0x07
+IMMEDIATE = 0x40
+IMMEDIATE_MAX = 32
+"""Immediate commands of one connection under way at once: the command window does not bound them."""
+SHARE_BYTES = 32 * 1024 * 1024
+"""What the tasks of one connection hold of the buffer pool before the next one waits."""
+UNASKED_FACTOR = 4
+"""Data that comes unasked, and so cannot wait, may take the connection this far beyond its share …"""
 HARD_LIMIT_FACTOR = 2
-"""Unsolicited data may take the buffer pool this far beyond its limit; then commands are answered TASK SET FULL."""
+"""… and the pool this far beyond its limit; then the command is answered TASK SET FULL."""
 
 
 class Tasks:
     """The tasks of one connection, by initiator task tag. `wake` is called when there is something new to send."""
 
     def __init__(
-        self,
-        session: Session,
-        buffers: BufferPool,
-        numbers: Numbers,
-        output: Output,
-        responder: Responder,
-        wake: Callable[[], None],
+        self, session: Session, buffers: BufferPool, numbers: Numbers, output: Output, wake: Callable[[], None]
     ) -> None:
         self.session = session
-        self.parameters = session.parameters
+        self.parameters = parameters = session.parameters
         self.buffers = buffers
         self.numbers = numbers
         self.output = output
-        self.responder = responder
+        self.responder = Responder(
+            output,
+            numbers,
+            parameters.header_digest,
+            parameters.data_digest,
+            parameters.max_send_segment,
+            parameters.max_burst,
+            self._left,
+        )
         self.wake = wake
         self.by_tag: dict[int, Task] = {}
         self.transfers = 0
         """Tasks with Data-Out to come."""
-        self.closed = False
+        self.held_bytes = 0
+        """What tasks hold of the share, from when they begin until they are answered."""
+        self._immediate = 0
         self._next_transfer_tag = 1
-        self.unasked: list[Transfer] = []
+        self._waiting: deque[Task] = deque()
+        """Tasks that wait for room in the share."""
+        self._unasked: list[Transfer] = []
         """Transfers whose R2T waits for room in the output."""
+        self._abandoned = False
+        self._when_none: Callable[[], None] | None = None
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
     def command(self, pdu: memoryview, data: memoryview, cdb: bytes) -> None:
         """Takes in a SCSI Command with its immediate data. Raises ProtocolError."""
         _, flags, _, lun, tag, expected, _, _, *_ = COMMAND.unpack_from(pdu)
-        opcode = pdu[0]
         if tag in self.by_tag:
             raise ProtocolError("an initiator task tag that is in use", RejectReason.TASK_IN_PROGRESS)
         writes, reads = flags & WRITE, flags & READ
@@ -68,13 +86,40 @@ class Tasks:
             cdb, lun, tag, flags & ATTRIBUTE, expected if writes else 0, expected if reads else 0, self.ended
         )
         task.takes_file = not self.parameters.data_digest
-        task.counted = not opcode & 0x40
-        if task.counted:
-            self.numbers.parked += 1
+        self._count(task, pdu[0] & IMMEDIATE)
         self.by_tag[tag] = task
         self.session.nexus.enter(task)
-        if writes:
+        if data or not flags & FINAL:
+            self._hold(task)
             self._begin_transfer(task, data, not flags & FINAL)
+        elif self._waiting or self._must_wait(task):
+            self._waiting.append(task)
+        else:
+            self._begin(task)
+
+    def _count(self, task: Task, immediate: int) -> None:
+        """Gives `task` a place in the command window, or among the immediate ones (RFC 7143, 4.2.2.1)."""
+        if not immediate:
+            task.counted = True
+            self.numbers.parked += 1
+        elif self._immediate < IMMEDIATE_MAX:
+            self._immediate += 1
+        else:
+            raise ProtocolError("immediate commands", RejectReason.TOO_MANY_IMMEDIATE_COMMANDS)
+
+    def _must_wait(self, task: Task) -> bool:
+        """Whether `task` finds no room in the share of this connection; a single task always does."""
+        taken = self.held_bytes + self.output.outside_bytes
+        return self.held_bytes > 0 and taken + _share(task) > SHARE_BYTES
+
+    def _hold(self, task: Task) -> None:
+        task.held_bytes = _share(task)
+        self.held_bytes += task.held_bytes
+
+    def _begin(self, task: Task) -> None:
+        self._hold(task)
+        if task.expected_out:
+            self._begin_transfer(task, memoryview(b""), False)
         else:
             self.session.nexus.execute(task)
 
@@ -104,8 +149,8 @@ class Tasks:
             if immediate or unsolicited:
                 transfer.buffer = self._take_at_once(transfer)
             else:
-                transfer.waits_for_buffer = True
-                self.buffers.take_later(wanted, partial(self._got_buffer, transfer))
+                transfer.waits_for_buffer = partial(self._got_buffer, transfer)
+                self.buffers.take_later(wanted, transfer.waits_for_buffer)
         if immediate:
             self._store(transfer, immediate)
             transfer.received = transfer.requested = len(immediate)
@@ -113,7 +158,9 @@ class Tasks:
 
     def _take_at_once(self, transfer: Transfer) -> PooledBuffer | None:
         """A buffer for data that is on its way unasked; none left: the data is dropped, the command TASK SET FULL."""
-        buffer = self.buffers.take_beyond(transfer.wanted, HARD_LIMIT_FACTOR)
+        buffer = None
+        if self.held_bytes <= SHARE_BYTES * UNASKED_FACTOR:
+            buffer = self.buffers.take_beyond(transfer.wanted, HARD_LIMIT_FACTOR)
         if buffer is None:
             transfer.wanted = 0
             transfer.task.status = Status.TASK_SET_FULL
@@ -121,10 +168,7 @@ class Tasks:
         return buffer
 
     def _got_buffer(self, transfer: Transfer, buffer: PooledBuffer) -> None:
-        transfer.waits_for_buffer = False
-        if transfer.task.transfer is not transfer:
-            buffer.release()
-            return
+        transfer.waits_for_buffer = None
         transfer.buffer = buffer
         self._advance(transfer)
         self.wake()
@@ -139,14 +183,24 @@ class Tasks:
     def data_out(
         self, tag: int, transfer_tag: int, data_sn: int, offset: int, length: int, final: bool
     ) -> tuple[Transfer | None, memoryview | None]:
-        """Accepts the header of a Data-Out: its transfer (None: of a task that ended, drop it), and where the data goes
-        (None: dropped). `finish_data_out` when all of it is there. Raises ProtocolError."""
+        """Takes the header of a Data-Out: its transfer (None: of a task that has ended), and where its data goes (None:
+        nowhere). `finish_data_out` when all of it is there."""
         task = self.by_tag.get(tag)
         if task is None or task.transfer is None:
             return None, None
         transfer: Transfer = task.transfer
-        transfer.accept(transfer_tag, data_sn, offset, length, final)
+        try:
+            transfer.accept(transfer_tag, data_sn, offset, length, final)
+        except NotDeliveredError as error:
+            self.fail(tag, error.failure)
+            return None, None
         return transfer, transfer.place(offset, length)
+
+    def fail(self, tag: int, failure: DeliveryFailure) -> None:
+        """Ends the task `tag`, if its data is still to come, because of what came."""
+        task = self.by_tag.get(tag)
+        if task is not None and task.transfer is not None:
+            self.session.nexus.fail(task, failure)
 
     def finish_data_out(self, transfer: Transfer) -> None:
         """All data of an accepted Data-Out is in its place."""
@@ -173,7 +227,7 @@ class Tasks:
         parameters, numbers = self.parameters, self.numbers
         while transfer.requested < transfer.wanted and len(transfer.outstanding) < parameters.max_outstanding_r2t:
             if self.output.room < BHS_BYTES + DIGEST_BYTES:
-                self.unasked.append(transfer)
+                self._unasked.append(transfer)
                 return
             length = min(parameters.max_burst, transfer.wanted - transfer.requested)
             tag = self._next_transfer_tag
@@ -195,38 +249,85 @@ class Tasks:
         """`Task.done`: answers the task, unless it was aborted."""
         del self.by_tag[task.tag]
         if task.transfer is not None:
-            transfer: Transfer = task.transfer
-            task.transfer = None
-            self.transfers -= 1
-            transfer.release()
+            self._break_off(task.transfer)
+        elif task in self._waiting:
+            self._waiting.remove(task)
         if task.expected_out and task.buffer is not None:
             task.data_out = memoryview(b"")
             task.buffer.release()
             task.buffer = None
-        if self.closed or (task.aborted and task.status != Status.TASK_ABORTED):
+        if self._abandoned or (task.aborted and task.status != Status.TASK_ABORTED):
             self._drop(task)
-            return
-        self.responder.pending.append(task)
-        self.wake()
+        else:
+            self.responder.pending.append(task)
+            self.wake()
+        if self._when_none is not None and not self.by_tag:
+            self._when_none()
+
+    def _break_off(self, transfer: Transfer) -> None:
+        """No more data is wanted for `transfer`."""
+        transfer.task.transfer = None
+        self.transfers -= 1
+        if transfer.waits_for_buffer is not None:
+            self.buffers.forget(transfer.waits_for_buffer)
+        transfer.release()
 
     def _drop(self, task: Task) -> None:
+        """`task` ends without an answer."""
         if task.counted:
             self.numbers.parked -= 1
         if task.buffer is not None:
             task.data_in = b""
             task.buffer.release()
+        self._left(task)
+        if self._waiting and not self._abandoned:
+            self.wake()
+
+    def _left(self, task: Task) -> None:
+        """`task` is answered or dropped: its place is free."""
+        self.held_bytes -= task.held_bytes
+        if not task.counted:
+            self._immediate -= 1
+
+    def has_pending(self) -> bool:
+        """Whether `pump` has something to do, now or when there is room in the output."""
+        return bool(self.responder.pending or self._unasked) or (
+            bool(self._waiting) and not self._must_wait(self._waiting[0])
+        )
 
     def pump(self) -> None:
-        """Emits what waited for room in the output."""
-        if self.unasked:
-            unasked, self.unasked = self.unasked, []
+        """Emits what waited for room in the output, and begins what waited for room in the share."""
+        if self._unasked:
+            unasked, self._unasked = self._unasked, []
             for transfer in unasked:
                 if transfer.task.transfer is transfer:
                     self._solicit(transfer)
         self.responder.pump()
+        while self._waiting and not self._must_wait(self._waiting[0]):
+            self._begin(self._waiting.popleft())
+
+    def abandon(self) -> None:
+        """From now on tasks end without an answer; those that ended before are still answered."""
+        self._abandoned = True
+
+    def when_none(self, ended: Callable[[], None]) -> None:
+        """Calls `ended` when no task is left that could touch the medium."""
+        if self.by_tag:
+            self._when_none = ended
+        else:
+            ended()
 
     def close(self) -> None:
         """The connection is gone: nothing is answered any more."""
-        self.closed = True
+        self._abandoned = True
+        self._when_none = None
+        self._waiting.clear()
         while self.responder.pending:
             self._drop(self.responder.pending.popleft())
+
+
+def _share(task: Task) -> int:
+    """What `task` will hold of the buffer pool, in bytes."""
+    if task.immediate_status:
+        return 0
+    return min(task.wanted_out, task.expected_out, MAX_TRANSFER_BYTES) + min(task.expected_in, MAX_TRANSFER_BYTES)

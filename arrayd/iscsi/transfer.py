@@ -1,15 +1,24 @@
 """The Data-Out of one task: immediate, unsolicited and solicited data, put together in one buffer (RFC 7143, 4.2.5).
 
-DataPDUInOrder and DataSequenceInOrder are Yes, so data comes in one order: what does not is a protocol error.
+DataPDUInOrder and DataSequenceInOrder are Yes, so data comes in one order: what does not ends the task (11.4.7.2).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from arrayd.buffers import PooledBuffer
-from arrayd.iscsi.pdu import NO_TAG, ProtocolError
-from arrayd.scsi.task import Task
+from arrayd.iscsi.pdu import NO_TAG
+from arrayd.scsi.task import DeliveryFailure, Task
+
+
+class NotDeliveredError(Exception):
+    """Data-Out did not come as it must; the task ends with `failure`."""
+
+    def __init__(self, failure: DeliveryFailure) -> None:
+        super().__init__(failure.name)
+        self.failure = failure
 
 
 class Solicited:
@@ -49,7 +58,8 @@ class Transfer:
         self.data_sn = 0
         self.r2t_sn = 0
         self.outstanding: deque[Solicited] = deque()
-        self.waits_for_buffer = False
+        self.waits_for_buffer: Callable[[PooledBuffer], None] | None = None
+        """What the pool calls when there is a buffer."""
         self.receiving = False
         """Whether the connection is writing a Data-Out into the buffer right now: it must not be given back."""
 
@@ -59,36 +69,37 @@ class Transfer:
         return not self.unsolicited and not self.outstanding and self.received >= self.wanted
 
     def accept(self, tag: int, data_sn: int, offset: int, length: int, final: bool) -> None:
-        """Checks a Data-Out PDU against what may come, and counts it as received. Raises ProtocolError."""
-        if offset != self.received:
-            raise ProtocolError(f"Data-Out at {offset}, where {self.received} was due")
+        """Checks a Data-Out PDU against what may come, and counts it as received. Raises NotDeliveredError."""
         if tag == NO_TAG:
-            self._accept_unsolicited(data_sn, length, final)
+            self._accept_unsolicited(data_sn, offset, length, final)
         else:
-            self._accept_solicited(tag, data_sn, length, final)
+            self._accept_solicited(tag, data_sn, offset, length, final)
         self.received += length
         self.requested = max(self.requested, self.received)
 
-    def _accept_unsolicited(self, data_sn: int, length: int, final: bool) -> None:
-        if not self.unsolicited or self.received + length > self.unsolicited_end:
-            raise ProtocolError("more unsolicited Data-Out than was agreed")
-        if data_sn != self.data_sn:
-            raise ProtocolError(f"DataSN {data_sn}, where {self.data_sn} was due")
+    def _accept_unsolicited(self, data_sn: int, offset: int, length: int, final: bool) -> None:
+        if not self.unsolicited or offset + length > self.unsolicited_end:
+            raise NotDeliveredError(DeliveryFailure.UNEXPECTED_UNSOLICITED_DATA)
+        self._check_order(self.data_sn, data_sn, offset)
         self.data_sn += 1
         self.unsolicited = not final
 
-    def _accept_solicited(self, tag: int, data_sn: int, length: int, final: bool) -> None:
+    def _accept_solicited(self, tag: int, data_sn: int, offset: int, length: int, final: bool) -> None:
         if not self.outstanding or self.outstanding[0].tag != tag:
-            raise ProtocolError("Data-Out that nobody asked for")
+            raise NotDeliveredError(DeliveryFailure.UNEXPECTED_UNSOLICITED_DATA)
         asked = self.outstanding[0]
-        if data_sn != asked.data_sn:
-            raise ProtocolError(f"DataSN {data_sn}, where {asked.data_sn} was due")
-        end = self.received + length
+        self._check_order(asked.data_sn, data_sn, offset)
+        end = offset + length
         if end > asked.end or final != (end == asked.end):
-            raise ProtocolError("a sequence of Data-Out that does not end where its R2T does")
+            raise NotDeliveredError(DeliveryFailure.INCORRECT_AMOUNT_OF_DATA)
         asked.data_sn += 1
         if final:
             self.outstanding.popleft()
+
+    def _check_order(self, due_sn: int, data_sn: int, offset: int) -> None:
+        """What is missing in between cannot be asked for again at ErrorRecoveryLevel 0 (RFC 7143, 7.9)."""
+        if data_sn != due_sn or offset != self.received:
+            raise NotDeliveredError(DeliveryFailure.PROTOCOL_SERVICE_CRC_ERROR)
 
     def release(self) -> None:
         """Gives the buffer back, once the connection does not write into it any more."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from arrayd.scsi.task import FastTable, Task
+from arrayd.scsi.sense import Asc, CheckCondition, Key
+from arrayd.scsi.task import DeliveryFailure, FastTable, Task
 from arrayd.scsi.task_management import manage
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ class Nexus:
     def execute(self, task: Task) -> None:
         """See `arrayd.scsi.task.Nexus.execute`."""
         unit: LogicalUnit = task.unit
+        unit.execute(task)
+
+    def fail(self, task: Task, failure: DeliveryFailure) -> None:
+        """See `arrayd.scsi.task.Nexus.fail`."""
+        unit: LogicalUnit = task.unit
+        if not task.immediate_status:
+            task.immediate_status = True
+            unit.fail(task, CheckCondition(Key.ABORTED_COMMAND, Asc(failure)))
         unit.execute(task)
 
     def manage(self, function: int, lun: int, tag: int, done: Callable[[int], None]) -> None:

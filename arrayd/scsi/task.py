@@ -55,6 +55,14 @@ class Function(IntEnum):
     TASK_REASSIGN = 8
 
 
+class DeliveryFailure(IntEnum):
+    """Why Data-Out did not come as it must: additional sense codes that RFC 7143, 11.4.7.2 gives a transport."""
+
+    UNEXPECTED_UNSOLICITED_DATA = 0x0C0C
+    INCORRECT_AMOUNT_OF_DATA = 0x0C0D
+    PROTOCOL_SERVICE_CRC_ERROR = 0x4705
+
+
 class FunctionResponse(IntEnum):
     """Task management responses, by the codes that iSCSI gives them (RFC 7143, 11.6.1)."""
 
@@ -120,6 +128,7 @@ class Task:
         "expected_in",
         "expected_out",
         "finished",
+        "held_bytes",
         "immediate_status",
         "lun",
         "nexus",
@@ -162,6 +171,8 @@ class Task:
         """A pooled buffer that `data_in` lies in; released by the transport once sent."""
         self.counted = False
         """The transport's own: whether the task takes a place in the command window."""
+        self.held_bytes = 0
+        """The transport's own: what the task takes of the connection's share of buffers."""
         self.transfer: Any = None
         """The transport's own: the Data-Out transfer of this task."""
         self.nexus: Any = None
@@ -188,6 +199,9 @@ class Nexus(Protocol):
 
     def execute(self, task: Task) -> None:
         """Executes an entered task, whose `data_out` is complete; ends in one call of `task.done`."""
+
+    def fail(self, task: Task, failure: DeliveryFailure) -> None:
+        """Ends an entered task whose Data-Out did not come as it must; as `execute`, in one call of `task.done`."""
 
     def manage(self, function: int, lun: int, tag: int, done: Callable[[int], None]) -> None:
         """Carries out a task management function; `done(response)` when no affected task can do anything more."""
