@@ -175,6 +175,7 @@ class Array:
         self._config = config
         self._target.set_units(self._lun_map(config))
         self._node.apply(_rules(config))
+        await self._target.settled()
         for name, volume in removed.items():
             await self._close_volume(name, volume)
 

@@ -353,6 +353,12 @@ class LogicalUnit:
                     self._waiting.remove(task)
                 self._end(task)
 
+    def dismiss(self) -> None:
+        """The unit leaves the LUN map: its tasks are aborted, and end with status TASK ABORTED."""
+        tasks = list(self.tasks)
+        self._told.update(tasks)
+        self.abort(tasks, lambda: None)
+
     def reset(self) -> None:
         """Logical unit reset (SAM-5, 6.3.3), once its tasks are aborted."""
         self.reservations.reset()

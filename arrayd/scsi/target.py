@@ -39,6 +39,7 @@ class ScsiTarget:
         self.store = store
         self.units: dict[int, LogicalUnit] = {}
         self.nexuses: set[Nexus] = set()
+        self._leaving: list[LogicalUnit] = []
         self.controller = self._make_unit(0, STORAGE_ARRAY_CONTROLLER, f"{serial}:controller", None)
         self.absent = self._make_unit(0, NO_DEVICE, serial, None)
 
@@ -62,7 +63,8 @@ class ScsiTarget:
         removed = [unit for number, unit in self.units.items() if number not in kept]
         self.units = kept | added
         for unit in removed:
-            unit.abort(list(unit.tasks), lambda: None)
+            unit.dismiss()
+        self._leaving += removed
         for nexus in self.nexuses:
             before = dict(nexus.units)
             self._show_units(nexus)
@@ -111,7 +113,13 @@ class ScsiTarget:
         """TARGET RESET: every logical unit is reset (RFC 7143, 11.5.1)."""
         reset_units((self.controller, *self.units.values()), originator, Asc.POWER_ON_OR_RESET, ended)
 
+    async def settled(self) -> None:
+        """Waits until no unit that left the LUN map works on its volume any more."""
+        while self._leaving:
+            await self._leaving.pop().stop()
+
     async def stop(self) -> None:
         """Waits until no logical unit works on anything; there is no nexus left."""
+        await self.settled()
         for unit in (self.controller, self.absent, *self.units.values()):
             await unit.stop()
