@@ -156,7 +156,10 @@ class Array:
     # -- reload ------------------------------------------------------------------------------------------------------
 
     async def reload(self, config: Config) -> None:
-        """Changes to `config`: volumes and LUNs added, removed or grown, initiators. Raises StartError, unchanged."""
+        """Changes to `config`: volumes and LUNs added, removed or grown, initiators.
+
+        Raises StartError; then a volume that has grown stays grown, and nothing else has changed.
+        """
         old = self._config
         _check_reload(old, config)
         added: dict[str, FileVolume] = {}
@@ -164,14 +167,15 @@ class Array:
             for name, wanted in config.volumes.items():
                 if name not in self._volumes:
                     added[name] = await self._open_volume(config, name, wanted)
+            for name, volume in self._volumes.items():
+                if name in config.volumes:
+                    await self._grow(name, volume, config.volumes[name].size)
         except StartError:
             for volume in added.values():
                 await volume.close()
             raise
         removed = {name: volume for name, volume in self._volumes.items() if name not in config.volumes}
         self._volumes = {n: v for n, v in self._volumes.items() if n not in removed} | added
-        for name, wanted in config.volumes.items():
-            await self._grow(name, self._volumes[name], wanted.size)
         self._config = config
         self._target.set_units(self._lun_map(config))
         self._node.apply(_rules(config))
@@ -180,7 +184,8 @@ class Array:
             await self._close_volume(name, volume)
 
     async def _grow(self, name: str, volume: FileVolume, size: int) -> None:
-        if size == volume.size:
+        # Larger it may be since a reload that failed; hosts use what they were told of, so it is never cut.
+        if size <= volume.size:
             return
         try:
             await volume.resize(size)
