@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from arrayd.log import get_logger
 from arrayd.scsi.alua import PortGroups
-from arrayd.scsi.command import Command, CommandTable
+from arrayd.scsi.command import Command, CommandTable, Reserved
 from arrayd.scsi.copy import Copies
 from arrayd.scsi.data_buffer import DataBuffers
 from arrayd.scsi.medium import Medium
@@ -286,8 +286,7 @@ class LogicalUnit:
         elif isinstance(error, VolumeReadOnly):
             self.fail(task, CheckCondition(Key.DATA_PROTECT, Asc.WRITE_PROTECTED))
         elif isinstance(error, VolumeFailed):
-            reading = task.expected_in > 0
-            asc = Asc.UNRECOVERED_READ_ERROR if reading else Asc.WRITE_ERROR
+            asc = Asc.WRITE_ERROR if task.command.reserved is Reserved.WRITE else Asc.UNRECOVERED_READ_ERROR
             self.fail(task, CheckCondition(Key.MEDIUM_ERROR, asc))
         else:
             log.error("command failed", opcode=task.cdb[0], lun=self.number, exc_info=error)

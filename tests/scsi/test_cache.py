@@ -52,9 +52,8 @@ async def test_immed_is_answered_at_once_and_done_all_the_same(opcode: int) -> N
 async def test_a_failed_medium() -> None:
     volume = MemoryVolume()
     volume.failure = VolumeFailed("broken")
-    host = Initiator(make_target({0: volume}))
-    _, answer = host.start(cdb_of(0x35, 0, 0), expected_in=0)
-    assert (await answer).why == (Key.MEDIUM_ERROR, Asc.WRITE_ERROR)
+    answer = await Initiator(make_target({0: volume})).send(cdb_of(0x35, 0, 0))
+    assert answer.why == (Key.MEDIUM_ERROR, Asc.WRITE_ERROR)
 
 
 @pytest.mark.parametrize("opcode", [*SYNCHRONIZE.values(), *PRE_FETCH.values()])
