@@ -11,7 +11,8 @@ import hashlib
 import os
 import resource
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from arrayd.blockfile import BlockFile, Writeback
@@ -34,6 +35,8 @@ BUFFER_BYTES = 256 * 1024 * 1024
 """Data of parked tasks, all sessions together."""
 STOP_SECONDS = 10
 """How long what is in flight may take to be answered when the array stops."""
+LOGOUT_SECONDS = 2
+"""After so long of these the initiators that did not log out are not listened to any more."""
 STOP_CHECK_SECONDS = 0.02
 DESCRIPTORS_WANTED = 4096
 
@@ -50,81 +53,67 @@ class Array:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._volumes: dict[str, FileVolume] = {}
+        self._opened = AsyncExitStack()
+        """What is to be closed, in the order of its opening."""
 
     # -- start and stop ----------------------------------------------------------------------------------------------
 
     async def start(self) -> list[str]:
-        """Opens everything and listens; the addresses. Raises StartError, with nothing left open."""
-        config = self._config
-        _raise_descriptor_limit()
-        self._executor = ThreadPoolExecutor(THREADS, "arrayd")
-        self._writeback = Writeback.for_this_machine()
+        """Opens everything and listens; the addresses. Raises StartError; then, or cancelled, nothing is left open."""
         try:
-            config.state_dir.mkdir(parents=True, exist_ok=True)
-            self._tables = await Tables.open(config.state_dir, config.array.serial, self._executor)
-        except (OSError, TablesError) as error:
-            self._executor.shutdown()
-            raise StartError(str(error)) from error
-        try:
-            await self._open_volumes(config)
-            self._build(config)
-            return [_address(*address) for address in self._server.listen(config.iscsi.listen)]
-        except OSError as error:
-            await self._abandon()
-            raise StartError(_reason(error, config)) from error
-        except StartError:
-            await self._abandon()
+            await self._open(self._config)
+            return self._listen(self._config)
+        except BaseException:
+            await self._opened.aclose()
             raise
 
-    def _build(self, config: Config) -> None:
+    async def _open(self, config: Config) -> None:
+        _raise_descriptor_limit()
+        self._executor = ThreadPoolExecutor(THREADS, "arrayd")
+        self._opened.push_async_callback(asyncio.to_thread, self._executor.shutdown)
+        self._writeback = Writeback.for_this_machine()
+        self._tables = await _open_tables(config, self._executor)
+        self._opened.push_async_callback(self._tables.close)
+        self._opened.push_async_callback(self._close_volumes)
+        await self._open_volumes(config, config.volumes, self._volumes)
         buffers = BufferPool(BUFFER_BYTES)
         port = _port_identifier(config.array.serial)
         port_name = f"{config.iscsi.target},t,{PORTAL_GROUP_TAG:#06x}"
         port_groups = PortGroups(port, (port,), (port_name,))
         self._target = ScsiTarget(config.array.serial, buffers, port_groups, self._tables.reservations)
+        self._opened.push_async_callback(self._target.stop)
         self._target.set_units(self._lun_map(config))
         self._node = Node(config.iscsi.target, config.array.name, self._target, port, buffers, _rules(config))
-        self._server = Server(self._node, config.iscsi.poll_us, os.urandom)
 
-    async def _abandon(self) -> None:
-        """Closes what a failed start had opened."""
-        if hasattr(self, "_server"):
-            self._server.stop_listening()
-            self._server.close()
-        for volume in self._volumes.values():
-            await volume.close()
-        await self._tables.close()
-        self._executor.shutdown()
+    def _listen(self, config: Config) -> list[str]:
+        server = Server(self._node, config.iscsi.poll_us, os.urandom)
+        self._opened.callback(server.close)
+        self._opened.push_async_callback(_let_finish, server)
+        self._opened.callback(server.stop_listening)
+        try:
+            return [_address(*address) for address in server.listen(config.iscsi.listen)]
+        except OSError as error:
+            raise StartError(f"cannot listen on {error.strerror or error}") from error
 
     async def stop(self) -> None:
-        """Answers what is in flight, syncs the volumes, and closes everything."""
-        server = self._server
-        server.stop_listening()
-        server.announce_shutdown(STOP_SECONDS)
-        for _ in range(round(STOP_SECONDS / STOP_CHECK_SECONDS)):
-            if server.idle():
-                break
-            await asyncio.sleep(STOP_CHECK_SECONDS)
-        server.close()
-        await self._target.stop()
-        for name, volume in self._volumes.items():
-            await self._close_volume(name, volume)
-        await self._tables.close()
-        self._executor.shutdown()
+        """Answers what is in flight, syncs the volumes, and closes everything. Does nothing if start did not end."""
+        await self._opened.aclose()
         log.info("stopped")
-
-    async def _close_volume(self, name: str, volume: FileVolume) -> None:
-        try:
-            await volume.file.sync()
-        except VolumeError as error:
-            log.error("a volume could not be synced", volume=name, reason=str(error))
-        await volume.close()
 
     # -- volumes and LUNs --------------------------------------------------------------------------------------------
 
-    async def _open_volumes(self, config: Config) -> None:
-        for name, wanted in config.volumes.items():
-            self._volumes[name] = await self._open_volume(config, name, wanted)
+    async def _open_volumes(
+        self, config: Config, wanted: Mapping[str, VolumeConfig], opened: dict[str, FileVolume]
+    ) -> None:
+        """Adds the volumes `wanted` to `opened`, as many as can be; raises the first StartError at the end."""
+
+        async def open_one(name: str) -> None:
+            opened[name] = await self._open_volume(config, name, wanted[name])
+
+        results = await asyncio.gather(*map(open_one, wanted), return_exceptions=True)
+        for failure in results:
+            if failure is not None:
+                raise failure
 
     async def _open_volume(self, config: Config, name: str, wanted: VolumeConfig) -> FileVolume:
         path = _volume_path(config, name, wanted)
@@ -150,49 +139,89 @@ class Array:
             thin=wanted.thin,
         )
 
+    async def _close_volumes(self) -> None:
+        volumes, self._volumes = self._volumes, {}
+        await asyncio.gather(*(_close_volume(name, volume) for name, volume in volumes.items()))
+
     def _lun_map(self, config: Config) -> dict[int, FileVolume]:
         return {number: self._volumes[lun.volume] for number, lun in config.luns.items()}
 
     # -- reload ------------------------------------------------------------------------------------------------------
 
     async def reload(self, config: Config) -> None:
-        """Changes to `config`: volumes and LUNs added, removed or grown, initiators.
-
-        Raises StartError; then a volume that has grown stays grown, and nothing else has changed.
-        """
-        old = self._config
-        _check_reload(old, config)
+        """Changes to `config`: volumes and LUNs added, removed or grown, initiators. Raises StartError, unchanged."""
+        _check_reload(self._config, config)
         added: dict[str, FileVolume] = {}
+        new = {name: wanted for name, wanted in config.volumes.items() if name not in self._volumes}
         try:
-            for name, wanted in config.volumes.items():
-                if name not in self._volumes:
-                    added[name] = await self._open_volume(config, name, wanted)
-            for name, volume in self._volumes.items():
-                if name in config.volumes:
-                    await self._grow(name, volume, config.volumes[name].size)
-        except StartError:
-            for volume in added.values():
-                await volume.close()
+            await self._open_volumes(config, new, added)
+            await self._reserve(config.volumes)
+        except BaseException:
+            for name, volume in added.items():
+                await _close_volume(name, volume)
             raise
+        # From here on nothing can fail, and hosts see all of it together.
         removed = {name: volume for name, volume in self._volumes.items() if name not in config.volumes}
         self._volumes = {n: v for n, v in self._volumes.items() if n not in removed} | added
         self._config = config
         self._target.set_units(self._lun_map(config))
         self._node.apply(_rules(config))
+        for name, volume in self._volumes.items():
+            if volume.size != volume.file.size:
+                volume.resize()
+                self._target.resized(volume)
+                log.info("volume resized", volume=name, size=volume.size)
         await self._target.settled()
         for name, volume in removed.items():
-            await self._close_volume(name, volume)
+            await _close_volume(name, volume)
 
-    async def _grow(self, name: str, volume: FileVolume, size: int) -> None:
-        # Larger it may be since a reload that failed; hosts use what they were told of, so it is never cut.
-        if size <= volume.size:
-            return
+    async def _reserve(self, wanted: Mapping[str, VolumeConfig]) -> None:
+        """Grows the files of the volumes that are to grow: all of them, or none."""
+        growing = {n: v for n, v in self._volumes.items() if n in wanted and v.size < wanted[n].size}
         try:
-            await volume.resize(size)
-        except VolumeError as error:
-            raise StartError(f"volume {name}: cannot grow to {size} bytes: {error}") from error
-        self._target.resized(volume)
-        log.info("volume resized", volume=name, size=size)
+            for name, volume in growing.items():
+                await _grow(name, volume, wanted[name].size)
+        except BaseException:
+            for name, volume in growing.items():
+                await _grow(name, volume, volume.size)
+            raise
+
+
+async def _open_tables(config: Config, executor: Executor) -> Tables:
+    try:
+        config.state_dir.mkdir(parents=True, exist_ok=True)
+        return await Tables.open(config.state_dir, config.array.serial, executor)
+    except OSError as error:
+        raise StartError(f"state_dir: {config.state_dir}: {error.strerror or error}") from error
+    except TablesError as error:
+        raise StartError(str(error)) from error
+
+
+async def _let_finish(server: Server) -> None:
+    """Has initiators log out, and answers what is in flight, as far as that goes in STOP_SECONDS."""
+    server.announce_shutdown(STOP_SECONDS)
+    for checks in range(round(STOP_SECONDS / STOP_CHECK_SECONDS)):
+        if server.idle():
+            break
+        if checks * STOP_CHECK_SECONDS >= LOGOUT_SECONDS:
+            server.pause()
+        await asyncio.sleep(STOP_CHECK_SECONDS)
+
+
+async def _close_volume(name: str, volume: FileVolume) -> None:
+    """Syncs and closes a volume that nobody uses any more."""
+    try:
+        await volume.file.sync()
+    except VolumeError as error:
+        log.error("a volume could not be synced", volume=name, reason=str(error))
+    await volume.close()
+
+
+async def _grow(name: str, volume: FileVolume, size: int) -> None:
+    try:
+        await volume.reserve(size)
+    except VolumeError as error:
+        raise StartError(f"volume {name}: cannot grow to {size} bytes: {error}") from error
 
 
 def _check_reload(old: Config, new: Config) -> None:
@@ -246,11 +275,6 @@ def _port_identifier(serial: str) -> int:
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _reason(error: OSError, config: Config) -> str:
-    listen = " ".join(map(str, config.iscsi.listen))
-    return f"cannot listen on {listen}: {error.strerror or error}"
 
 
 def _raise_descriptor_limit() -> None:

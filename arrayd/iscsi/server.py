@@ -153,13 +153,25 @@ class SocketConnection:
                 self.server.loop.add_writer(self._descriptor, self.flush)
             else:
                 self.server.loop.remove_writer(self._descriptor)
-        reading = not self.connection.stalled and not self.connection.closing
+        reading = not (
+            self.connection.stalled or self.connection.closing or (self.server.paused and self._waits_for_none())
+        )
         if reading != self._reading:
             self._reading = reading
             if reading:
                 self.server.loop.add_reader(self._descriptor, self.readable)
             else:
                 self.server.loop.remove_reader(self._descriptor)
+
+    def _waits_for_none(self) -> bool:
+        """Whether no task here waits for data of the initiator."""
+        phase = self.connection.phase
+        return phase is not None and not phase.tasks.transfers
+
+    def pause(self) -> None:
+        """The server takes no more commands."""
+        if not self._ended:
+            self._watch()
 
     def _drain(self) -> bool:
         """Sends as much of the output as goes without waiting; whether that is all of it."""
@@ -284,6 +296,7 @@ class Server:
         """Connections without a session: before the login, or after the end."""
         self.waste = memoryview(bytearray(DISCARD_BYTES))
         self.now = self.loop.time()
+        self.paused = False
         self._listening: list[socket.socket] = []
         self._tick = self.loop.call_later(TICK_SECONDS, self._on_tick)
 
@@ -298,8 +311,11 @@ class Server:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(where)
-            sock.listen(BACKLOG)
+            try:
+                sock.bind(where)
+                sock.listen(BACKLOG)
+            except OSError as error:
+                raise OSError(error.errno, f"{host}:{port}: {error.strerror}") from error
             self.loop.add_reader(sock.fileno(), self._accept, sock)
         bound = [sock.getsockname()[:2] for sock in self._listening]
         self.node.listening = bound
@@ -370,6 +386,12 @@ class Server:
             phase = connection.connection.phase
             if phase is not None:
                 phase.announce(AsyncEvent.LOGOUT_REQUESTED, seconds)
+
+    def pause(self) -> None:
+        """Takes no more commands; those in flight go on, and get their data."""
+        self.paused = True
+        for connection in list(self.connections):
+            connection.pause()
 
     def idle(self) -> bool:
         """Whether no task is in flight and nothing is left to send."""

@@ -42,21 +42,18 @@ class NodeRules:
 class Session:
     """A normal or discovery session with its one connection.
 
-    `close(why)` ends the connection once its output is sent; `drop(why)` ends the session at once. `luns` are those its
-    initiator may see (None: all).
+    `close(why)` ends the connection once its output is sent; `drop(why)` ends the session at once.
     """
 
     def __init__(
         self,
         parameters: Negotiated,
         nexus: Nexus | None,
-        luns: frozenset[int] | None,
         close: Callable[[str], None],
         drop: Callable[[str], None],
     ) -> None:
         self.parameters = parameters
         self._nexus = nexus
-        self.luns = luns
         self.close = close
         self.drop = drop
 
@@ -107,11 +104,11 @@ class Node:
 
     def begin(self, parameters: Negotiated, close: Callable[[str], None], drop: Callable[[str], None]) -> Session:
         """The session that a completed login made; for `close` and `drop` see `Session`."""
-        nexus = luns = None
+        nexus = None
         if not parameters.discovery:
             luns = self._luns(parameters.initiator_name)
             nexus = self.target.attach(parameters.initiator_name, parameters.isid, self.relative_port, luns)
-        session = Session(parameters, nexus, luns, close, drop)
+        session = Session(parameters, nexus, close, drop)
         self.sessions[parameters.tsih] = session
         return session
 
@@ -131,7 +128,7 @@ class Node:
             session.close(why)
 
     def apply(self, rules: NodeRules) -> None:
-        """New rules; sessions of initiators that may no longer log in, or now see other LUNs, are dropped."""
+        """New rules; sessions of initiators that may no longer log in are dropped, the others see their LUNs of now."""
         self.rules = rules
         for session in list(self.sessions.values()):
             initiator = session.parameters.initiator_name
@@ -139,8 +136,8 @@ class Node:
                 continue
             if rules.initiators is not None and initiator not in rules.initiators:
                 session.drop("no longer allowed to log in")
-            elif session.luns != self._luns(initiator):
-                session.drop("other LUNs from now on")
+            else:
+                session.nexus.see(self._luns(initiator))
 
 
 class PeerPolicy:

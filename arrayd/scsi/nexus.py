@@ -38,6 +38,12 @@ class Nexus:
         """Whether LUN masking lets this nexus see LUN `number`; LUN 0 it always sees, as a controller if need be."""
         return self.visible is None or number in self.visible
 
+    def see(self, luns: frozenset[int] | None) -> None:
+        """See `arrayd.scsi.task.Nexus.see`."""
+        if luns != self.visible:
+            self.visible = luns
+            self.target.show(self)
+
     def enter(self, task: Task) -> None:
         """See `arrayd.scsi.task.Nexus.enter`."""
         task.nexus = self

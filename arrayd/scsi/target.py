@@ -66,11 +66,15 @@ class ScsiTarget:
             unit.dismiss()
         self._leaving += removed
         for nexus in self.nexuses:
-            before = dict(nexus.units)
-            self._show_units(nexus)
-            if before != nexus.units:
-                for unit in set(nexus.units.values()):
-                    unit.establish(Asc.REPORTED_LUNS_DATA_HAS_CHANGED, nexus)
+            self.show(nexus)
+
+    def show(self, nexus: Nexus) -> None:
+        """Brings what `nexus` sees up to date with the LUN map and its masking, and tells it when that changed."""
+        before = dict(nexus.units)
+        self._show_units(nexus)
+        if before != nexus.units:
+            for unit in set(nexus.units.values()):
+                unit.establish(Asc.REPORTED_LUNS_DATA_HAS_CHANGED, nexus)
 
     def resized(self, volume: Volume) -> None:
         """Tells every nexus that the capacity of `volume` changed."""
@@ -89,7 +93,6 @@ class ScsiTarget:
         return nexus
 
     def _show_units(self, nexus: Nexus) -> None:
-        """Brings what `nexus` sees up to date with the LUN map and its masking."""
         shown = {encode_lun(number): unit for number, unit in self.units.items() if nexus.sees(number)}
         shown.setdefault(encode_lun(0), self.controller)
         for lun, unit in list(nexus.units.items()):

@@ -206,6 +206,9 @@ class Nexus(Protocol):
     def manage(self, function: int, lun: int, tag: int, done: Callable[[int], None]) -> None:
         """Carries out a task management function; `done(response)` when no affected task can do anything more."""
 
+    def see(self, luns: frozenset[int] | None) -> None:
+        """LUN masking from now on (None: all); a unit attention tells the initiator if that changes anything."""
+
     def detach(self) -> None:
         """I_T nexus loss (SAM-5, 6.3.4): its tasks are aborted, its unit attentions and SPC-2 reservations end."""
 

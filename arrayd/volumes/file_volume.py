@@ -139,10 +139,13 @@ class FileVolume(Volume):
         """See `Volume.available_bytes`."""
         return self.file.available_bytes()
 
-    async def resize(self, size: int) -> None:
-        """Grows the volume (or cuts it, where an operator asks for that). Raises VolumeFull, VolumeFailed."""
+    async def reserve(self, size: int) -> None:
+        """Makes the file `size` bytes, as far as the volume may `resize` then. Raises VolumeFull, VolumeFailed."""
         await self.file.resize(size, allocate=not self.thin)
-        self.size = size
+
+    def resize(self) -> None:
+        """The volume is as large as its file from now on."""
+        self.size = self.file.size
 
     async def close(self) -> None:
         """Closes the file once no thread works on it; nobody uses the volume any more."""

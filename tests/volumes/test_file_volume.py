@@ -387,14 +387,16 @@ async def test_a_thick_volume_keeps_its_disk(open_file: OpenFile) -> None:
     await settled(volume.unmap(0, 4 * MIB))
     assert volume.allocated_bytes() >= 4 * MIB
     assert volume.file.path.read_bytes() == bytes(4 * MIB)
-    await volume.resize(8 * MIB)
+    await volume.reserve(8 * MIB)
     assert volume.allocated_bytes() >= 8 * MIB
     assert volume.available_bytes() > 0
 
 
 async def test_a_volume_grows(open_file: OpenFile, disk: Path) -> None:
     volume = FileVolume("1:data", await open_file(size=MIB))
-    await volume.resize(2 * MIB)
+    await volume.reserve(2 * MIB)
+    assert volume.size == MIB
+    volume.resize()
     assert volume.size == 2 * MIB
     assert volume.write_now(2 * MIB - PAGE, data(7))
     await volume.close()
