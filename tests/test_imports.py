@@ -45,7 +45,7 @@ IMPORT_DOORS: dict[str, set[str]] = {
     "uvloop": {"__main__.py"},
 }
 
-BLOCK_DATA = {"blockfile/file.py", "blockfile/opening.py", "blockfile/kernel.py"}
+BLOCK_DATA = {"blockfile/cold.py", "blockfile/file.py", "blockfile/opening.py", "blockfile/kernel.py"}
 WALL_CLOCK = {"array.py", "log.py"}
 CALL_DOORS: dict[str, set[str]] = {
     # function: the only files that may name it

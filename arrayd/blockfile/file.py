@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from arrayd.blockfile import kernel, opening
+from arrayd.blockfile.cold import ColdReads
 from arrayd.blockfile.writeback import Writeback
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class BlockFile:
         self.loop = asyncio.get_running_loop()
         self._executor = executor
         self._failing = failing
+        self._cold = ColdReads(descriptor, self.loop, self._submit, failing, self._job_over)
         self._share = writeback.join(self._clean)
         self._room = 0
         """Bytes of the grant that are not yet written."""
@@ -196,22 +198,18 @@ class BlockFile:
         if not future.done():
             future.set_result(result)
 
-    def _job_over(self) -> None:
-        self._jobs -= 1
+    def _job_over(self, count: int = 1) -> None:
+        self._jobs -= count
         if self._idle is not None and not self._jobs:
             self._idle.set_result(None)
 
+    def _submit(self, work: Callable[[T], None], argument: T) -> None:
+        self._executor.submit(work, argument)
+
     def read(self, offset: int, view: memoryview) -> asyncio.Future[None]:
         """Fills `view`."""
-        return self._job(partial(self._read_wholly, offset, view))
-
-    def _read_wholly(self, offset: int, view: memoryview) -> None:
-        done = 0
-        while done < len(view):
-            count = os.preadv(self.descriptor, (view[done:],), offset + done)
-            if count == 0:
-                raise OSError(errno.EIO, "the file is shorter than its volume", str(self.path))
-            done += count
+        self._jobs += 1
+        return self._cold.read(offset, view)
 
     def write(self, offset: int, view: memoryview) -> asyncio.Future[None]:
         """Writes `view` into the page cache, from a thread, which may sleep."""
