@@ -194,6 +194,7 @@ class LogicalUnit:
         if command.needs_medium:
             not_ready = self.not_ready
             if not_ready is not None:
+                self.sanitizing.told()
                 raise not_ready
         if command.writes and self.write_protected:
             raise CheckCondition(Key.DATA_PROTECT, Asc.WRITE_PROTECTED)
@@ -346,6 +347,7 @@ class LogicalUnit:
             if telling and task.nexus is not originator:
                 self._told.add(task)
             task.finished = [*(task.finished or ()), one_ended]
+        self.sanitizing.wake()
         for task in tasks:
             if not task.executing:
                 if task in self._waiting:

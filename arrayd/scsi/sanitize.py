@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from arrayd.log import get_logger
@@ -36,6 +37,9 @@ BYTES_PER_SECOND = 512 * 1024 * 1024
 OVERWRITE_SECONDS_MIN = 5.5
 """No OVERWRITE is over sooner, however small the volume: hosts that look every few seconds, as the field's conformance
 suite does, see it at work."""
+WATCHED_SECONDS, WATCHED_TIMES = 3.5, 2
+"""But one whose data is written after so many seconds ends when it has been seen so often from then on: who looks
+again at once, and then once a minute, need not wait for that minute."""
 BYTES_BETWEEN_FLUSHES = 64 * 1024 * 1024
 PROGRESS_WHOLE = 0x10000
 EXTENTS_PER_STEP = 64
@@ -50,7 +54,8 @@ class Sanitizing:
         self.at_work = False
         self.failed = False
         self.may_exit_failure = False
-        self.stopping = False
+        self._stopped = asyncio.Event()
+        self._tellings = asyncio.Semaphore(0)
         self._done_bytes = 0
         self._total_bytes = 1
         self._watchers: list[asyncio.Future[None]] = []
@@ -68,6 +73,27 @@ class Sanitizing:
         progress = min(self._done_bytes * PROGRESS_WHOLE // self._total_bytes, PROGRESS_WHOLE - 1)
         return CheckCondition(Key.NOT_READY, Asc.SANITIZE_IN_PROGRESS, progress=progress)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the operation is to end at its next step."""
+        return self._stopped.is_set()
+
+    def told(self) -> None:
+        """A host has been told `refusal`."""
+        self._tellings.release()
+
+    async def linger(self, since: float) -> None:
+        """Stays at work, with everything written, until hosts had the time to see it; `since` it began, by the loop's
+        clock."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(since + min(WATCHED_SECONDS, OVERWRITE_SECONDS_MIN)):
+                await self._stopped.wait()
+        self._tellings = asyncio.Semaphore(0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(since + OVERWRITE_SECONDS_MIN):
+                for _ in range(0 if self.stopping else WATCHED_TIMES):
+                    await self._tellings.acquire()
+
     def begin(self, total_bytes: int, may_exit_failure: bool) -> None:
         """The operation starts; `total_bytes` is its whole work."""
         self.at_work, self.failed, self.may_exit_failure = True, False, may_exit_failure
@@ -76,16 +102,18 @@ class Sanitizing:
     def advance(self, length: int) -> None:
         """`length` more bytes are done."""
         self._done_bytes += length
-        self._wake()
+        self.wake()
 
     def end(self, failed: bool) -> None:
         """The operation is over."""
         self.at_work, self.failed = False, failed
-        self._wake()
+        self.wake()
 
     def stop(self) -> None:
         """The daemon stops: the operation is broken off at its next step."""
-        self.stopping = True
+        self._stopped.set()
+        for _ in range(WATCHED_TIMES):
+            self._tellings.release()
 
     async def ended(self, task: Task) -> None:
         """Waits until the operation has ended, or `task` that waits for it is aborted (the operation goes on)."""
@@ -94,7 +122,8 @@ class Sanitizing:
             self._watchers.append(watcher)
             await watcher
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Has `ended` look again: the operation has got on or ended, or a task is aborted."""
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             watcher.set_result(None)
@@ -157,9 +186,10 @@ async def _carry_out(unit: LogicalUnit, patterns: list[bytes] | None) -> None:
         if patterns is None:
             await _erase(unit)
         else:
-            rate = min(BYTES_PER_SECOND, unit.disk.size * len(patterns) / OVERWRITE_SECONDS_MIN)
+            since = asyncio.get_running_loop().time()
             for pattern in patterns:
-                await _overwrite(unit, pattern * (STEP_BYTES // len(pattern)), steps(0, unit.disk.size), rate)
+                await _overwrite(unit, pattern * (STEP_BYTES // len(pattern)), steps(0, unit.disk.size))
+            await unit.sanitizing.linger(since)
         failed = False
     except VolumeError as error:
         log.error("sanitize failed", lun=unit.number, reason=str(error))
@@ -179,7 +209,7 @@ async def _erase(unit: LogicalUnit) -> None:
     while offset < volume.size and not unit.sanitizing.stopping:
         for extent in await volume.extents(offset, volume.size - offset, EXTENTS_PER_STEP):
             if extent.mapped:
-                await _overwrite(unit, zeros, steps(extent.offset, extent.length), BYTES_PER_SECOND)
+                await _overwrite(unit, zeros, steps(extent.offset, extent.length))
             else:
                 unit.sanitizing.advance(extent.length)
             offset = extent.offset + extent.length
@@ -188,8 +218,8 @@ async def _erase(unit: LogicalUnit) -> None:
         await settled(volume.flush())
 
 
-async def _overwrite(unit: LogicalUnit, filled: bytes, ranges: Iterator[tuple[int, int]], rate: float) -> None:
-    """Writes the bytes of `filled` over `ranges`, durably, at `rate` bytes a second."""
+async def _overwrite(unit: LogicalUnit, filled: bytes, ranges: Iterator[tuple[int, int]]) -> None:
+    """Writes the bytes of `filled` over `ranges`, durably, at BYTES_PER_SECOND."""
     loop = asyncio.get_running_loop()
     view = memoryview(filled)
     due, unflushed = loop.time(), 0
@@ -202,7 +232,7 @@ async def _overwrite(unit: LogicalUnit, filled: bytes, ranges: Iterator[tuple[in
             await settled(unit.disk.flush())
             unflushed = 0
         unit.sanitizing.advance(length)
-        due = max(due, loop.time() - 1.0) + length / rate
+        due = max(due, loop.time() - 1.0) + length / BYTES_PER_SECOND
         await asyncio.sleep(max(0.0, due - loop.time()))
     await settled(unit.disk.flush())
 

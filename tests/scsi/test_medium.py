@@ -129,7 +129,8 @@ async def test_a_reset_allows(hosts: tuple[Initiator, Initiator], function: Func
     done = asyncio.get_running_loop().create_future()
     hosts[0].nexus.manage(function, 1 << 48, 0, done.set_result)
     await done
-    assert await hosts[0].attention(lun=1) in (Asc.BUS_DEVICE_RESET, Asc.POWER_ON_OR_RESET)
+    assert await hosts[0].attention(lun=1) is None, "it knows"
+    assert await hosts[1].attention(lun=1) in (Asc.BUS_DEVICE_RESET, Asc.POWER_ON_OR_RESET)
     await hosts[0].good(start_stop(LOEJ), lun=1)
 
 

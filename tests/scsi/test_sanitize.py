@@ -126,7 +126,7 @@ async def test_it_is_refused_to_everybody_while_it_works(target: ScsiTarget, vol
 
 
 async def test_progress_goes_up(host: Initiator, volume: MemoryVolume, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sanitize, "OVERWRITE_SECONDS_MIN", 0.2)
+    monkeypatch.setattr(sanitize, "BYTES_PER_SECOND", volume.size * 5)
     data = parameters(b"\x01")
     _, answer = host.start(cdb_of(OVERWRITE, len(data)), data)
     seen = []
@@ -167,11 +167,11 @@ async def test_no_reset_nor_abort_stops_it(target: ScsiTarget, host: Initiator, 
     for function in (Function.ABORT_TASK, Function.LUN_RESET, Function.TARGET_WARM_RESET):
         answers.append(asyncio.get_running_loop().create_future())
         host.nexus.manage(function, 0, task.tag, answers[-1].set_result)
-    assert not answers[0].done(), "the task's next step has yet to end"
+    assert [await each for each in answers] == [FunctionResponse.COMPLETE] * 3
+    await answer
+    assert volume.waiting == 1, "the operation goes on"
     volume.held.set()
     volume.held = None
-    await answer
-    assert [await each for each in answers] == [FunctionResponse.COMPLETE] * 3
     host.leave()
     late = Initiator(target)
     assert (await late.send(READY)).why == IN_PROGRESS
@@ -250,9 +250,38 @@ async def test_a_read_only_disk(host: Initiator, volume: MemoryVolume) -> None:
 async def test_the_daemon_stops_without_waiting_for_it(
     target: ScsiTarget, host: Initiator, volume: MemoryVolume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sanitize, "OVERWRITE_SECONDS_MIN", 4.0)
+    monkeypatch.setattr(sanitize, "BYTES_PER_SECOND", volume.size / 60)
     data = parameters(b"\x5c")
     await host.good(cdb_of(OVERWRITE, len(data), IMMED), data)
     async with asyncio.timeout(3):
         await target.stop()
     assert 0x00 in volume.data
+
+
+async def test_nor_until_it_has_been_seen(
+    target: ScsiTarget, host: Initiator, volume: MemoryVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sanitize, "OVERWRITE_SECONDS_MIN", 60.0)
+    monkeypatch.setattr(sanitize, "WATCHED_SECONDS", 30.0)
+    data = parameters(b"\x5c")
+    await host.good(cdb_of(OVERWRITE, len(data), IMMED), data)
+    async with asyncio.timeout(3):
+        await target.stop()
+
+
+async def test_a_small_volume_is_seen_at_work(
+    target: ScsiTarget, host: Initiator, volume: MemoryVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sanitize, "OVERWRITE_SECONDS_MIN", 60.0)
+    monkeypatch.setattr(sanitize, "WATCHED_SECONDS", 0.1)
+    data = parameters(b"\x5c")
+    _, answer = host.start(cdb_of(OVERWRITE, len(data)), data)
+    told = 0
+    async with asyncio.timeout(10):
+        while not answer.done():
+            told += (await host.send(READY)).status == Status.CHECK_CONDITION
+            await asyncio.sleep(0.001)
+    assert told >= sanitize.WATCHED_TIMES
+    assert (await answer).status == Status.GOOD
+    assert set(volume.data) == {0x5C}
+    await host.good(READY)
