@@ -65,8 +65,8 @@ def reset_units(units: Iterable[LogicalUnit], originator: Nexus, asc: Asc, ended
     left = [len(pending)]
 
     def reset(unit: LogicalUnit) -> None:
-        # Every nexus is told, the one that asked too (SAM-5, 6.3.3; MultipathIO.Reset of the conformance suite), but for
-        # one that resets a unit to be rid of its own PREVENT: there the suite takes being told for a failure.
+        # Every nexus is told, the one that asked too (SAM-5, 6.3.3; MultipathIO.Reset of the conformance suite), but
+        # for one that resets a unit to be rid of its own PREVENT: there the suite takes being told for a failure.
         knowing = originator if originator in unit.medium.preventing else None
         unit.reset()
         unit.establish_for_others(asc, knowing)
