@@ -6,6 +6,7 @@ Exit codes: 0 all well, 1 the array cannot start, 2 the configuration or the com
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
