@@ -198,7 +198,7 @@ class Connection:
         digest_bytes = DIGEST_BYTES if phase.data_digest else 0
         longest, longest_write = phase.longest_read(), phase.longest_immediate
         at, end, tail, expected, stat_sn = self._at, self._end, output.tail, numbers.exp_cmd_sn, numbers.stat_sn
-        window = COMMAND_WINDOW - 1 - numbers.parked
+        window = -1 if phase.order.held else COMMAND_WINDOW - 1 - numbers.parked
         while end - at >= header_bytes:
             opcode, flags, lengths, lun, tag, length, cmd_sn, _, code, cdb1, word, count, rest = unpack(received, at)
             kind = kinds[flags]
@@ -253,7 +253,7 @@ class Connection:
             if not self._one_pdu(phase):
                 return
             at, end, tail, expected, stat_sn = self._at, self._end, output.tail, numbers.exp_cmd_sn, numbers.stat_sn
-            window = COMMAND_WINDOW - 1 - numbers.parked
+            window = -1 if phase.order.held else COMMAND_WINDOW - 1 - numbers.parked
             longest = phase.longest_read()
         self._at, output.tail, numbers.exp_cmd_sn, numbers.stat_sn = at, tail, expected, stat_sn
 

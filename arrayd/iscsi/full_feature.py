@@ -87,7 +87,7 @@ class FullFeature:
         self._close = close
         self._wake = wake
         self._text = TextExchange(parameters.max_send_segment, partial(policy.targets, discovery=parameters.discovery))
-        self._order = CommandOrder(numbers)
+        self.order = CommandOrder(numbers)
         self._managing = 0
         self._late: deque[Callable[[], bytes]] = deque()
         """Responses that wait for room, at most MANAGEMENT_MAX and a few of our own."""
@@ -155,7 +155,7 @@ class FullFeature:
         elif header[0] & IMMEDIATE or header[0] not in COMMANDS:
             self._take(header, data)
         else:
-            for command in self._order.take(header, data):
+            for command in self.order.take(header, data):
                 self._take(*command)
         self.pump()
 
@@ -281,7 +281,7 @@ class FullFeature:
         numbers = self.numbers
         if not (numbers.in_window(ref_cmd_sn) and serial_before(ref_cmd_sn, cmd_sn)):
             return FunctionResponse.TASK_DOES_NOT_EXIST
-        for command in self._order.count_as_come(ref_cmd_sn):
+        for command in self.order.count_as_come(ref_cmd_sn):
             self._take(*command)
         return FunctionResponse.COMPLETE
 

@@ -22,8 +22,9 @@ class CommandOrder:
 
     def __init__(self, numbers: Numbers) -> None:
         self._numbers = numbers
-        self._held: dict[int, tuple[bytes, bytes] | None] = {}
-        """By CmdSN; None for a command that was aborted before it came."""
+        self.held: dict[int, tuple[bytes, bytes] | None] = {}
+        """By CmdSN; None for a command that was aborted before it came. While there are any, no command is done on the
+        spot: the next ones may be here."""
         self._held_bytes = 0
 
     def take(self, header: memoryview, data: memoryview) -> Iterator[Pdu]:
@@ -42,27 +43,27 @@ class CommandOrder:
     def count_as_come(self, cmd_sn: int) -> Iterator[Pdu]:
         """Command `cmd_sn`, which lies in the window, was aborted; the commands whose turn has come with that."""
         self._forget(cmd_sn)
-        self._held[cmd_sn] = None
+        self.held[cmd_sn] = None
         yield from self._in_turn()
 
     def _in_turn(self) -> Iterator[Pdu]:
         numbers = self._numbers
-        while numbers.exp_cmd_sn in self._held:
+        while numbers.exp_cmd_sn in self.held:
             held = self._forget(numbers.exp_cmd_sn)
             numbers.advance_command()
             if held is not None:
                 yield memoryview(held[0]), memoryview(held[1])
 
     def _hold(self, cmd_sn: int, header: memoryview, data: memoryview) -> None:
-        if cmd_sn in self._held:
+        if cmd_sn in self.held:
             return
         self._held_bytes += len(header) + len(data)
         if self._held_bytes > HELD_BYTES_MAX:
             raise ProtocolError("too much sent before its turn")
-        self._held[cmd_sn] = bytes(header), bytes(data)
+        self.held[cmd_sn] = bytes(header), bytes(data)
 
     def _forget(self, cmd_sn: int) -> tuple[bytes, bytes] | None:
-        held = self._held.pop(cmd_sn, None)
+        held = self.held.pop(cmd_sn, None)
         if held is not None:
             self._held_bytes -= len(held[0]) + len(held[1])
         return held

@@ -103,23 +103,12 @@ class Responder:
                 over, residual = _residual(task)
                 flags |= DATA_IN_STATUS | (over and (DATA_IN_OVERFLOW if over > 0 else DATA_IN_UNDERFLOW))
                 status, stat_sn = task.status, self._take_stat_sn(task)
-            self._pack_header(
-                DATA_IN.pack(
-                    Opcode.DATA_IN,
-                    flags,
-                    status,
-                    piece,
-                    0,
-                    task.tag,
-                    NO_TAG,
-                    stat_sn,
-                    self.numbers.exp_cmd_sn,
-                    self.numbers.max_cmd_sn,
-                    self._data_sn,
-                    self._emitted,
-                    residual,
-                )  # fmt: skip
-            )
+            numbers = self.numbers
+            header = DATA_IN.pack(
+                Opcode.DATA_IN, flags, status, piece, 0, task.tag, NO_TAG, stat_sn, numbers.exp_cmd_sn,
+                numbers.max_cmd_sn, self._data_sn, self._emitted, residual,
+            )  # fmt: skip
+            self._pack_header(header)
             self._pack_piece(task, piece, last)
             self._data_sn += 1
             self._emitted += piece

@@ -36,8 +36,8 @@ ACCEPT_PAUSE_SECONDS = 1.0
 ACCEPTS_AT_ONCE = 64
 DISCARD_BYTES = 64 * 1024
 LOOPBACK_CONGESTION_CONTROL = b"reno"
-"""Nothing congests on loopback, and an algorithm that paces what it sends (BBR) arms a timer every few segments: 256 KiB
-reads take 2 to 3 times as long with it. Peers elsewhere get what the system is set to."""
+"""Nothing congests on loopback, and an algorithm that paces what it sends (BBR) arms a timer every few segments: reads
+of 256 KiB take 2 to 3 times as long with it. Peers elsewhere get what the system is set to."""
 GATHER_MAX = 64
 """Pieces of memory in one sendmsg(2)."""
 

@@ -82,9 +82,7 @@ class Tasks:
         if writes and reads:
             raise ProtocolError("bidirectional commands are not supported", RejectReason.COMMAND_NOT_SUPPORTED)
         self._check_unsolicited(flags, len(data), expected)
-        task = Task(
-            cdb, lun, tag, flags & ATTRIBUTE, expected if writes else 0, expected if reads else 0, self.ended
-        )
+        task = Task(cdb, lun, tag, flags & ATTRIBUTE, expected if writes else 0, expected if reads else 0, self.ended)
         task.takes_file = not self.parameters.data_digest
         self._count(task, pdu[0] & IMMEDIATE)
         self.by_tag[tag] = task

@@ -176,9 +176,9 @@ class Host(Requests):
 
     # -- PDUs in -----------------------------------------------------------------------------------------------------
 
-    @property
-    def full_feature(self) -> bool:
-        return bool(self.agreed)
+    def ending(self) -> bool:
+        """Whether the target is about to close the connection."""
+        return bool(self.connection.closing)
 
     def _take_apart(self) -> None:
         stream = self._stream
