@@ -133,6 +133,7 @@ class Array:
             f"{config.array.serial}:{name}",
             file,
             block_size=wanted.block_size,
+            physical_block_size=wanted.physical_block_size,
             write_cache=wanted.write_cache,
             read_only=wanted.read_only,
             removable=wanted.removable,
@@ -190,7 +191,13 @@ class Array:
 async def _open_tables(config: Config, executor: Executor) -> Tables:
     try:
         config.state_dir.mkdir(parents=True, exist_ok=True)
-        return await Tables.open(config.state_dir, config.array.serial, executor)
+        opening = asyncio.ensure_future(Tables.open(config.state_dir, config.array.serial, executor))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on; what it opens must not stay open.
+            await (await opening).close()
+            raise
     except OSError as error:
         raise StartError(f"state_dir: {config.state_dir}: {error.strerror or error}") from error
     except TablesError as error:

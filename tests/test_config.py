@@ -177,6 +177,8 @@ def test_quoted_values_are_text(folder: Path) -> None:
         (SMALL + "volumes: {v: {size: 1000}}\n", "volumes.v.size: 1000: expected a multiple of the block size, 512"),
         (SMALL + "volumes: {v: {size: 512, block_size: 4096}}\n",
          "volumes.v.size: 512: expected a multiple of the block size, 4096"),
+        (SMALL + "volumes: {v: {size: 4096, block_size: 4096, physical_block_size: 512}}\n",
+         "volumes.v.physical_block_size: 512: expected the block size, 4096, or more"),
         (SMALL + "volumes: {v: {size: 512, block_size: 513}}\n", "volumes.v.block_size: 513: expected 512 or 4096"),
         (SMALL + "volumes: {v: {size: 512, thin: 'yes'}}\n", "volumes.v.thin: yes: expected true or false"),
         (SMALL + "volumes: {V: {size: 512}}\n", "volumes.V: V: expected a name of 1 to 32 of a-z, 0-9, '-' and '_' "

@@ -153,6 +153,8 @@ class VolumeConfig(Section):
     """Bytes; a multiple of block_size."""
     block_size: Literal[512, 4096] = Field(default=512, description="512 or 4096")
     """Bytes of a logical block."""
+    physical_block_size: Literal[512, 4096] | None = Field(default=None, description="512 or 4096")
+    """Bytes of the physical block that hosts are told of; None: a logical block."""
     write_cache: bool = Field(default=True, description="true or false")
     """False: a write is on stable storage before it is answered."""
     read_only: bool = Field(default=False, description="true or false")
@@ -167,6 +169,8 @@ class VolumeConfig(Section):
     def _whole_blocks(self) -> Self:
         if self.size % self.block_size:
             raise mistake(f"a multiple of the block size, {self.block_size}", "size")
+        if self.physical_block_size is not None and self.physical_block_size < self.block_size:
+            raise mistake(f"the block size, {self.block_size}, or more", "physical_block_size")
         return self
 
 

@@ -31,13 +31,14 @@ def read_capacity_10(unit: LogicalUnit, task: Task) -> None:
 
 
 def read_capacity_16(unit: LogicalUnit, task: Task) -> None:
-    """READ CAPACITY(16). A logical block is a physical block: what is best transferred is in VPD page B0h."""
+    """READ CAPACITY(16)."""
     if be64(task.cdb, 2) and not task.cdb[14] & 0x01:
         raise invalid_field(2)
     volume = unit.disk
     last = volume.size // volume.block_size - 1
+    exponent = (volume.physical_block_size // volume.block_size).bit_length() - 1
     data = last.to_bytes(8, "big") + volume.block_size.to_bytes(4, "big")
-    data += bytes((0, 0, LBPME_LBPRZ if volume.thin else 0))
+    data += bytes((0, exponent, LBPME_LBPRZ if volume.thin else 0))
     task.reply(data.ljust(32, b"\0"), be32(task.cdb, 10))
 
 

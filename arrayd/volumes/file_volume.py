@@ -24,6 +24,7 @@ class FileVolume(Volume):
         file: BlockFile,
         *,
         block_size: int = 512,
+        physical_block_size: int | None = None,
         write_cache: bool = True,
         read_only: bool = False,
         removable: bool = False,
@@ -33,6 +34,7 @@ class FileVolume(Volume):
         self.file = file
         self.size = file.size
         self.block_size = block_size
+        self.physical_block_size = physical_block_size or block_size
         self.write_cache = write_cache
         self.read_only = read_only
         self.removable = removable

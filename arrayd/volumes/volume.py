@@ -49,6 +49,8 @@ class Volume(ABC):
     """Bytes."""
     block_size: int
     """Bytes of a logical block: 512 or 4096."""
+    physical_block_size: int
+    """Bytes that hosts are told to align to: `block_size` or more, up to 4096."""
     read_only: bool
     write_cache: bool
     """True: a write is acknowledged before it is durable, and `flush` makes it so (WCE=1)."""

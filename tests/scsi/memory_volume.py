@@ -18,7 +18,7 @@ class MemoryVolume(Volume):
     def __init__(self, identity: str = "410001:data", size: int = 1 << 20, block_size: int = 512) -> None:
         self.identity = identity
         self.size = size
-        self.block_size = block_size
+        self.block_size = self.physical_block_size = block_size
         self.read_only = False
         self.write_cache = True
         self.removable = False

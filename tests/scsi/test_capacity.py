@@ -25,6 +25,13 @@ async def test_last_block_and_block_size(block_size: int) -> None:
     assert data[14] == 0xC0, "LBPME, LBPRZ"
 
 
+@pytest.mark.parametrize(("block_size", "exponent"), [(512, 3), (4096, 0)])
+async def test_physical_blocks(block_size: int, exponent: int) -> None:
+    volume = MemoryVolume(block_size=block_size)
+    volume.physical_block_size = 4096
+    assert (await Initiator(make_target({0: volume})).good(CAPACITY_16))[13] == exponent
+
+
 async def test_a_thick_disk_is_not_provisioned() -> None:
     volume = MemoryVolume()
     volume.thin = False
