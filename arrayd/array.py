@@ -70,7 +70,7 @@ class Array:
     async def _open(self, config: Config) -> None:
         _raise_descriptor_limit()
         self._executor = ThreadPoolExecutor(THREADS, "arrayd")
-        self._opened.push_async_callback(asyncio.to_thread, self._executor.shutdown)
+        self._opened.callback(self._executor.shutdown)
         self._writeback = Writeback.for_this_machine()
         self._tables = await _open_tables(config, self._executor)
         self._opened.push_async_callback(self._tables.close)

@@ -82,14 +82,12 @@ class BlockFile:
 
         Raises OSError, which says what to tell the user: in use, larger than `size`, or read-only and smaller.
         """
-        started = executor.submit(opening.open_file, path, size, allocate, read_only)
-        waiting = asyncio.wrap_future(started)
+        opening_file = asyncio.wrap_future(executor.submit(opening.open_file, path, size, allocate, read_only))
         try:
-            descriptor = await asyncio.shield(waiting)
+            descriptor = await asyncio.shield(opening_file)
         except asyncio.CancelledError:
             # The thread goes on; what it opens must not stay open.
-            started.add_done_callback(lambda done: None if done.exception() else os.close(done.result()))
-            waiting.add_done_callback(asyncio.Future.exception)
+            os.close(await opening_file)
             raise
         try:
             return cls(path, descriptor, executor, writeback, failing)
