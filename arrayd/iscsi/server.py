@@ -1,8 +1,6 @@
 """The sockets of iSCSI: listens, accepts, receives and sends for `connection.py`; nothing else here touches one.
 
-Own non-blocking sockets with `add_reader`: one `recv_into`, every whole PDU of it executed, one `send`. After activity
-the event loop spins for a while before it sleeps (adaptive polling), since at depth 1 the wake-up of an idle processor
-is what takes the time.
+Own non-blocking sockets with `add_reader`: one `recv_into`, every whole PDU of it executed, one `send`.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from arrayd.iscsi.discovery import Address
 from arrayd.iscsi.output import OwnBytes
 from arrayd.iscsi.pdu import AsyncEvent
 from arrayd.iscsi.session import Node, PeerPolicy
+from arrayd.iscsi.spinner import Spinner
 from arrayd.log import get_logger
 from arrayd.scsi.task import FileExtent
 
@@ -42,30 +41,6 @@ GATHER_MAX = 64
 """Pieces of memory in one sendmsg(2)."""
 
 log = get_logger("iscsi")
-
-
-class Spinner:
-    """Keeps the event loop from sleeping for `microseconds` after each touch."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, microseconds: int) -> None:
-        self._loop = loop
-        self.seconds = microseconds / 1e6
-        self._until = 0.0
-        self._spinning = False
-
-    def touch(self) -> None:
-        """There was activity: spin on from now."""
-        self._until = self._loop.time() + self.seconds
-        if not self._spinning and self.seconds:
-            self._spinning = True
-            self._loop.call_soon(self._spin)
-
-    def _spin(self) -> None:
-        """A callback that is always ready keeps the loop polling; at its end the loop sleeps again."""
-        if self._loop.time() < self._until:
-            self._loop.call_soon(self._spin)
-        else:
-            self._spinning = False
 
 
 class SocketConnection:
