@@ -27,11 +27,13 @@ PROGRAMS = (
     "sg_readcap",
     "sg_get_lba_status",
     "sg_persist",
+    "sg_rtpg",
     "sg_vpd",
     "sg_turs",
     "sg_write_buffer",
     "sg_read_buffer",
     "sg_dd",
+    "sg_xcopy",
 )
 """What the guest runs besides busybox, each with the libraries that ldd names."""
 
