@@ -1,5 +1,5 @@
 """Files on a real disk for all tests of block data."""
 
-from tests.lab.disk import disk, held, open_file, threads
+from tests.lab.disk import disk, file_size_limit, held, open_file, threads
 
-__all__ = ["disk", "held", "open_file", "threads"]
+__all__ = ["disk", "file_size_limit", "held", "open_file", "threads"]

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import resource
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -22,6 +23,20 @@ COLD_LIMIT_S = 20.0
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 OpenFile = Callable[..., Any]
+
+
+def data(byte: int, length: int = kernel.PAGE_BYTES) -> memoryview:
+    """That many of one byte."""
+    return memoryview(bytes([byte]) * length)
+
+
+def content(file: BlockFile, offset: int, length: int) -> bytes:
+    """What the file holds, for anybody who reads it."""
+    return file.path.read_bytes()[offset : offset + length]
+
+
+class Failing(Exception):
+    """What a volume makes of an OSError."""
 
 
 class HeldThreads(Executor):
@@ -63,6 +78,12 @@ async def turns(count: int = 8) -> None:
         await asyncio.sleep(0)
 
 
+async def settled(pending: Awaitable[None] | None) -> None:
+    """Awaits what a volume answered."""
+    if pending is not None:
+        await pending
+
+
 def on_disk(folder: Path) -> bool:
     """Whether files in ``folder`` are on a disk, not in memory."""
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -78,6 +99,15 @@ def disk() -> Iterator[Path]:
                 yield Path(folder)
             return
     pytest.skip("needs a writable folder that is not in memory")
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[None]:
+    """Nothing of this process is written beyond the first half MiB of a file (EFBIG)."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB // 2, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture
