@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from arrayd.iscsi.connection import BULK_HEAD_BYTES
 from arrayd.iscsi.pdu import NO_TAG, Opcode
+from arrayd.iscsi.tasks import SHARE_BYTES, UNASKED_FACTOR
 from arrayd.scsi.task import Function, Status
-from tests.iscsi.requests import write_10
+from tests.iscsi.requests import read_10, write_10
 from tests.iscsi.session_driver import BLOCK, DIGESTS, PATTERN, SOLICITED, Host, assert_nothing_left, blocks, make_node
 from tests.scsi.memory_volume import MemoryVolume
 
@@ -180,3 +183,98 @@ async def test_data_out_of_a_task_that_is_not_there_is_passed_over() -> None:
     host.feed(host.data_out(77, 5, 0, 0, b"", True))
     host.feed(host.nop())
     assert host.only().opcode == Opcode.NOP_IN
+
+
+# -- the share of the buffers -----------------------------------------------------------------------------------------
+
+LARGE = 8 << 20
+"""As much as one command may transfer."""
+
+
+def large_volume() -> MemoryVolume:
+    return MemoryVolume(size=LARGE)
+
+
+async def test_writes_beyond_the_share_are_asked_for_later() -> None:
+    volume = large_volume()
+    node = make_node({0: volume})
+    host = Host(node, piece=300_000).login(SOLICITED, {"MaxBurstLength": str(LARGE)})
+    tasks = []
+    for _ in range(10):
+        host.feed(host.command(write_10(0, LARGE // BLOCK), out=bytes(LARGE)))
+        tasks.append(host.outcomes[host.last_tag])
+    fit = SHARE_BYTES // LARGE
+    assert [len(task.asked) for task in tasks] == [1] * fit + [0] * (10 - fit)
+    assert node.buffers.used_bytes == SHARE_BYTES
+    other = Host(node, isid=bytes(6)).login(SOLICITED)
+    assert (await other.run(write_10(0, 256), out=PATTERN[: blocks(256)])).status == Status.GOOD
+    for number, task in enumerate(tasks):
+        assert len(task.asked) == 1
+        host.feed(host.answer_to(task.asked[0], bytes([number]) * LARGE))
+        assert task.status == Status.GOOD
+    assert set(volume.data) == {9}
+    host.close()
+    other.close()
+    assert_nothing_left(node)
+
+
+async def test_reads_beyond_the_share_begin_later() -> None:
+    volume = large_volume()
+    volume.data[:] = PATTERN * (LARGE // len(PATTERN))
+    node = make_node({0: volume})
+    host = Host(node).login({"MaxRecvDataSegmentLength": str(LARGE), "MaxBurstLength": str(LARGE)})
+    volume.held = asyncio.Event()
+    for _ in range(10):
+        host.feed(host.command(read_10(0, LARGE // BLOCK), expected_in=LARGE))
+    fit = SHARE_BYTES // LARGE
+    await host.until(lambda: volume.waiting == fit)
+    host.feed(host.manage(Function.ABORT_TASK, referenced_task_tag=host.last_tag))
+    assert host.only().response == 0
+    aborted = host.outcomes.pop(host.last_tag)
+    volume.held.set()
+    volume.held = None
+    await host.until(lambda: all(outcome.ended for outcome in host.outcomes.values()))
+    assert not aborted.ended
+    assert all(outcome.data == volume.data for outcome in host.outcomes.values())
+    host.close()
+    assert_nothing_left(node)
+
+
+async def test_data_that_comes_unasked_beyond_every_limit_is_dropped() -> None:
+    volume = large_volume()
+    node = make_node({0: volume})
+    host = Host(node).login({"MaxBurstLength": str(LARGE)})
+    tasks = []
+    for _ in range(20):
+        host.feed(host.command(write_10(0, LARGE // BLOCK), out=bytes(LARGE), immediate_data=bytes(BLOCK)))
+        tasks.append(host.outcomes[host.last_tag])
+    fit = SHARE_BYTES * UNASKED_FACTOR // LARGE
+    assert [len(task.asked) for task in tasks[:fit]] == [1] * fit
+    assert all(task.status == Status.TASK_SET_FULL for task in tasks[fit + 1 :])
+    assert node.buffers.used_bytes <= SHARE_BYTES * UNASKED_FACTOR
+    host.feed(host.answer_to(tasks[0].asked[0], bytes(LARGE)))
+    assert tasks[0].status == Status.GOOD
+    host.close()
+    assert_nothing_left(node)
+
+
+async def test_a_pool_that_others_have_used_up_is_waited_for() -> None:
+    volume = large_volume()
+    node = make_node({0: volume}, limit_bytes=1 << 20)
+    first, second = Host(node).login(SOLICITED), Host(node, isid=bytes(6)).login(SOLICITED)
+    for host in (first, second, second):
+        host.feed(host.command(write_10(0, 2048), out=PATTERN[: blocks(2048)]))
+    one, three = first.outcomes[first.last_tag], second.outcomes[second.last_tag]
+    assert (len(one.asked), len(three.asked)) == (1, 0)
+    second.feed(second.manage(Function.ABORT_TASK, referenced_task_tag=second.last_tag - 1))
+    assert second.only().response == 0
+    first.feed(first.answer_to(one.asked[0], PATTERN))
+    assert one.status == Status.GOOD
+    assert second.woken
+    second.pump()
+    assert len(three.asked) == 1
+    second.feed(second.answer_to(three.asked[0], PATTERN))
+    assert three.status == Status.GOOD
+    first.close()
+    second.close()
+    assert_nothing_left(node)
