@@ -21,8 +21,10 @@ ColdRead = tuple[int, memoryview, asyncio.Future[None]]
 
 
 class ColdReads:
-    """The cold reads of one file. `submit(function, argument)` has a thread call it; `over(count)` is called on the loop
-    when so many reads have ended."""
+    """The cold reads of one file.
+
+    `submit(function, argument)` has a thread call it; `over(count)` is called on the loop when so many reads have ended.
+    """
 
     def __init__(
         self,

@@ -317,8 +317,11 @@ class BlockFile:
             self._job_over()
 
     def _fail(self, failure: OSError) -> None:
-        """The file has failed, until an operator has seen to it: it is read, and not written or synced any more."""
-        self.failure = self.failure or failure
+        """The file has failed, until an operator has seen to it: it is read, and not written or synced any more.
+
+        Whatever the system says, and be it that a disk below is full: data that was taken in is lost.
+        """
+        self.failure = self.failure or OSError(errno.EIO, f"could not be written to the disk: {failure.strerror}")
         self._room = 0
         self._share.cleaned_to(self._share.granted)
 
