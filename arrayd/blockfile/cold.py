@@ -23,7 +23,7 @@ ColdRead = tuple[int, memoryview, asyncio.Future[None]]
 class ColdReads:
     """The cold reads of one file.
 
-    `submit(function, argument)` has a thread call it; `over(count)` is called on the loop when so many reads have ended.
+    `submit(function, argument)` has a thread call it; `over(count)` is called when so many reads have ended.
     """
 
     def __init__(
