@@ -26,9 +26,7 @@ STOP_TIMEOUT_S = 20.0
 
 @pytest.fixture(autouse=True)
 def _needs() -> None:
-    parts.require("qemu-storage-daemon", "losetup", "mount", "mkfs.ext4", "e2fsck")
-    parts.require_qemu_iscsi()
-    parts.require_root_and_fuse()
+    parts.require_fuse()
 
 
 class Workload:

@@ -110,6 +110,7 @@ class ArraydProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
+                start_new_session=True,  # Ctrl-C is for whoever holds this object
             )
         try:
             self.addresses = self._read_ready(time.monotonic() + START_TIMEOUT_S)
@@ -143,10 +144,14 @@ class ArraydProcess:
         if status != 0:
             raise DaemonError(f"arrayd ended with {status} on SIGTERM{self.log_tail()}")
 
-    def restart(self) -> None:
-        """Start it again on the ports it had, whether it was ended or not."""
+    def stop(self) -> None:
+        """Terminate it, if it runs."""
         if self._process is not None:
             self.terminate()
+
+    def restart(self) -> None:
+        """Start it again on the ports it had, whether it was ended or not."""
+        self.stop()
         self.start()
 
     def reload(self) -> None:

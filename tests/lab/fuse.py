@@ -3,7 +3,8 @@ losetup makes a block device of that file, and ext4 is mounted from it. Needs ro
 
 libiscsi, inside qemu-storage-daemon, reconnects for ever when the array is gone, and whoever uses the file system
 sleeps uninterruptibly meanwhile. Only killing qemu-storage-daemon frees them, with I/O errors; so that is what every
-way out of here does first when the array may be gone.
+way out of here does first when the array may be gone. For LUNs of 512-byte blocks: QEMU 7.2's iSCSI driver asks itself
+for the state of 0x7FFFFE00 bytes of a thin LUN, which fails an assertion of its own with larger ones.
 """
 
 import contextlib

@@ -36,6 +36,7 @@ PACKAGE_OF = {
     "tgtd": "tgt",
     "udevadm": "udev",
 }
+FUSE_PROGRAMS = ("qemu-storage-daemon", "losetup", "mount", "mkfs.ext4", "e2fsck")
 QEMU_ISCSI_DRIVER = "block-iscsi.so"
 
 
@@ -56,16 +57,28 @@ def require(*programs: str) -> None:
         pytest.skip(f"needs {', '.join(missing)}: apt-get install {' '.join(packages)}")
 
 
+def has_qemu_iscsi() -> bool:
+    """Whether QEMU's block layer has its iSCSI driver (Debian: qemu-block-extra)."""
+    return any(Path("/usr/lib").glob(f"*/qemu/{QEMU_ISCSI_DRIVER}"))
+
+
+def lacks_for_fuse() -> str:
+    """What keeps this process from mounting a file system on a LUN through FUSE; empty when nothing does."""
+    if os.geteuid() != 0:
+        return "root, to mount a file system"
+    lacks = [device for device in ("/dev/fuse", "/dev/loop-control") if not Path(device).exists()]
+    return " and ".join(lacks + [program for program in FUSE_PROGRAMS if find(program) is None])
+
+
 def require_qemu_iscsi() -> None:
-    """Skip the running test unless QEMU's block layer has its iSCSI driver (Debian: qemu-block-extra)."""
-    if not any(Path("/usr/lib").glob(f"*/qemu/{QEMU_ISCSI_DRIVER}")):
+    """Skip the running test unless QEMU has its iSCSI driver."""
+    if not has_qemu_iscsi():
         pytest.skip("needs QEMU's iSCSI driver: apt-get install qemu-block-extra")
 
 
-def require_root_and_fuse() -> None:
-    """Skip the running test unless it may mount file systems and the machine has FUSE and loop devices."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a file system")
-    for device in ("/dev/fuse", "/dev/loop-control"):
-        if not Path(device).exists():
-            pytest.skip(f"needs {device}")
+def require_fuse() -> None:
+    """Skip the running test unless it can mount a file system on a LUN through FUSE."""
+    require(*FUSE_PROGRAMS)
+    require_qemu_iscsi()
+    if lacks := lacks_for_fuse():
+        pytest.skip(f"needs {lacks}")
