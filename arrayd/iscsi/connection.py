@@ -78,6 +78,8 @@ class Connection:
         self._sink_transfer: Transfer | None = None
         self._skip = 0
         """Bytes of a Data-Out still to come that nobody wants."""
+        self._missing = 0
+        """Bytes still to come of a PDU that must be here as a whole."""
 
     # -- bytes in ----------------------------------------------------------------------------------------------------
 
@@ -93,7 +95,7 @@ class Connection:
             self._memory.move(0, self._at, count)
             self._at, self._end = 0, count
         if self.phase is not None and self.phase.tasks.transfers:
-            return self._received[self._end : min(self._end + BULK_HEAD_BYTES, size)]
+            return self._received[self._end : min(self._end + max(BULK_HEAD_BYTES, self._missing), size)]
         return self._received[self._end :]
 
     def received(self, count: int) -> None:
@@ -113,6 +115,7 @@ class Connection:
     def process(self) -> None:
         """Takes in every whole PDU that was received, as far as there is room to answer."""
         self.stalled = False
+        self._missing = 0
         self._turn_left = PDUS_A_TURN
         phase = self.phase
         try:
@@ -281,6 +284,7 @@ class Connection:
         padded = length + (-length & 3)
         following = data_at + padded + (DIGEST_BYTES if phase.data_digest and length else 0)
         if self._end < following:
+            self._missing = following - self._end
             return False
         self._at = following
         broken = phase.data_digest and length > 0 and bad_digest(received, data_at, padded)
