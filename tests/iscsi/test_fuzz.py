@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from arrayd.iscsi import connection as connection_module
 from arrayd.iscsi.keys import LOGIN_SEGMENT_BYTES
-from arrayd.iscsi.pdu import NO_TAG, Opcode, build
+from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, Opcode, build
 from arrayd.iscsi.session import Node
 from arrayd.scsi.task import Function
 from tests.iscsi.requests import Pdu, read_10, write_10
@@ -107,6 +107,8 @@ def damaged(pdus: list[bytes], random_: random.Random) -> bytes:
     for _ in range(random_.choice((0, 1, 1, 2, 4))):
         at = random_.randrange(len(pdus))
         pdu = bytearray(pdus[at])
+        if len(pdu) < BHS_BYTES:  # cut short by the damage before
+            continue
         match random_.randrange(8):
             case 0:
                 pdu[random_.randrange(min(48, len(pdu)))] = random_.randrange(256)
