@@ -66,6 +66,8 @@ class Connection:
         self.output = Output(LOGIN_OUTPUT_BYTES)
         self.closing = ""
         """Why the connection ends once its output is sent; empty while it goes on."""
+        self.dropped = False
+        """Whether it ends at once, with nothing more to be sent."""
         self.stalled = False
         """Whether parsing stopped for want of room in the output, or to give others their turn."""
         self._turn_left = 0
@@ -335,6 +337,7 @@ class Connection:
     def drop(self, why: str) -> None:
         """Ends the session at once, its tasks unanswered and its output unsent."""
         self.closing = self.closing or why
+        self.dropped = True
         self.closed()
         self.wake()
 

@@ -121,7 +121,10 @@ class SocketConnection:
             return
         self.active = self.server.now
         if connection.closing and connection.output.empty and not connection.has_pending():
-            self._part()
+            if connection.dropped:
+                self.close(connection.closing)
+            else:
+                self._part()
             return
         self._watch()
 
