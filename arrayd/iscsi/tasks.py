@@ -215,7 +215,7 @@ class Tasks:
             task.transfer = None
             self.transfers -= 1
             if transfer.buffer is not None:
-                task.buffer = transfer.buffer
+                task.out_buffer = transfer.buffer
                 task.data_out = transfer.buffer.view[: transfer.wanted]
             self.session.nexus.execute(task)
         elif not transfer.waits_for_buffer and not transfer.unsolicited:
@@ -250,10 +250,10 @@ class Tasks:
             self._break_off(task.transfer)
         elif task in self._waiting:
             self._waiting.remove(task)
-        if task.expected_out and task.buffer is not None:
+        if task.out_buffer is not None:
             task.data_out = memoryview(b"")
-            task.buffer.release()
-            task.buffer = None
+            task.out_buffer.release()
+            task.out_buffer = None
         if self._abandoned or (task.aborted and task.status != Status.TASK_ABORTED):
             self._drop(task)
         else:

@@ -132,6 +132,7 @@ class Task:
         "immediate_status",
         "lun",
         "nexus",
+        "out_buffer",
         "sense",
         "status",
         "tag",
@@ -167,6 +168,8 @@ class Task:
         self.status: int = Status.GOOD
         self.sense: bytes = b""
         self.aborted = False
+        self.out_buffer: PooledBuffer | None = None
+        """The transport's own: the pooled buffer that `data_out` lies in."""
         self.buffer: PooledBuffer | None = None
         """A pooled buffer that `data_in` lies in; released by the transport once sent."""
         self.counted = False
