@@ -57,6 +57,20 @@ async def test_immediate_unsolicited_and_solicited_data_of_one_command() -> None
     assert_nothing_left(node)
 
 
+@pytest.mark.parametrize("count", [8, 600])
+async def test_a_read_that_comes_with_data(count: int) -> None:
+    """The wrong direction: no data goes either way, and what was read for it is given back."""
+    node = make_node({0: MemoryVolume()})
+    host = Host(node).login()
+    outcome = await host.run(read_10(0, count), out=PATTERN[: blocks(count)])
+    assert outcome.end is not None
+    assert outcome.end.opcode == Opcode.SCSI_RESPONSE
+    assert not outcome.data
+    assert (await host.run(read_10(0, 8), expected_in=blocks(8))).status == Status.GOOD
+    host.close()
+    assert_nothing_left(node)
+
+
 @pytest.mark.parametrize("piece", [100, 5000, BULK_HEAD_BYTES, 100_000])
 @pytest.mark.parametrize("keys", [SOLICITED, SOLICITED | DIGESTS], ids=["plain", "digests"])
 async def test_more_data_than_the_cdb_asks_for(piece: int, keys: dict[str, str]) -> None:
