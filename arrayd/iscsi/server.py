@@ -19,7 +19,8 @@ from arrayd.iscsi.spinner import Spinner
 from arrayd.log import get_logger
 from arrayd.scsi.task import FileExtent
 
-BACKLOG = 256
+BACKLOG = 1024
+"""Connections that the kernel keeps until they are accepted; one more, and its initiator tries again a second later."""
 HALF_OPEN_MAX = 256
 """Connections that have not logged in yet; one more, and the oldest of them is closed."""
 LOGIN_SECONDS = 15
