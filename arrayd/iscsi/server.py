@@ -29,7 +29,7 @@ PING_SECONDS = 30
 CLOSE_SECONDS = 5
 """How long a connection that is to end may take to read what it is still sent."""
 TICK_SECONDS = 1.0
-ROUNDS_A_TURN = 4
+ROUNDS_A_TURN = 2
 """How often in a row an output may be filled and sent before other connections get their turn."""
 ACCEPT_PAUSE_SECONDS = 1.0
 """Pause after accept(2) failed for want of resources."""

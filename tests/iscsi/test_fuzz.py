@@ -25,7 +25,7 @@ from tests.iscsi.requests import Pdu, read_10, write_10
 from tests.iscsi.session_driver import DIGESTS, PATTERN, SOLICITED, Host, assert_nothing_left, blocks, make_node
 from tests.scsi.memory_volume import MemoryVolume
 
-FUZZ_SECONDS = float(os.environ.get("ARRAYD_FUZZ_SECONDS", "4"))
+FUZZ_SECONDS = float(os.environ.get("ARRAYD_FUZZ_SECONDS", "2"))
 ROUNDS_MAX = 100_000
 LUN = 0
 UNIT_ATTENTION = bytes((0x70, 0, 6))

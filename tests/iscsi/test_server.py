@@ -7,67 +7,21 @@ import contextlib
 import resource
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from arrayd.iscsi import server as server_module
 from arrayd.iscsi.pdu import AsyncEvent
 from arrayd.iscsi.server import HALF_OPEN_MAX, Server
-from arrayd.iscsi.session import Node
 from arrayd.scsi.task import FunctionResponse
 from tests.iscsi.requests import TARGET, read_10, write_10
+from tests.iscsi.serving import LIMIT_SECONDS, Serving, until
 from tests.iscsi.session_driver import PATTERN, assert_nothing_left, blocks, make_node
 from tests.lab.initiator import Connection, IscsiError, Session
 from tests.lab.pdu import IMMEDIATE, RESERVED_TAG, Opcode, request
-from tests.scsi.memory_volume import MemoryVolume
 
-LIMIT_SECONDS = 20.0
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: close(2) resets the connection."""
-
-
-async def until(there: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while not there():  # noqa: ASYNC110  what is waited for has no event of its own
-            await asyncio.sleep(0.002)
-
-
-class Serving:
-    """A server in this process, with a volume in memory."""
-
-    def __init__(self) -> None:
-        self.volume = MemoryVolume(size=4 << 20)
-        self.node: Node = make_node({0: self.volume})
-        self.server = Server(self.node, 0, bytes)
-        listening = self.server.listen([("127.0.0.1", 0), ("::1", 0)])
-        self.addresses = [f"{host}:{port}" if "." in host else f"[{host}]:{port}" for host, port in listening]
-        self.port = listening[0][1]
-
-    async def session(self, number: int = 1, portal: int = 0, **keys: str) -> Session:
-        session = await Session.open(self.addresses[portal], TARGET, keys, isid=number.to_bytes(6, "big"))
-        while (await session.command(bytes(6))).status:
-            pass
-        return session
-
-    def socket(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port))
-
-
-@pytest.fixture
-async def serving() -> AsyncIterator[Serving]:
-    loop = asyncio.get_running_loop()
-    faults: list[object] = []
-    loop.set_exception_handler(lambda _loop, context: faults.append(context))
-    serving = Serving()
-    yield serving
-    serving.server.stop_listening()
-    serving.server.close()
-    assert not serving.server.connections
-    assert not serving.server.half_open
-    await until(lambda: not serving.node.target.units[0].tasks)  # type: ignore[attr-defined]
-    assert_nothing_left(serving.node)
-    assert not faults
 
 
 @pytest.fixture
