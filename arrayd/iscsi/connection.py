@@ -33,6 +33,7 @@ from arrayd.iscsi.wire import (
     good_data_in_head,
 )
 from arrayd.log import get_logger
+from arrayd.scsi.task import FAST_READS, FAST_WRITES
 
 log = get_logger("iscsi")
 
@@ -49,6 +50,9 @@ PDUS_A_TURN = 32
 SLOW, READ, WRITE = range(3)
 KINDS = bytes({0xC0: READ, 0xC1: READ, 0xA0: WRITE, 0xA1: WRITE}.get(flags, SLOW) for flags in range(256))
 """What the flags byte of a SCSI Command lets the fast path do: final, reading or writing, untagged or simple."""
+KINDS_OF_CODES = bytes(READ if code in FAST_READS else WRITE if code in FAST_WRITES else 0xFF for code in range(256))
+"""What the operation code is for: a READ that says it writes must not fill the memory that its data came in, nor a
+WRITE that says it reads write what the output held."""
 
 _heads: dict[int, bytes] = {}
 """`good_data_in_head` by length: as many as there are multiples of a block up to FAST_READ_BYTES."""
@@ -197,6 +201,7 @@ class Connection:
     def _process_full_feature(self, phase: FullFeature) -> None:
         """The hot loop. State that it changes lives in locals, and is written back around everything else."""
         received, unpack, pack, kinds, heads = self._received, COMMAND.unpack_from, ANSWER.pack_into, KINDS, _heads
+        codes = KINDS_OF_CODES
         output, numbers, tables, digests = self.output, phase.numbers, phase.fast, phase.digests
         memory, memory_end = output.view, len(output.view)
         header_bytes = BHS_BYTES + (DIGEST_BYTES if phase.header_digest else 0)
@@ -207,7 +212,7 @@ class Connection:
         while end - at >= header_bytes:
             opcode, flags, lengths, lun, tag, length, cmd_sn, _, code, cdb1, word, count, rest = unpack(received, at)
             kind = kinds[flags]
-            if opcode == 1 and cmd_sn == expected and window >= 0 and not rest and kind:
+            if opcode == 1 and cmd_sn == expected and window >= 0 and not rest and kind == codes[code]:
                 table = tables.get(lun)
                 fast = table.get(code) if table else None
                 if fast is None:

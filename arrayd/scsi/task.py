@@ -102,6 +102,11 @@ own header; bytes 14-15 are zero (no group number, no control byte of a 16-byte 
 For a read, `view` is filled wholly; for a write, `view` holds all of its data. True means status GOOD, no residual.
 """
 
+FAST_READS = frozenset({0x08, 0x28, 0x88, 0xA8})
+FAST_WRITES = frozenset({0x0A, 0x2A, 0x8A, 0xAA})
+"""Operation codes that a FastTable may have, by direction: READ and WRITE, 6, 10, 16 and 12 bytes. The transport sees
+to it that the direction is right: `view` is filled by the ones, and its content taken by the others."""
+
 FastTable = dict[int, FastIO]
 """CDB operation code to `FastIO`. Empty whenever the logical unit must look at each command of this nexus."""
 

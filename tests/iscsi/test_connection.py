@@ -138,6 +138,60 @@ def test_reads_and_writes_of_any_shape(data: st.DataObject) -> None:
     asyncio.run(play())
 
 
+OPCODES = [0x08, 0x0A, 0x28, 0x2A, 0xA8, 0xAA, 0x88, 0x8A]
+"""READ and WRITE, 6, 10, 12 and 16."""
+
+
+def transfer_cdb(opcode: int, flags: int, lba: int, count: int, rest: int) -> bytes:
+    """A READ or WRITE of any length; `rest` is the group number, where there is one, and `flags` what byte 1 holds."""
+    if opcode < 0x20:
+        return bytes([opcode]) + (flags << 21 & 0xE00000 | lba & 0x1FFFFF).to_bytes(3, "big") + bytes([count & 0xFF, 0])
+    head = bytes([opcode, flags])
+    if opcode < 0x40:
+        return head + lba.to_bytes(4, "big") + bytes([rest]) + (count & 0xFFFF).to_bytes(2, "big") + b"\0"
+    width = 8 if opcode < 0xA0 else 4
+    return head + lba.to_bytes(width, "big") + count.to_bytes(4, "big") + bytes([rest, 0])
+
+
+@settings(max_examples=300)
+@given(
+    opcode=st.sampled_from(OPCODES),
+    flags=st.sampled_from([0, 0, 0, 0x10, 0x08, 0x20, 0x02, 0xFF]),
+    lba=st.sampled_from([0, 1, 40, 63, 64, 65, 0xFFFFFFFF]),
+    count=st.sampled_from([0, 1, 2, 8, 24, 64, 65, 256, 0xFFFF]),
+    rest=st.sampled_from([0, 0, 0, 1]),
+    expected=st.sampled_from([0, 1, 512, 1024, 4096, 12288, 32768, 65536]),
+    writes=st.booleans(),
+    keys=st.sampled_from([{}, DIGESTS]),
+)
+def test_on_the_spot_or_not_is_the_same(
+    opcode: int, flags: int, lba: int, count: int, rest: int, expected: int, writes: bool, keys: dict[str, str]
+) -> None:
+    """The fast path does what the long way does, or leaves it alone."""
+    cdb = transfer_cdb(opcode, flags, lba, count, rest)
+
+    async def play(fast: bool) -> tuple[object, ...]:
+        volume = MemoryVolume(size=blocks(64))
+        volume.data[:] = PATTERN[: blocks(64)]
+        node = make_node({0: volume})
+        host = Host(node).login(keys)
+        assert host.connection.phase is not None
+        assert host.connection.phase.fast
+        if not fast:
+            host.connection.phase.fast = {}
+        out = PATTERN[:expected][::-1] if writes else b""
+        outcome = await host.run(cdb, out=out, expected_in=0 if writes else expected)
+        assert outcome.end is not None
+        header = outcome.end.header
+        seen = (header.status, header.overflow, header.underflow, header.residual_count, header.exp_cmd_sn)
+        sense = outcome.sense if outcome.status else b""
+        host.close()
+        assert_nothing_left(node)
+        return *seen, header.max_cmd_sn, sense, bytes(outcome.data), bytes(volume.data)
+
+    assert asyncio.run(play(True)) == asyncio.run(play(False))
+
+
 def burst_ends(data_ins: list[Pdu], max_burst: int) -> bool:
     """Whether no sequence of Data-In, each ended by F, is longer than MaxBurstLength."""
     length = 0
