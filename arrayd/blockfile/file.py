@@ -61,6 +61,7 @@ class BlockFile:
         self._sync_waiting: list[asyncio.Future[None]] = []
         self._sync_due = False
         """Whether a sync is under way or about to begin."""
+        self._commit: asyncio.Future[None] | None = None
         self.in_memory = kernel.in_tmpfs(descriptor)
         self._residence = None if self.in_memory else kernel.Residence(descriptor, self.size)
         self.read_now = self._make_read_now()
@@ -281,8 +282,15 @@ class BlockFile:
                 self.loop.call_soon(self._begin_sync)
         return future
 
+    def commit(self) -> asyncio.Future[None]:
+        """`sync` for many: all who ask before the next fdatasync begins share one future, which nobody may cancel."""
+        if self._commit is None or self._commit.done():
+            self._commit = self.sync()
+        return self._commit
+
     def _begin_sync(self) -> None:
         """Starts one fdatasync for all who wait now. By `call_soon`, so that it serves a whole batch of commands."""
+        self._commit = None
         waiting, self._sync_waiting = self._sync_waiting, []
         self._executor.submit(self._sync_in_thread, waiting, self._written())
 

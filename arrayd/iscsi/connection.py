@@ -33,7 +33,7 @@ from arrayd.iscsi.wire import (
     good_data_in_head,
 )
 from arrayd.log import get_logger
-from arrayd.scsi.task import FAST_READS, FAST_WRITES
+from arrayd.scsi.task import TO_INITIATOR, TO_TARGET
 
 log = get_logger("iscsi")
 
@@ -47,12 +47,10 @@ BULK_HEAD_BYTES = 8 * 1024
 PDUS_A_TURN = 32
 """PDUs that are not done on the spot, taken in before others get their turn: each may take 100 us and more."""
 
-SLOW, READ, WRITE = range(3)
-KINDS = bytes({0xC0: READ, 0xC1: READ, 0xA0: WRITE, 0xA1: WRITE}.get(flags, SLOW) for flags in range(256))
+SLOW = 0
+_FAST_FLAGS = {0xC0: TO_INITIATOR, 0xC1: TO_INITIATOR, 0xA0: TO_TARGET, 0xA1: TO_TARGET}
+DIRECTIONS = tuple(_FAST_FLAGS.get(flags, SLOW) for flags in range(256))
 """What the flags byte of a SCSI Command lets the fast path do: final, reading or writing, untagged or simple."""
-KINDS_OF_CODES = bytes(READ if code in FAST_READS else WRITE if code in FAST_WRITES else 0xFF for code in range(256))
-"""What the operation code is for: a READ that says it writes must not fill the memory that its data came in, nor a
-WRITE that says it reads write what the output held."""
 
 _heads: dict[int, bytes] = {}
 """`good_data_in_head` by length: as many as there are multiples of a block up to FAST_READ_BYTES."""
@@ -200,8 +198,7 @@ class Connection:
 
     def _process_full_feature(self, phase: FullFeature) -> None:
         """The hot loop. State that it changes lives in locals, and is written back around everything else."""
-        received, unpack, pack, kinds, heads = self._received, COMMAND.unpack_from, ANSWER.pack_into, KINDS, _heads
-        codes = KINDS_OF_CODES
+        received, unpack, pack, heads = self._received, COMMAND.unpack_from, ANSWER.pack_into, _heads
         output, numbers, tables, digests = self.output, phase.numbers, phase.fast, phase.digests
         memory, memory_end = output.view, len(output.view)
         header_bytes = BHS_BYTES + (DIGEST_BYTES if phase.header_digest else 0)
@@ -211,13 +208,11 @@ class Connection:
         window = -1 if phase.order.held else COMMAND_WINDOW - 1 - numbers.parked
         while end - at >= header_bytes:
             opcode, flags, lengths, lun, tag, length, cmd_sn, _, code, cdb1, word, count, rest = unpack(received, at)
-            kind = kinds[flags]
-            if opcode == 1 and cmd_sn == expected and window >= 0 and not rest and kind == codes[code]:
+            direction = DIRECTIONS[flags]
+            if opcode == 1 and cmd_sn == expected and window >= 0 and not rest and direction:
                 table = tables.get(lun)
-                fast = table.get(code) if table else None
-                if fast is None:
-                    pass
-                elif kind == READ:
+                fast = table.get(direction | code) if table else None
+                if fast is not None and direction == TO_INITIATOR:
                     data = tail + header_bytes
                     after = data + length
                     if after + digest_bytes > memory_end and length <= longest and tail:
@@ -240,7 +235,7 @@ class Connection:
                             phase.seal(memory, tail, length)
                         tail = after + digest_bytes
                         continue
-                else:
+                elif fast is not None:
                     data = at + header_bytes
                     after = data + length
                     if (
@@ -248,16 +243,19 @@ class Connection:
                         and after + digest_bytes <= end
                         and tail + header_bytes <= memory_end
                         and (not digests or phase.intact(received, at, length))
-                        and fast(cdb1, word, count, received[data:after])
+                        and (done := fast(cdb1, word, count, received[data:after]))
                     ):
                         at = after + digest_bytes
                         expected = (expected + 1) & SERIAL_MASK
-                        limit = (expected + window) & SERIAL_MASK
-                        pack(memory, tail, GOOD_RESPONSE_HEAD, tag, 0, stat_sn, expected, limit)
-                        stat_sn = (stat_sn + 1) & SERIAL_MASK
-                        if digests:
-                            phase.seal(memory, tail, 0)
-                        tail += header_bytes
+                        if done is True:
+                            limit = (expected + window) & SERIAL_MASK
+                            pack(memory, tail, GOOD_RESPONSE_HEAD, tag, 0, stat_sn, expected, limit)
+                            stat_sn = (stat_sn + 1) & SERIAL_MASK
+                            if digests:
+                                phase.seal(memory, tail, 0)
+                            tail += header_bytes
+                        else:
+                            window -= phase.tasks.park(done, tag)
                         continue
             self._at, output.tail, numbers.exp_cmd_sn, numbers.stat_sn = at, tail, expected, stat_sn
             if not self._one_pdu(phase):
@@ -329,7 +327,7 @@ class Connection:
 
     def busy(self) -> bool:
         """Whether tasks are in flight, or something is left to send."""
-        return not self.output.empty or (self.phase is not None and bool(self.phase.tasks.by_tag or self.has_pending()))
+        return not self.output.empty or (self.phase is not None and (self.phase.tasks.busy or self.has_pending()))
 
     # -- ends --------------------------------------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ class FullFeature:
         output = self.output
         return (
             output.room >= RESPONSE_ROOM_BYTES
-            and not self.responder.pending
+            and not self.responder.waiting
             and not self._late
             and output.outside_bytes < OUTSIDE_BYTES_MAX
             and len(output.segments) < SEGMENTS_MAX
@@ -135,7 +135,7 @@ class FullFeature:
     def pump(self) -> None:
         """Emits what waited for room: tasks first, since what was said of them later must not come before."""
         self.tasks.pump()
-        while self._late and not self.responder.pending and self.output.room >= RESPONSE_ROOM_BYTES:
+        while self._late and not self.responder.waiting and self.output.room >= RESPONSE_ROOM_BYTES:
             self._pack(self._late.popleft()())
 
     def close(self) -> None:
@@ -286,6 +286,9 @@ class FullFeature:
         return FunctionResponse.COMPLETE
 
     def _managed(self, function: int, tag: int, response: int) -> None:
+        self.tasks.when_committed(partial(self._answer_management, function, tag, response))
+
+    def _answer_management(self, function: int, tag: int, response: int) -> None:
         self._managing -= 1
         self._pack_later(
             lambda: build(

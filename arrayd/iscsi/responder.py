@@ -23,7 +23,7 @@ from arrayd.iscsi.wire import (
     RESPONSE_OVERFLOW,
     RESPONSE_UNDERFLOW,
 )
-from arrayd.scsi.task import FileExtent, Status, Task
+from arrayd.scsi.task import Commit, FileExtent, Status, Task
 
 OUTSIDE_BYTES = 32 * 1024
 """Data-In of this size or more is sent from where it lies; less is copied behind its header."""
@@ -71,11 +71,25 @@ class Responder:
         self._answered = answered
         self.pending: deque[Task] = deque()
         """Ended tasks to be answered: as many as the command window at the most."""
+        self.committed: deque[tuple[Commit, list[int]]] = deque()
+        """Tags of writes to be answered, by what they waited for; the last of a list is the first."""
         self._emitted = 0
         self._data_sn = 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are responses to be emitted."""
+        return bool(self.pending or self.committed)
+
     def pump(self) -> None:
         """Emits as much of the pending responses as there is room for."""
+        while self.committed and not self._emitted:
+            commit, tags = self.committed[0]
+            while tags:
+                if not self._pack_response(tags[-1], commit.status, commit.sense, True):
+                    return
+                tags.pop()
+            self.committed.popleft()
         while self.pending:
             task = self.pending[0]
             if not self._emit(task):
@@ -148,14 +162,27 @@ class Responder:
         output.append(trailer)
 
     def _emit_response(self, task: Task) -> bool:
-        segment = len(task.sense).to_bytes(2, "big") + task.sense if task.sense else b""
-        if self.output.room < BHS_BYTES + 2 * DIGEST_BYTES + len(segment) + PAD_BYTES:
-            return False
         over, residual = _residual(task)
         flags = FINAL | (over and (RESPONSE_OVERFLOW if over > 0 else RESPONSE_UNDERFLOW))
+        if not self._pack_response(task.tag, task.status, task.sense, task.counted, flags, residual):
+            return False
+        if task.buffer is not None:
+            task.data_in = b""
+            task.buffer.release()
+        return True
+
+    def _pack_response(
+        self, tag: int, status: int, sense: bytes, counted: bool, flags: int = FINAL, residual: int = 0
+    ) -> bool:
+        segment = len(sense).to_bytes(2, "big") + sense if sense else b""
+        if self.output.room < BHS_BYTES + 2 * DIGEST_BYTES + len(segment) + PAD_BYTES:
+            return False
+        numbers = self.numbers
+        if counted:
+            numbers.parked -= 1
         header = RESPONSE.pack(
-            Opcode.SCSI_RESPONSE, flags, ResponseCode.COMMAND_COMPLETED, task.status, len(segment), task.tag, 0,
-            self._take_stat_sn(task), self.numbers.exp_cmd_sn, self.numbers.max_cmd_sn, self._data_sn, 0, residual,
+            Opcode.SCSI_RESPONSE, flags, ResponseCode.COMMAND_COMPLETED, status, len(segment), tag, 0,
+            numbers.take_stat_sn(), numbers.exp_cmd_sn, numbers.max_cmd_sn, self._data_sn, 0, residual,
         )  # fmt: skip
         self._pack_header(header)
         if segment:
@@ -163,9 +190,6 @@ class Responder:
             self.output.append(padded)
             if self.data_digest:
                 self.output.append(digest(padded))
-        if task.buffer is not None:
-            task.data_in = b""
-            task.buffer.release()
         return True
 
     def _take_stat_sn(self, task: Task) -> int:

@@ -20,7 +20,7 @@ from arrayd.iscsi.responder import DIGEST_BYTES, Responder, digest
 from arrayd.iscsi.session import Session
 from arrayd.iscsi.transfer import NotDeliveredError, Solicited, Transfer
 from arrayd.iscsi.wire import COMMAND, FINAL, READY_TO_TRANSFER
-from arrayd.scsi.task import MAX_TRANSFER_BYTES, DeliveryFailure, Status, Task
+from arrayd.scsi.task import MAX_TRANSFER_BYTES, Commit, DeliveryFailure, Status, Task
 
 READ = 0x40
 WRITE = 0x20
@@ -68,6 +68,8 @@ class Tasks:
         """Tasks that wait for room in the share."""
         self._unasked: list[Transfer] = []
         """Transfers whose R2T waits for room in the output."""
+        self._commits: dict[Commit, list[int]] = {}
+        """Tags of writes that are done and wait to be durable, by what they wait for."""
         self._abandoned = False
         self._when_none: Callable[[], None] | None = None
 
@@ -76,7 +78,7 @@ class Tasks:
     def command(self, pdu: memoryview, data: memoryview, cdb: bytes) -> None:
         """Takes in a SCSI Command with its immediate data. Raises ProtocolError."""
         _, flags, _, lun, tag, expected, _, _, *_ = COMMAND.unpack_from(pdu)
-        if tag in self.by_tag:
+        if tag in self.by_tag or any(tag in tags for tags in self._commits.values()):
             raise ProtocolError("an initiator task tag that is in use", RejectReason.TASK_IN_PROGRESS)
         writes, reads = flags & WRITE, flags & READ
         if writes and reads:
@@ -259,8 +261,44 @@ class Tasks:
         else:
             self.responder.pending.append(task)
             self.wake()
-        if self._when_none is not None and not self.by_tag:
-            self._when_none()
+        self._check_none()
+
+    def park(self, commit: Commit, tag: int) -> int:
+        """The write `tag` is done, and answered when `commit` ends; the places it takes in the command window: 1."""
+        self.numbers.parked += 1
+        tags = self._commits.get(commit)
+        if tags is None:
+            tags = self._commits[commit] = []
+            commit.when_ended(self._committed)
+        tags.append(tag)
+        return 1
+
+    def _committed(self, commit: Commit) -> None:
+        tags = self._commits.pop(commit)
+        tags.reverse()
+        if self._abandoned:
+            self.numbers.parked -= len(tags)
+        else:
+            self.responder.committed.append((commit, tags))
+            self.wake()
+        self._check_none()
+
+    def _check_none(self) -> None:
+        if self._when_none is not None and not self.busy:
+            when_none, self._when_none = self._when_none, None
+            when_none()
+
+    @property
+    def busy(self) -> bool:
+        """Whether tasks are in flight."""
+        return bool(self.by_tag or self._commits)
+
+    def when_committed(self, ended: Callable[[], None]) -> None:
+        """Calls `ended` when no write waits any more that waits to be durable now."""
+        for commit in list(self._commits)[-1:]:
+            commit.when_ended(lambda _: ended())
+            return
+        ended()
 
     def _break_off(self, transfer: Transfer) -> None:
         """No more data is wanted for `transfer`."""
@@ -289,7 +327,7 @@ class Tasks:
 
     def has_pending(self) -> bool:
         """Whether `pump` has something to do, now or when there is room in the output."""
-        return bool(self.responder.pending or self._unasked) or (
+        return bool(self.responder.waiting or self._unasked) or (
             bool(self._waiting) and not self._must_wait(self._waiting[0])
         )
 
@@ -310,7 +348,7 @@ class Tasks:
 
     def when_none(self, ended: Callable[[], None]) -> None:
         """Calls `ended` when no task is left that could touch the medium."""
-        if self.by_tag:
+        if self.busy:
             self._when_none = ended
         else:
             ended()
@@ -320,6 +358,7 @@ class Tasks:
         self._abandoned = True
         self._when_none = None
         self._waiting.clear()
+        self.responder.committed.clear()
         while self.responder.pending:
             self._drop(self.responder.pending.popleft())
 

@@ -9,24 +9,30 @@ See `arrayd.scsi.task.FastIO` for how the CDB arrives: `word` is its bytes 2-9 a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from arrayd.log import get_logger
 from arrayd.scsi.block import READ_10 as READ_10_ROW
 from arrayd.scsi.block import WRITE_10 as WRITE_10_ROW
-from arrayd.scsi.task import FastIO, FastTable
+from arrayd.scsi.sense import Asc, CheckCondition, Key
+from arrayd.scsi.task import TO_INITIATOR, TO_TARGET, Commit, FastIO, FastTable, Status
 
 if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
     from arrayd.scsi.nexus import Nexus
 
-READ_6, READ_10, READ_12, READ_16 = 0x08, 0x28, 0xA8, 0x88
-WRITE_6, WRITE_10, WRITE_12, WRITE_16 = 0x0A, 0x2A, 0xAA, 0x8A
+READ_6, READ_10, READ_12, READ_16 = (TO_INITIATOR | opcode for opcode in (0x08, 0x28, 0xA8, 0x88))
+WRITE_6, WRITE_10, WRITE_12, WRITE_16 = (TO_TARGET | opcode for opcode in (0x0A, 0x2A, 0xAA, 0x8A))
 
 NOT_DPO = 0xEF
 """DPO (disable page out) is advice that we do not take; every other bit of byte 1 asks for something."""
 
-TransferNow = Callable[[int, memoryview], bool]
+log = get_logger("scsi")
+
+TransferNow = Callable[[int, memoryview], bool | Commit]
 
 
 def fast(unit: LogicalUnit, nexus: Nexus) -> FastTable:
@@ -39,12 +45,40 @@ def fast(unit: LogicalUnit, nexus: Nexus) -> FastTable:
         table[READ_10] = _ten(volume.read_now, shift, volume.size)
         table[READ_12] = _twelve(volume.read_now, shift, volume.size)
         table[READ_16] = _sixteen(volume.read_now, shift, volume.size)
-    if volume.write_cache and unit.may(nexus, WRITE_10_ROW):
-        table[WRITE_6] = _six(volume.write_now, shift, volume.size)
-        table[WRITE_10] = _ten(volume.write_now, shift, volume.size)
-        table[WRITE_12] = _twelve(volume.write_now, shift, volume.size)
-        table[WRITE_16] = _sixteen(volume.write_now, shift, volume.size)
+    if unit.may(nexus, WRITE_10_ROW):
+        write_now = volume.write_now if volume.write_cache else _write_and_commit(unit)
+        table[WRITE_6] = _six(write_now, shift, volume.size)
+        table[WRITE_10] = _ten(write_now, shift, volume.size)
+        table[WRITE_12] = _twelve(write_now, shift, volume.size)
+        table[WRITE_16] = _sixteen(write_now, shift, volume.size)
     return table
+
+
+def _write_and_commit(unit: LogicalUnit) -> TransferNow:
+    """Writes to a volume without a write cache: done on the spot, and answered together when they are durable."""
+    commit_now = unit.disk.commit_now
+    latest: tuple[asyncio.Future[None] | None, Commit] = (None, Commit())
+
+    def write(offset: int, view: memoryview) -> bool | Commit:
+        nonlocal latest
+        future = commit_now(offset, view)
+        if future is None:
+            return False
+        if future is not latest[0]:
+            latest = (future, Commit())
+            future.add_done_callback(partial(_end_commit, unit, latest[1]))
+        return latest[1]
+
+    return write
+
+
+def _end_commit(unit: LogicalUnit, commit: Commit, future: asyncio.Future[None]) -> None:
+    error = future.exception()
+    if error is None:
+        commit.end(Status.GOOD, b"")
+    else:
+        log.error("writes are not durable", lun=unit.number, reason=str(error))
+        commit.end(Status.CHECK_CONDITION, unit.sense_data(CheckCondition(Key.MEDIUM_ERROR, Asc.WRITE_ERROR)))
 
 
 def _ten(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
@@ -52,7 +86,7 @@ def _ten(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
     # the length in bytes, exactly when group number and control are zero.
     tail_shift = shift - 8
 
-    def ten(flags: int, word: int, _count: int, view: memoryview) -> bool:
+    def ten(flags: int, word: int, _count: int, view: memoryview) -> bool | Commit:
         length = len(view)
         offset = (word >> 32) << shift
         if (word & 0xFFFFFFFF) << tail_shift != length or offset + length > size or flags & NOT_DPO or not length:
@@ -63,7 +97,7 @@ def _ten(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
 
 
 def _sixteen(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
-    def sixteen(flags: int, word: int, count: int, view: memoryview) -> bool:
+    def sixteen(flags: int, word: int, count: int, view: memoryview) -> bool | Commit:
         length = len(view)
         offset = word << shift
         if count << shift != length or offset + length > size or flags & NOT_DPO or not length:
@@ -74,7 +108,7 @@ def _sixteen(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
 
 
 def _twelve(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
-    def twelve(flags: int, word: int, count: int, view: memoryview) -> bool:
+    def twelve(flags: int, word: int, count: int, view: memoryview) -> bool | Commit:
         length = len(view)
         offset = (word >> 32) << shift
         if (word & 0xFFFFFFFF) << shift != length or count or offset + length > size or flags & NOT_DPO or not length:
@@ -86,7 +120,7 @@ def _twelve(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
 
 def _six(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
     # Byte 1 is the high bits of the LBA; bytes 2-5 are the rest of it, transfer length and control.
-    def six(flags: int, word: int, _count: int, view: memoryview) -> bool:
+    def six(flags: int, word: int, _count: int, view: memoryview) -> bool | Commit:
         length = len(view)
         offset = ((flags & 0x1F) << 16 | word >> 48) << shift
         blocks = (word >> 40) & 0xFF or 256

@@ -296,7 +296,11 @@ class LogicalUnit:
     def fail(self, task: Task, error: CheckCondition) -> None:
         """Ends `task` with CHECK CONDITION and sense data in the format that D_SENSE asks for."""
         task.status = Status.CHECK_CONDITION
-        task.sense = error.descriptor() if self.mode_pages.descriptor_sense else error.fixed()
+        task.sense = self.sense_data(error)
+
+    def sense_data(self, error: CheckCondition) -> bytes:
+        """What hosts are told of `error`."""
+        return error.descriptor() if self.mode_pages.descriptor_sense else error.fixed()
 
     def _end(self, task: Task) -> None:
         task.executing = False

@@ -94,21 +94,44 @@ class FileExtent:
         return self.length
 
 
-FastIO = Callable[[int, int, int, memoryview], bool]
+class Commit:
+    """What writes that were done on the spot still wait for: one for all that the same sync makes durable."""
+
+    __slots__ = ("_waiting", "sense", "status")
+
+    def __init__(self) -> None:
+        self.status: int = Status.GOOD
+        self.sense: bytes = b""
+        self._waiting: list[Callable[[Commit], None]] = []
+
+    def when_ended(self, ended: Callable[[Commit], None]) -> None:
+        """Calls `ended` when `status` and `sense` are final, for all the writes alike. Never from within this call."""
+        self._waiting.append(ended)
+
+    def end(self, status: int, sense: bytes) -> None:
+        """All the writes are durable, or none is known to be."""
+        self.status = status
+        self.sense = sense
+        for ended in self._waiting:
+            ended(self)
+
+
+FastIO = Callable[[int, int, int, memoryview], "bool | Commit"]
 """`fast(flags, word, count, view)`: carries out a CDB on the spot, or returns False having done nothing.
 
 The CDB comes as the integers that byte 1, bytes 2-9 and bytes 10-13 are, so that a transport decodes it along with its
 own header; bytes 14-15 are zero (no group number, no control byte of a 16-byte CDB). A 10-byte CDB is zero-padded.
-For a read, `view` is filled wholly; for a write, `view` holds all of its data. True means status GOOD, no residual.
+For a read, `view` is filled wholly; for a write, `view` holds all of its data. True means status GOOD, no residual; a
+`Commit` that a write is done, and answered when that has ended.
 """
 
-FAST_READS = frozenset({0x08, 0x28, 0x88, 0xA8})
-FAST_WRITES = frozenset({0x0A, 0x2A, 0x8A, 0xAA})
-"""Operation codes that a FastTable may have, by direction: READ and WRITE, 6, 10, 16 and 12 bytes. The transport sees
-to it that the direction is right: `view` is filled by the ones, and its content taken by the others."""
+TO_INITIATOR = 0x100
+TO_TARGET = 0x200
+"""The direction of data in a key of `FastTable`: a READ that comes with data is none for the fast path."""
 
 FastTable = dict[int, FastIO]
-"""CDB operation code to `FastIO`. Empty whenever the logical unit must look at each command of this nexus."""
+"""CDB operation code, with the direction of its data, to `FastIO`. Empty whenever the logical unit must look at each
+command of this nexus."""
 
 
 class Task:

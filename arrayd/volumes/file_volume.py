@@ -53,6 +53,12 @@ class FileVolume(Volume):
 
         return write_now
 
+    def commit_now(self, offset: int, view: memoryview) -> asyncio.Future[None] | None:
+        """See `Volume.commit_now`."""
+        if self.read_only or self.locks.places or not self.file.write_now(offset, view):
+            return None
+        return self.file.commit()
+
     def warm_file(self, offset: int, length: int) -> Callable[[int, int, int], int] | None:
         """See `Volume.warm_file`."""
         return self.file.send if self.file.warm(offset, length) else None

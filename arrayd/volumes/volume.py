@@ -10,6 +10,7 @@ Offsets and lengths are bytes, multiples of `block_size`, and within `size`: cal
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -61,6 +62,12 @@ class Volume(ABC):
     """`read_now(offset, view)` fills `view` without blocking, or returns False (cold, remote, failed…)."""
     write_now: Callable[[int, memoryview], bool]
     """`write_now(offset, view)` writes as `write` would, without blocking, or returns False having written nothing."""
+
+    def commit_now(self, _offset: int, _view: memoryview) -> asyncio.Future[None] | None:
+        """Writes `view` on the spot, like `write_now` but whatever the write cache is, and returns the future of its
+        being durable: one for all writes that the same sync makes so, which nobody may cancel. None: refused, with
+        nothing written, as a volume does that cannot."""
+        return None
 
     @abstractmethod
     def warm_file(self, offset: int, length: int) -> Callable[[int, int, int], int] | None:

@@ -10,7 +10,8 @@ from arrayd.scsi.alua import AccessState, set_access_state
 from arrayd.scsi.fast_path import READ_6, READ_10, READ_12, READ_16, WRITE_6, WRITE_10, WRITE_12, WRITE_16
 from arrayd.scsi.sense import Asc
 from arrayd.scsi.target import encode_lun
-from arrayd.scsi.task import FastTable
+from arrayd.scsi.task import TO_INITIATOR, TO_TARGET, Commit, FastTable, Status
+from arrayd.volumes.volume import VolumeFailed
 from tests.scsi.initiator import Initiator, make_target
 from tests.scsi.memory_volume import MemoryVolume
 
@@ -22,12 +23,13 @@ LUN = encode_lun(0)
 
 def cdb_of(opcode: int, lba: int, blocks: int, flags: int = 0) -> bytes:
     """A CDB of 16 bytes, zero-padded."""
+    code = opcode & 0xFF
     if opcode in (READ_6, WRITE_6):
-        return bytes((opcode, flags & 0xE0 | lba >> 16)) + (lba & 0xFFFF).to_bytes(2, "big") + bytes((blocks & 0xFF,))
+        return bytes((code, flags & 0xE0 | lba >> 16)) + (lba & 0xFFFF).to_bytes(2, "big") + bytes((blocks & 0xFF,))
     if opcode in (READ_10, WRITE_10):
-        return bytes((opcode, flags)) + lba.to_bytes(4, "big") + bytes(1) + blocks.to_bytes(2, "big")
+        return bytes((code, flags)) + lba.to_bytes(4, "big") + bytes(1) + blocks.to_bytes(2, "big")
     width = 8 if opcode in (READ_16, WRITE_16) else 4
-    return bytes((opcode, flags)) + lba.to_bytes(width, "big") + blocks.to_bytes(4, "big")
+    return bytes((code, flags)) + lba.to_bytes(width, "big") + blocks.to_bytes(4, "big")
 
 
 def go(table: FastTable, cdb: bytes, view: memoryview) -> bool:
@@ -35,7 +37,10 @@ def go(table: FastTable, cdb: bytes, view: memoryview) -> bool:
     cdb = cdb.ljust(16, b"\0")
     assert cdb[14:] == bytes(2)
     word, count = int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big")
-    return table[cdb[0]](cdb[1], word, count, view)
+    direction = TO_INITIATOR if TO_INITIATOR | cdb[0] in READS else TO_TARGET
+    done = table[direction | cdb[0]](cdb[1], word, count, view)
+    assert isinstance(done, bool)
+    return done
 
 
 @pytest.fixture(params=[512, 4096])
@@ -83,7 +88,7 @@ def test_flags_go_the_long_way(volume: MemoryVolume, opcode: int, bit: int) -> N
 def test_group_and_control_go_the_long_way(opcode: int, tail: str) -> None:
     """A 16-byte CDB's never come: the transport looks at its bytes 14 and 15."""
     at = {6: {"control": 5}, 10: {"group": 6, "control": 9}, 12: {"group": 10, "control": 11}, 16: {}}
-    length = {0: 6, 1: 10, 5: 12, 4: 16}[opcode >> 5]
+    length = {0: 6, 1: 10, 5: 12, 4: 16}[(opcode & 0xFF) >> 5]
     if tail not in at[length]:
         return
     table = Initiator(make_target({0: MemoryVolume()})).nexus.fast[LUN]
@@ -129,11 +134,55 @@ async def test_a_unit_attention_closes_it_until_it_is_reported() -> None:
     assert opened(host) == (True, True)
 
 
-async def test_without_write_cache_or_read_only_only_reads() -> None:
-    for attribute in ("write_cache", "read_only"):
-        volume = MemoryVolume()
-        setattr(volume, attribute, not getattr(volume, attribute))
-        assert opened(Initiator(make_target({0: volume}))) == (True, False)
+async def test_read_only_only_reads() -> None:
+    volume = MemoryVolume()
+    volume.read_only = True
+    assert opened(Initiator(make_target({0: volume}))) == (True, False)
+
+
+class CommittingVolume(MemoryVolume):
+    """A volume without a write cache, durable when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.write_cache = False
+        self.synced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.refuses = False
+
+    def commit_now(self, offset: int, view: memoryview) -> asyncio.Future[None] | None:
+        if self.refuses:
+            return None
+        self.data[offset : offset + len(view)] = view
+        return self.synced
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_writes_without_a_cache_are_done_at_once_and_answered_together(fails: bool) -> None:
+    volume = CommittingVolume()
+    write = Initiator(make_target({0: volume})).nexus.fast[LUN][WRITE_16]
+    data = memoryview(bytes(range(256)) * 2)
+    first, second = (write(0, lba, 1, data) for lba in (3, 9))
+    assert isinstance(first, Commit)
+    assert first is second
+    assert volume.data[3 * 512 : 4 * 512] == volume.data[9 * 512 : 10 * 512] == data
+    ended: list[Commit] = []
+    first.when_ended(ended.append)
+    old, volume.synced = volume.synced, asyncio.get_running_loop().create_future()
+    assert write(0, 4, 1, data) is not first
+    if fails:
+        old.set_exception(VolumeFailed("EIO"))
+    else:
+        old.set_result(None)
+    assert not ended
+    await asyncio.sleep(0)
+    assert ended == [first]
+    if fails:
+        assert (first.status, first.sense[2] & 0x0F) == (Status.CHECK_CONDITION, 3)
+    else:
+        assert (first.status, first.sense) == (Status.GOOD, b"")
+    volume.refuses = True
+    assert write(0, 3, 1, data) is False
+    volume.synced.set_result(None)
 
 
 async def test_resize_is_seen() -> None:
