@@ -17,8 +17,8 @@ from tests.lab.daemon import ArraydProcess, configuration
 
 pytestmark = [pytest.mark.external, pytest.mark.timeout(300)]
 
-TARGETS = 2
-"""Arrays that share the tests between them, one test at a time each; the machine has two cores."""
+TARGETS = 3
+"""Arrays that share the tests between them, one test at a time each; many of them mostly sleep."""
 EARLY_ASSERTION = "reconnect_succeeded,1"
 TESTS_IN_DEBIAN = 230
 VOLUME = {"size": "128MiB"}

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
 STAT_BLOCK_BYTES = 512
 FILES, FILE_MIB = 8, 4
 RELOAD_TIMEOUT_S = 20.0
-KILLS = 2
+ENDS = 2
 
 WRITE_FILES = f"""
 for n in $(seq {FILES}); do
@@ -106,18 +106,22 @@ def test_a_volume_grows_under_a_mounted_file_system(guest: Guest, start_array: S
     initiator.logout()
 
 
-def test_the_array_is_killed_under_load_and_the_file_system_sees_no_error(
-    guest: Guest, start_array: StartArray
+@pytest.mark.parametrize("how", ["killed", "terminated"])
+def test_the_array_ends_under_load_and_the_file_system_sees_no_error(
+    guest: Guest, start_array: StartArray, how: str
 ) -> None:
     array = start_array(configuration({"data": {"size": "256MiB"}}))
     initiator = logged_in(guest, array)
     disk = initiator.disk()
     make_and_mount(guest, disk)
     load = guest.spawn(WRITE_UNDER_LOAD)
-    for _ in range(KILLS):
+    for _ in range(ENDS):
         written = int(guest.until("cat /tmp/written"))
         guest.until(f"test $(cat /tmp/written) -ge {written + 5}")
-        array.kill()
+        if how == "killed":
+            array.kill()
+        else:
+            array.terminate()  # asks the initiator to log out, and answers what is on its way
         guest.until("dmesg | grep 'detected conn error'; dmesg -c >/tmp/dmesg; cat /tmp/dmesg >>/tmp/dmesg.all")
         array.start()
     written = int(guest.check("cat /tmp/written"))

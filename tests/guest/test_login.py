@@ -34,6 +34,17 @@ def test_discovery_answers_what_the_array_advertises(guest: Guest, start_array: 
     initiator.logout()
 
 
+@pytest.mark.parametrize(
+    ("secret", "status"), [(SECRET, 0), ("not-what-it-knows", openiscsi.LOGIN_AUTHENTICATION_FAILED)]
+)
+def test_discovery_by_chap(guest: Guest, start_array: StartArray, secret: str, status: int) -> None:
+    chap = {"user": "guest", "secret_file": "guest.secret"}
+    array = start_array(configuration({"data": {"size": "64MiB"}}, discovery_chap={"chap": chap}), SECRETS)
+    answer = Initiator(guest, array.target, [array.port]).discover_by_chap("guest", secret)
+    assert answer.status == status, answer.output
+    assert (array.target in answer.output) == (status == 0)
+
+
 def test_mutual_chap_and_both_digests(guest: Guest, start_array: StartArray) -> None:
     array = start_array(configuration({"data": {"size": "64MiB"}}, initiators=[BOTH_WAYS]), SECRETS)
     settings = openiscsi.chap("guest", SECRET, "lab", MUTUAL_SECRET) | openiscsi.BOTH_DIGESTS

@@ -102,14 +102,13 @@ class ArraydProcess:
         assert self._process is None
         self._write(self.config)
         self._listen = self.config["iscsi"]["listen"]
-        environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "arrayd", "serve", str(self.folder / "arrayd.yaml")],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment,
+                cwd=CHECKOUT,  # so that it is this checkout's arrayd
                 start_new_session=True,  # Ctrl-C is for whoever holds this object
             )
         try:

@@ -95,6 +95,7 @@ defaults {
     polling_interval 1
     max_polling_interval 2
     no_path_retry queue
+    fast_io_fail_tmo 2
     path_grouping_policy multibus
 }
 """

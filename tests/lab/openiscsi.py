@@ -45,6 +45,14 @@ class Initiator:
         listing = self.guest.check(f"iscsiadm -m discovery -t sendtargets -p {HOST}:{self.portals[0]}")
         return listing.splitlines()
 
+    def discover_by_chap(self, user: str, secret: str) -> Answer:
+        """The same, proving who asks; the status is iscsiadm's."""
+        database = f"iscsiadm -m discoverydb -t sendtargets -p {HOST}:{self.portals[0]}"
+        auth = {"authmethod": "CHAP", "username": user, "password": secret}
+        lines = [f"{database} -o new >/dev/null"]
+        lines += [f"{database} -o update -n discovery.sendtargets.auth.{k} -v {v}" for k, v in auth.items()]
+        return self.guest.run("\n".join([*lines, f"{database} --discover"]), LOGIN_TIMEOUT_S)
+
     def record(self) -> None:
         """Write a record for every portal by hand, with ``settings`` in it."""
         for port in self.portals:
