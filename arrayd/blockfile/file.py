@@ -1,9 +1,7 @@
 """One open file of block data.
 
 What can be done without blocking is done on the spot; the rest goes to the one executor, and comes back through a
-future of the loop, which is done when its thread is, whatever became of whoever waits for it. Syncs are grouped: one
-fdatasync answers everything that waited when it began. A failed fdatasync is never retried into success: the file
-stays failed, since the kernel may have dropped the pages it could not write.
+future of the loop, which is done when its thread is, whatever became of whoever waits for it.
 
 All state is the loop's; threads only make system calls and report back.
 """
@@ -21,6 +19,7 @@ from typing import TypeVar
 
 from arrayd.blockfile import kernel, opening
 from arrayd.blockfile.cold import ColdReads
+from arrayd.blockfile.syncs import Syncs
 from arrayd.blockfile.writeback import Writeback
 
 T = TypeVar("T")
@@ -48,20 +47,25 @@ class BlockFile:
         self.path = path
         self.descriptor = descriptor
         self.size = os.fstat(descriptor).st_size
-        self.failure: OSError | None = None
         self.loop = asyncio.get_running_loop()
         self._executor = executor
         self._failing = failing
         self._cold = ColdReads(descriptor, self.loop, self._submit, failing, self._job_over)
         self._share = writeback.join(self._clean)
+        self._syncs = Syncs(
+            descriptor,
+            self.loop,
+            self._submit_job,
+            failing,
+            self._written,
+            self._share.cleaned_to,
+            self._failed,
+            self._job_over,
+        )
         self._room = 0
         """Bytes of the grant that are not yet written."""
         self._jobs = 0
         self._idle: asyncio.Future[None] | None = None
-        self._sync_waiting: list[asyncio.Future[None]] = []
-        self._sync_due = False
-        """Whether a sync is under way or about to begin."""
-        self._commit: asyncio.Future[None] | None = None
         self.in_memory = kernel.in_tmpfs(descriptor)
         self._residence = None if self.in_memory else kernel.Residence(descriptor, self.size)
         self.read_now = self._make_read_now()
@@ -199,8 +203,12 @@ class BlockFile:
 
     def _job_over(self, count: int = 1) -> None:
         self._jobs -= count
-        if self._idle is not None and not self._jobs:
+        if self._idle is not None and not self._jobs and not self._idle.done():
             self._idle.set_result(None)
+
+    def _submit_job(self, work: Callable[[], None]) -> None:
+        self._jobs += 1
+        self._executor.submit(work)
 
     def _submit(self, work: Callable[[T], None], argument: T) -> None:
         self._executor.submit(work, argument)
@@ -266,70 +274,27 @@ class BlockFile:
 
     # -- durability --------------------------------------------------------------------------------------------------
 
+    @property
+    def failure(self) -> OSError | None:
+        """Why the file failed: it is read, and not written or synced any more, until an operator has seen to it."""
+        return self._syncs.failure
+
     def sync(self) -> asyncio.Future[None]:
-        """Done when everything written before the call is durable. One fdatasync serves all who wait for it."""
-        future: asyncio.Future[None] = self.loop.create_future()
-        if self.failure is not None:
-            future.set_exception(self._failing(self.failure))
-        elif self.in_memory:
-            # No disk to wait for: as durable as this file gets.
-            future.set_result(None)
-        else:
-            self._sync_waiting.append(future)
-            if not self._sync_due:
-                self._sync_due = True
-                self._jobs += 1
-                self.loop.call_soon(self._begin_sync)
-        return future
+        """Done when everything written before the call is durable."""
+        return self._done() if self.in_memory else self._syncs.sync()
 
     def commit(self) -> asyncio.Future[None]:
-        """`sync` for many: all who ask before the next fdatasync begins share one future, which nobody may cancel."""
-        if self._commit is None or self._commit.done():
-            self._commit = self.sync()
-        return self._commit
+        """`sync` for many: all who ask before the next sync begins share one future, which nobody may cancel."""
+        return self._done() if self.in_memory else self._syncs.commit()
 
-    def _begin_sync(self) -> None:
-        """Starts one fdatasync for all who wait now. By `call_soon`, so that it serves a whole batch of commands."""
-        self._commit = None
-        waiting, self._sync_waiting = self._sync_waiting, []
-        self._executor.submit(self._sync_in_thread, waiting, self._written())
+    def _done(self) -> asyncio.Future[None]:
+        """For a file in memory: no disk to wait for, it is as durable as it gets."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        future.set_result(None)
+        return future
 
-    def _sync_in_thread(self, waiting: list[asyncio.Future[None]], written: int) -> None:
-        failure = None
-        try:
-            os.fdatasync(self.descriptor)
-        except OSError as error:
-            failure = error
-        self.loop.call_soon_threadsafe(self._synced, waiting, written, failure)
-
-    def _synced(self, waiting: list[asyncio.Future[None]], written: int, failure: OSError | None) -> None:
-        if failure is None:
-            self._share.cleaned_to(written)
-        else:
-            self._fail(failure)
-        if self.failure is not None:
-            # Whoever came later would get an answer about pages that may be gone.
-            waiting += self._sync_waiting
-            self._sync_waiting = []
-        for future in waiting:
-            if future.done():
-                continue
-            if self.failure is None:
-                future.set_result(None)
-            else:
-                future.set_exception(self._failing(self.failure))
-        if self._sync_waiting:
-            self._begin_sync()
-        else:
-            self._sync_due = False
-            self._job_over()
-
-    def _fail(self, failure: OSError) -> None:
-        """The file has failed, until an operator has seen to it: it is read, and not written or synced any more.
-
-        Whatever the system says, and be it that a disk below is full: data that was taken in is lost.
-        """
-        self.failure = self.failure or OSError(errno.EIO, f"could not be written to the disk: {failure.strerror}")
+    def _failed(self) -> None:
+        """Nothing is written any more, and what is left in the page cache is not counted."""
         self._room = 0
         self._share.cleaned_to(self._share.granted)
 
@@ -349,15 +314,22 @@ class BlockFile:
         if dirty is not None and dirty <= keep:
             return dirty
         try:
-            kernel.write_back(self.descriptor)
+            # What fails is told to this open file, and to those of the syncs all the same.
+            opened = opening.open_again(self.descriptor)
+        except OSError:
+            return dirty if dirty is not None else keep
+        try:
+            kernel.write_back(opened)
         except OSError as error:
             return error
+        finally:
+            os.close(opened)
         return kernel.dirty_bytes(self.descriptor) or 0
 
     def _cleaned(self, written: int, cleaning: asyncio.Future[int | OSError]) -> None:
         dirty = cleaning.result()
         if isinstance(dirty, OSError):
-            self._fail(dirty)
+            self._syncs.fail(dirty)
         else:
             self._share.cleaned_to(written - dirty)
 
@@ -375,11 +347,12 @@ class BlockFile:
     async def close(self) -> None:
         """Closes the file when no thread works on it any more. Whoever wants it durable syncs before; nobody calls
         `read_now` or `write_now` after: the descriptor's number may mean another file."""
-        while self._jobs:
+        while self._jobs or not self._syncs.idle:
             self._idle = self.loop.create_future()
             await self._idle
         self._idle = None
         self._share.leave()
+        self._syncs.close()
         if self._residence is not None:
             self._residence.close()
         descriptor, self.descriptor = self.descriptor, -1

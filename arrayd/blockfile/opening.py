@@ -43,6 +43,14 @@ def open_file(path: Path, size: int, allocate: bool, read_only: bool) -> int:
     return descriptor
 
 
+def open_again(descriptor: int) -> int:
+    """One more open file for the file that is open as `descriptor`. Raises OSError.
+
+    The kernel reports a failed write-back once to each open file: whoever must hear of it needs one of its own.
+    """
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+
+
 def _lock(descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

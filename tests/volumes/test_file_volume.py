@@ -124,7 +124,7 @@ async def test_many_that_wait_behind_a_failure_all_hear_of_it(open_file: OpenFil
     volume = FileVolume("1:data", file)
     first = volume.write_zeros(0, PAGE)
     waiting = [volume.write(0, data(7)) for _ in range(3000)]
-    file._fail(OSError(errno.EIO, "gone"))
+    file._syncs.fail(OSError(errno.EIO, "gone"))
     await held.run_all()
     async with asyncio.timeout(20):
         while volume.locks:

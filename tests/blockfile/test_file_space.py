@@ -1,4 +1,4 @@
-"""One file: what a sync promises, disk that is given back and grown, and how a file is opened and closed."""
+"""One file: disk that is given back and grown, and how a file is opened and closed."""
 
 import asyncio
 import errno
@@ -13,95 +13,6 @@ from arrayd.blockfile import BlockFile, Writeback, kernel
 from tests.lab.disk import MIB, PLENTY, Failing, HeldThreads, OpenFile, content, data, turns
 
 PAGE = kernel.PAGE_BYTES
-
-
-class Syncs:
-    """Stands for fdatasync: counts, and fails when told to."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        self.failure: OSError | None = None
-        self._real = os.fdatasync
-        monkeypatch.setattr(os, "fdatasync", self)
-
-    def __call__(self, descriptor: int) -> None:
-        self.count += 1
-        if self.failure is not None:
-            failure, self.failure = self.failure, None
-            raise failure
-        self._real(descriptor)
-
-
-@pytest.fixture
-def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
-    return Syncs(monkeypatch)
-
-
-# -- durability --------------------------------------------------------------------------------------------------------
-
-
-async def test_one_sync_serves_all_who_wait(open_file: OpenFile, held: HeldThreads, syncs: Syncs) -> None:
-    file = await open_file(executor=held)
-    first = [file.sync() for _ in range(32)]
-    await turns()
-    assert len(held.jobs) == 1
-    second = [file.sync() for _ in range(32)]
-    await turns()
-    assert len(held.jobs) == 1
-    await held.run()
-    assert all(future.done() for future in first)
-    assert not any(future.done() for future in second)
-    await held.run()
-    assert all(future.done() for future in second)
-    assert (syncs.count, held.jobs) == (2, [])
-
-
-async def test_who_comes_while_a_sync_runs_waits_for_the_next(open_file: OpenFile, held: HeldThreads) -> None:
-    """The one under way began before the write."""
-    file = await open_file(executor=held)
-    first = file.sync()
-    await turns()
-    assert file.write_now(0, data(7))
-    second = file.sync()
-    await held.run()
-    assert (first.done(), second.done()) == (True, False)
-    await held.run()
-    assert second.done()
-
-
-async def test_a_failed_sync_is_never_retried_into_success(
-    open_file: OpenFile, held: HeldThreads, syncs: Syncs
-) -> None:
-    file = await open_file(executor=held, failing=lambda error: Failing(error.errno))
-    assert file.write_now(0, data(7))
-    waiting = [file.sync()]
-    await turns()
-    waiting.append(file.sync())
-    syncs.failure = OSError(errno.EIO, os.strerror(errno.EIO))
-    await held.run()
-    waiting.append(file.sync())
-    for future in waiting:
-        with pytest.raises(Failing, match=str(errno.EIO)):
-            await future
-    assert not file.write_now(0, data(8))
-    assert not file.write_now(512, data(8, 512))
-    into = memoryview(bytearray(PAGE))
-    assert file.read_now(0, into)
-    assert into == data(7)
-    assert (syncs.count, held.jobs) == (1, [])
-
-
-async def test_nobody_waits_for_a_sync_any_more(open_file: OpenFile, held: HeldThreads) -> None:
-    file = await open_file(executor=held)
-    given_up, waiting = file.sync(), file.sync()
-    await turns()
-    given_up.cancel()
-    await held.run()
-    assert waiting.done()
-    assert waiting.exception() is None
-
-
-# -- space -------------------------------------------------------------------------------------------------------------
 
 
 async def test_punching_frees_disk_and_zeroing_keeps_it(open_file: OpenFile) -> None:
