@@ -104,6 +104,9 @@ def test_rows_survive_kills_of_the_array_under_load(tmp_path: Path, start_array:
                 array.kill()
                 array.start()
                 load.wait_for(ROWS_BETWEEN_KILLS)
+    # Another export, so that nothing is read from this machine's caches.
+    with FuseDisk(tmp_path / "next", array) as disk:
+        disk.mount(mounted)
         check_rows(mounted / "records.db", load.committed)
         disk.unmount()
         disk.check_file_system()
