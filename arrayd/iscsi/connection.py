@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 
-from arrayd.iscsi.full_feature import FullFeature
+from arrayd.iscsi.full_feature import OPCODE, FullFeature
 from arrayd.iscsi.keys import LOGIN_SEGMENT_BYTES, MAX_RECV_SEGMENT_BYTES
 from arrayd.iscsi.login import Login
 from arrayd.iscsi.numbers import COMMAND_WINDOW, Numbers
@@ -44,7 +44,7 @@ LOGIN_RECEIVE_BYTES = 16 * 1024
 LOGIN_OUTPUT_BYTES = 128 * 1024
 BULK_HEAD_BYTES = 8 * 1024
 """How much is received at a time while Data-Out is due, so that the bulk of it goes straight to its task's buffer."""
-PDUS_A_TURN = 32
+PDUS_A_TURN = 16
 """PDUs that are not done on the spot, taken in before others get their turn: each may take 100 us and more."""
 
 SLOW = 0
@@ -155,10 +155,10 @@ class Connection:
             lengths = int.from_bytes(self._received[self._at + 4 : self._at + 8], "big")
             header_end = self._at + BHS_BYTES + 4 * (lengths >> 24)
             length = lengths & LENGTH_MASK
-            if length > LOGIN_SEGMENT_BYTES:
-                raise ProtocolError(f"a login PDU of {length} bytes")
-            if self._received[self._at] & 0x3F != Opcode.LOGIN_REQUEST:
-                raise ProtocolError("a PDU that is no login request before login")
+            opcode = self._received[self._at] & OPCODE
+            if opcode != Opcode.LOGIN_REQUEST or lengths >> 24 or length > LOGIN_SEGMENT_BYTES:
+                # The login refuses it by what its header says: the rest need not come.
+                header_end, length = self._at + BHS_BYTES, 0
             following = header_end + length + (-length & 3)
             if self._end < following:
                 return
@@ -170,7 +170,7 @@ class Connection:
                     raise ProtocolError("a login that does not read its answers")
                 self.output.append(response)
             if login.failed:
-                self.closing = "login refused"
+                self.closing = f"login refused: {login.why}"
             elif login.complete:
                 self._begin_full_feature(login)
                 return
@@ -320,6 +320,13 @@ class Connection:
         transfer, self._sink_transfer = self._sink_transfer, None
         if transfer is not None and self.phase is not None:
             self.phase.tasks.finish_data_out(transfer)
+
+    @property
+    def initiator_name(self) -> str:
+        """Who is at the other end, as far as it has said; empty before."""
+        if self.session is not None:
+            return self.session.parameters.initiator_name
+        return "" if self.login is None else self.login.initiator_name
 
     def has_pending(self) -> bool:
         """Whether responses wait for room in the output."""

@@ -121,8 +121,8 @@ class Login:
 
     @property
     def initiator_name(self) -> str:
-        """InitiatorName as far as known, else the empty string."""
-        return str(self._negotiation.agreed.get("InitiatorName", ""))
+        """InitiatorName as far as known, else the empty string; names are compared in lower case (RFC 3722)."""
+        return str(self._negotiation.agreed.get("InitiatorName", "")).casefold()
 
     def receive(self, bhs: bytes, data: bytes) -> list[bytes]:
         """One PDU in (`data` without padding): whole response PDUs out, padded. Never raises on what is in it."""
@@ -224,7 +224,7 @@ class Login:
         access = self._policy.authorize(self.initiator_name, discovery)
         if access is None:
             raise _Refusal(LoginStatus.AUTHORIZATION_FAILURE, "the initiator may not log in")
-        if agreed.get("TargetName", self._policy.target_name) != self._policy.target_name:
+        if str(agreed.get("TargetName", self._policy.target_name)).casefold() != self._policy.target_name:
             raise _Refusal(LoginStatus.NOT_FOUND, "no such target")
         return access
 

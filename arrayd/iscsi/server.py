@@ -260,11 +260,8 @@ class SocketConnection:
         if self._ended:
             return
         self._ended = True
-        if self.connection.session is not None:
-            log.info("session ended", peer=self.peer, initiator=self.connection.session.parameters.initiator_name,
-                     reason=why)  # fmt: skip
-        else:
-            log.info("connection ended", peer=self.peer, reason=why)
+        event = "connection ended" if self.connection.session is None else "session ended"
+        log.info(event, peer=self.peer, initiator=self.connection.initiator_name, reason=why)
         self.connection.closed()
 
 

@@ -45,6 +45,12 @@ async def test_with_rules_those_who_are_named(discovery: bool, from_loopback: bo
     assert_nothing_left(node)
 
 
+async def test_names_are_compared_in_lower_case() -> None:
+    node = make_node(initiators={HOST: InitiatorRule(Access())})
+    assert status_of(node, name=HOST.upper()) == LoginStatus.SUCCESS
+    assert_nothing_left(node)
+
+
 async def test_with_a_secret_for_discovery_anyone_who_knows_it() -> None:
     node = make_node(initiators={HOST: InitiatorRule(Access())}, discovery=CHAP)
     assert status_of(node, discovery=True, name=STRANGER) == LoginStatus.AUTHENTICATION_FAILURE
