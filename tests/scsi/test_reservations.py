@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from arrayd.scsi.fast_path import READ_10, WRITE_10
 from arrayd.scsi.logical_unit import LogicalUnit
 from arrayd.scsi.persistent import (
     ALL_REGISTRANTS,
@@ -172,7 +173,7 @@ def test_the_fast_path_follows(kind: int) -> None:
         (STRANGER, kind not in EXCLUSIVE, False),
     ):
         fast = unit.fast_tables[initiators[name].nexus]
-        assert (0x28 in fast, 0x2A in fast) == (may_read, may_write), name
+        assert (READ_10 in fast, WRITE_10 in fast) == (may_read, may_write), name
 
 
 async def test_the_fast_path_follows_changes() -> None:
