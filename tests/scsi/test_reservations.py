@@ -180,10 +180,10 @@ async def test_the_fast_path_follows_changes() -> None:
     unit, initiators = make_unit(None)
     stranger = unit.fast_tables[initiators[STRANGER].nexus]
     await unit.reservations.change(lambda _state: Change(held(3)), counts=False)
-    assert 0x28 not in stranger
+    assert READ_10 not in stranger
     await unit.reservations.change(lambda _state: Change(PersistentState()), counts=False)
-    assert 0x28 in stranger
+    assert READ_10 in stranger
     unit.reservations.reserve(initiators[HOLDER].nexus)
-    assert 0x28 not in stranger
+    assert READ_10 not in stranger
     unit.reservations.release(initiators[HOLDER].nexus)
-    assert 0x28 in stranger
+    assert READ_10 in stranger
