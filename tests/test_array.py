@@ -23,8 +23,9 @@ from tests.lab.array import (
     slow_syncs,
     write,
 )
+from tests.lab.connection import IscsiError
 from tests.lab.disk import MIB, disk, turns
-from tests.lab.initiator import GOOD, IscsiError, Session
+from tests.lab.initiator import GOOD, Session
 from tests.lab.pdu import Opcode
 
 __all__ = ["disk", "place", "slow_syncs"]

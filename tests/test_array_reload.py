@@ -22,8 +22,9 @@ from tests.lab.array import (
     slow_syncs,
     write,
 )
+from tests.lab.connection import IscsiError
 from tests.lab.disk import MIB, disk
-from tests.lab.initiator import CHECK_CONDITION, GOOD, NAME, IscsiError
+from tests.lab.initiator import CHECK_CONDITION, GOOD, NAME
 
 __all__ = ["disk", "place", "slow_syncs"]
 

@@ -12,9 +12,10 @@ from typing import Final
 
 import pytest
 
+from tests.lab.connection import IscsiError
 from tests.lab.daemon import ArraydProcess, configuration
 from tests.lab.fixtures import StartArray
-from tests.lab.initiator import GOOD, IscsiError, Session
+from tests.lab.initiator import GOOD, Session
 from tests.lab.pdu import encode_lun
 
 pytestmark = [pytest.mark.external, pytest.mark.timeout(240)]

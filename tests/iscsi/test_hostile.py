@@ -16,8 +16,9 @@ import pytest
 from arrayd.iscsi.server import HALF_OPEN_MAX
 from tests.iscsi.requests import read_10, write_10
 from tests.iscsi.session_driver import PATTERN, blocks
+from tests.lab.connection import IscsiError
 from tests.lab.daemon import ArraydProcess, configuration
-from tests.lab.initiator import IscsiError, Session
+from tests.lab.initiator import Session
 from tests.lab.pdu import IMMEDIATE, Opcode, Pdu, encode_text, request
 
 HALF_OPEN_LOGINS = 10_000

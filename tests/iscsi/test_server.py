@@ -17,7 +17,8 @@ from arrayd.scsi.task import FunctionResponse
 from tests.iscsi.requests import TARGET, read_10, write_10
 from tests.iscsi.serving import LIMIT_SECONDS, Serving, until
 from tests.iscsi.session_driver import PATTERN, assert_nothing_left, blocks, make_node
-from tests.lab.initiator import Connection, IscsiError, Session
+from tests.lab.connection import Connection, IscsiError
+from tests.lab.initiator import Session
 from tests.lab.pdu import IMMEDIATE, RESERVED_TAG, Opcode, request
 
 RESET = struct.pack("ii", 1, 0)

@@ -1,7 +1,7 @@
-"""A raw iSCSI initiator for tests: PDUs out and in as they are, and on top of them a session with many tasks at once.
+"""An iSCSI initiator for tests: one session over a raw connection, with many tasks at once.
 
-``Connection`` sends and receives what a test says, digests included. ``Session`` logs in with any keys, numbers its
-commands, answers every R2T, and gives each command its response; it does nothing about errors but report them.
+``Session`` logs in with any keys, numbers its commands, answers every R2T, and gives each command its response; it does
+nothing about errors but report them. What must be sent broken goes over its ``connection``.
 """
 
 import asyncio
@@ -11,12 +11,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-import crc32c
-
+from tests.lab.connection import TIMEOUT_S, Connection, IscsiError
 from tests.lab.pdu import (
-    DIGEST_BYTES,
     FINAL,
-    HEADER_BYTES,
     IMMEDIATE,
     OVERFLOW,
     READ,
@@ -29,11 +26,9 @@ from tests.lab.pdu import (
     Opcode,
     Pdu,
     encode_text,
-    pad,
     request,
 )
 
-TIMEOUT_S: Final = 20.0
 NAME: Final = "iqn.2026-11.io.arrayd:test"
 ISID: Final = bytes.fromhex("800000000001")
 SECURITY, OPERATIONAL, FULL_FEATURE = 0, 1, 3
@@ -60,10 +55,6 @@ OFFER: Final[Mapping[str, str]] = {
     "ErrorRecoveryLevel": "0",
 }
 """What a session offers when a test says nothing else; much as open-iscsi and libiscsi do."""
-
-
-class IscsiError(Exception):
-    """The connection ended, a login was refused, or the target answered what no target may."""
 
 
 class LoginRefusedError(IscsiError):
@@ -101,98 +92,6 @@ class Response:
             return 0
         fixed = self.sense[0] & 0x7E == 0x70
         return int.from_bytes(self.sense[12:14] if fixed else self.sense[2:4])
-
-
-class Connection:
-    """One TCP connection to a portal, over which PDUs go as they are. Close it, or use it as a context."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.header_digest = False
-        self.data_digest = False
-
-    @classmethod
-    async def open(cls, address: str) -> Self:
-        """Connect to ``HOST:PORT``."""
-        host, _, port = address.rpartition(":")
-        async with asyncio.timeout(TIMEOUT_S):
-            return cls(*await asyncio.open_connection(host.strip("[]"), int(port)))
-
-    async def close(self) -> None:
-        """Close the connection without a word."""
-        self.writer.close()
-        try:
-            await self.writer.wait_closed()
-        except OSError:
-            pass  # the target may have closed it first
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def send(self, pdu: Pdu) -> None:
-        """Send a PDU with padding and the digests in force; its lengths are filled in."""
-        head = bytes(pdu.packed()) + pdu.additional
-        pieces = [head]
-        if self.header_digest:
-            pieces.append(_digest(head))
-        if pdu.data:
-            data = pad(pdu.data)
-            pieces.append(data)
-            if self.data_digest:
-                pieces.append(_digest(data))
-        await self.send_bytes(b"".join(pieces))
-
-    async def send_bytes(self, content: bytes) -> None:
-        """Send any bytes at all. Raises IscsiError when the target has closed the connection."""
-        try:
-            self.writer.write(content)
-            await self.writer.drain()
-        except ConnectionError as ended:
-            raise IscsiError("the target closed the connection") from ended
-
-    async def receive(self, timeout: float | None = TIMEOUT_S) -> Pdu:
-        """The next PDU, its digests checked. Raises IscsiError when the target closed the connection instead."""
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._receive()
-        except (asyncio.IncompleteReadError, ConnectionError) as ended:
-            raise IscsiError("the target closed the connection") from ended
-
-    async def receive_end(self, timeout: float = TIMEOUT_S) -> None:
-        """The target must close the connection without another PDU."""
-        try:
-            async with asyncio.timeout(timeout):
-                more = await self.reader.read(HEADER_BYTES)
-        except ConnectionError:
-            return
-        if more:
-            raise IscsiError(f"{more.hex(' ', -4)} where the connection had to end")
-
-    async def _receive(self) -> Pdu:
-        header = await self.reader.readexactly(HEADER_BYTES)
-        additional = await self.reader.readexactly(header[4] * 4)
-        if self.header_digest:
-            _check(await self.reader.readexactly(DIGEST_BYTES), header + additional)
-        length = int.from_bytes(header[5:8])
-        data = await self.reader.readexactly(length + -length % 4)
-        if self.data_digest and length:
-            _check(await self.reader.readexactly(DIGEST_BYTES), data)
-        return Pdu(bytearray(header), data[:length], additional)
-
-
-def _digest(content: bytes) -> bytes:
-    return crc32c.crc32c(content).to_bytes(DIGEST_BYTES, "little")
-
-
-def _check(digest: bytes, content: bytes) -> None:
-    if digest != _digest(content):
-        raise IscsiError("wrong digest")
 
 
 @dataclass
