@@ -1,4 +1,4 @@
-"""Syncs of one file, grouped: one fdatasync serves everyone who waits when it begins, and a few go on at once.
+"""Syncs of one file, grouped: one fdatasync serves everyone who waits when it begins, and two go on at once.
 
 While the disk is busy with one group the processor takes in the next: with one sync at a time they wait for each other.
 Each sync under way has an open file of its own, since the kernel reports a failed write-back once to each open file:
@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from arrayd.blockfile import opening
 
-SYNCS_MAX = 3
+SYNCS_MAX = 2
 """Syncs under way at once."""
 GROUP = 8
 """So many who wait begin a sync, though another is under way; fewer wait until one has ended."""
