@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arrayd.scsi.block import TRANSFER_LENGTH_AT, check_protection, checked_range
-from arrayd.scsi.cdb import be16, be32, be64
+from arrayd.scsi.cdb import be16, be32, be64, block_range
 from arrayd.scsi.command import Command, Reserved, if_thin
 from arrayd.scsi.sense import Asc, CheckCondition, Key, illegal_request, invalid_field, invalid_parameter
 from arrayd.scsi.steps import STEP_BYTES, scratch, settled, steps
@@ -107,10 +107,9 @@ def _write_same_data(unit: LogicalUnit, cdb: bytes) -> int:
 
 
 def _write_same_range(unit: LogicalUnit, cdb: bytes) -> tuple[int, int]:
-    """Offset and length in bytes; 0 blocks are all from the LBA on (WSNZ=0, SBC-4, 5.50)."""
+    """Offset and length in bytes; 0 blocks are refused (WSNZ=1)."""
     offset, length = checked_range(unit, cdb)
-    length = length or unit.disk.size - offset
-    if length > WRITE_SAME_BLOCKS_MAX * unit.disk.block_size:
+    if not 0 < block_range(cdb)[1] <= WRITE_SAME_BLOCKS_MAX:
         raise invalid_field(TRANSFER_LENGTH_AT[cdb[0] >> 5])
     return offset, length
 

@@ -26,6 +26,7 @@ SIMPLE_ORDERED_HEAD = 0x07
 """SIMPSUP, ORDSUP and HEADSUP: the task attributes there are."""
 SENSE_BYTES_MAX = 96
 
+WSNZ = 0x01
 """WRITE SAME takes no 0 for "to the end" (SBC-4, table 203)."""
 OPTIMAL_TRANSFER_BYTES = 1024 * 1024
 
@@ -85,6 +86,7 @@ def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
     block_size = unit.disk.block_size
     granularity = granularity_blocks(unit)
     body = bytearray(60)
+    body[0] = WSNZ
     body[1] = COMPARE_AND_WRITE_BLOCKS_MAX
     body[2:4] = granularity.to_bytes(2, "big")
     body[4:8] = (MAX_TRANSFER_BYTES // block_size).to_bytes(4, "big")

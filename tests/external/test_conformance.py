@@ -26,6 +26,9 @@ VOLUME = {"size": "128MiB"}
 CANNOT_APPLY = {
     f"ALL.WriteAtomic16.{test}": "WRITE ATOMIC (16) is not offered: a pwrite to a file is not atomic"
     for test in ("Simple", "BeyondEol", "ZeroBlocks", "WriteProtect", "DpoFua", "VPD")
+} | {
+    f"ALL.{test}.ZeroBlocks": "WSNZ=1: a WRITE SAME of 0 blocks is refused, which these tests check before they skip"
+    for test in ("WriteSame10", "WriteSame16")
 }
 """Tests that skip on every kind of LUN here, each with the reason."""
 

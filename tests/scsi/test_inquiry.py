@@ -128,7 +128,7 @@ async def test_two_volumes_never_share_a_name() -> None:
 async def test_block_limits(block_size: int) -> None:
     body = await page_of(MemoryVolume(block_size=block_size), 0xB0)
     assert len(body) == 60
-    assert body[0] == 0, "WSNZ"
+    assert body[0] == 1, "WSNZ"
     assert body[1] == 255, "compare and write"
     assert int.from_bytes(body[2:4], "big") == 4096 // block_size
     assert int.from_bytes(body[4:8], "big") == MAX_TRANSFER_BYTES // block_size
