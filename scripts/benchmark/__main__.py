@@ -96,6 +96,7 @@ def main() -> int:
     asked = arguments()
     rows = chosen_rows(asked.rows)
     if asked.list:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may have enough
         print(list_rows(rows))
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no target is left behind
