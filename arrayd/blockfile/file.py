@@ -27,6 +27,9 @@ T = TypeVar("T")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PAGE_MASK = PAGE_BYTES - 1
 ZEROS = bytes(1024 * 1024)
+WRITE_BYTES = 128 * 1024
+"""Most that is written at once. The page cache takes in what one call writes as folios as large as they come, and ext4
+looks at every block of a folio to write one: a 4k write into a folio of 1 MiB takes 14 us, of 128 KiB 4 us."""
 
 
 class BlockFile:
@@ -139,6 +142,9 @@ class BlockFile:
             if room < 0 and not self._make_room(length):
                 return False
             try:
+                if length > WRITE_BYTES:
+                    self._write_wholly(offset, view)
+                    return True
                 return pwrite(descriptor, view, offset) == length
             except OSError:
                 return False
@@ -227,7 +233,7 @@ class BlockFile:
     def _write_wholly(self, offset: int, view: memoryview) -> None:
         done = 0
         while done < len(view):
-            done += os.pwrite(self.descriptor, view[done:], offset + done)
+            done += os.pwrite(self.descriptor, view[done : done + WRITE_BYTES], offset + done)
 
     def punch(self, offset: int, length: int) -> asyncio.Future[None]:
         """Frees the range; it reads as zeros."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from arrayd.blockfile import BlockFile, Writeback, kernel
+from arrayd.blockfile.file import WRITE_BYTES
 from tests.lab.disk import MIB, Failing, HeldThreads, OpenFile, content, data, make_cold, turns
 
 PAGE = kernel.PAGE_BYTES
@@ -203,3 +204,21 @@ async def test_a_failed_file_leaves_the_bound_to_others(open_file: OpenFile, mon
     with pytest.raises(OSError, match="Input/output error"):
         await file.sync()
     assert budget.dirty == 0
+
+
+async def test_large_writes_go_in_pieces(open_file: OpenFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the page cache makes folios of them that are slow to write into, block by block."""
+    lengths: list[int] = []
+    real = os.pwrite
+
+    def pwrite(descriptor: int, view: memoryview, offset: int) -> int:
+        lengths.append(len(view))
+        return real(descriptor, view[: 20 * PAGE], offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    file = await open_file(size=4 * MIB)
+    pattern = memoryview(os.urandom(MIB + PAGE))
+    assert file.write_now(PAGE, pattern)
+    await file.write(2 * MIB, pattern)
+    assert content(file, PAGE, len(pattern)) == content(file, 2 * MIB, len(pattern)) == pattern
+    assert max(lengths) == WRITE_BYTES
