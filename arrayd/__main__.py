@@ -1,6 +1,7 @@
 """The command line: `arrayd serve FILE.yaml` and `arrayd check FILE.yaml`.
 
-Exit codes: 0 all well, 1 the array cannot start, 2 the configuration or the command line is wrong.
+Exit codes: 0 all well, 1 the array cannot start or a volume cannot be synced at the end, 2 the configuration or the
+command line is wrong.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXIT_NOT_STARTED = 1
+EXIT_NOT_SYNCED = 1
 EXIT_CONFIG = 2
 EXIT_SIGNAL = 128
 """Plus the signal's number, as a shell says it."""
@@ -118,11 +120,11 @@ async def _serve(file: Path, config: Config) -> int:
         supervisor.ready(f"serving {' '.join(addresses)}")
         await _reload_until_stopped(file, array, supervisor, signals)
         supervisor.stopping()
-        await array.stop()
+        synced = await array.stop()
     finally:
         alive.cancel()
         await asyncio.gather(alive, return_exceptions=True)
-    return 0
+    return 0 if synced else EXIT_NOT_SYNCED
 
 
 async def _reload_until_stopped(file: Path, array: Array, supervisor: Supervisor, signals: _Signals) -> None:

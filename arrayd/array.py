@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import resource
 from collections.abc import Mapping
@@ -55,6 +56,8 @@ class Array:
         self._volumes: dict[str, FileVolume] = {}
         self._opened = AsyncExitStack()
         """What is to be closed, in the order of its opening."""
+        self._synced = True
+        """Whether every volume that was closed at the end was synced before."""
 
     # -- start and stop ----------------------------------------------------------------------------------------------
 
@@ -95,10 +98,14 @@ class Array:
         except OSError as error:
             raise StartError(f"cannot listen on {error.strerror or error}") from error
 
-    async def stop(self) -> None:
-        """Answers what is in flight, syncs the volumes, and closes everything. Does nothing if start did not end."""
+    async def stop(self) -> bool:
+        """Answers what is in flight, syncs the volumes, and closes everything; whether all volumes could be synced.
+
+        Does nothing if start did not end.
+        """
         await self._opened.aclose()
         log.info("stopped")
+        return self._synced
 
     # -- volumes and LUNs --------------------------------------------------------------------------------------------
 
@@ -142,7 +149,8 @@ class Array:
 
     async def _close_volumes(self) -> None:
         volumes, self._volumes = self._volumes, {}
-        await asyncio.gather(*(_close_volume(name, volume) for name, volume in volumes.items()))
+        closed = await asyncio.gather(*(_close_volume(name, volume) for name, volume in volumes.items()))
+        self._synced = all(closed)
 
     def _lun_map(self, config: Config) -> dict[int, FileVolume]:
         return {number: self._volumes[lun.volume] for number, lun in config.luns.items()}
@@ -205,23 +213,27 @@ async def _open_tables(config: Config, executor: Executor) -> Tables:
 
 
 async def _let_finish(server: Server) -> None:
-    """Has initiators log out, and answers what is in flight, as far as that goes in STOP_SECONDS."""
-    server.announce_shutdown(STOP_SECONDS)
+    """Has initiators log out in LOGOUT_SECONDS, and answers what is in flight, as far as that goes in STOP_SECONDS."""
+    server.announce_shutdown(math.ceil(LOGOUT_SECONDS))
     for checks in range(round(STOP_SECONDS / STOP_CHECK_SECONDS)):
-        if server.idle():
+        late = checks * STOP_CHECK_SECONDS >= LOGOUT_SECONDS
+        if server.idle() and (late or not server.node.sessions):
             break
-        if checks * STOP_CHECK_SECONDS >= LOGOUT_SECONDS:
+        if late:
             server.pause()
         await asyncio.sleep(STOP_CHECK_SECONDS)
 
 
-async def _close_volume(name: str, volume: FileVolume) -> None:
-    """Syncs and closes a volume that nobody uses any more."""
+async def _close_volume(name: str, volume: FileVolume) -> bool:
+    """Syncs and closes a volume that nobody uses any more; whether it could be synced."""
+    synced = True
     try:
         await volume.file.sync()
     except VolumeError as error:
         log.error("a volume could not be synced", volume=name, reason=str(error))
+        synced = False
     await volume.close()
+    return synced
 
 
 async def _grow(name: str, volume: FileVolume, size: int) -> None:

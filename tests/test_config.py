@@ -1,5 +1,6 @@
 """The configuration: what a good file becomes, and what is said about every mistake in a bad one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,16 @@ def test_secret_files(folder: Path, content: bytes | None, mode: int, said: str 
     else:
         where = "iscsi.initiators[0].chap.secret_file: s: expected "
         assert mistakes_in(folder, text) == [where + said.replace("{folder}", str(folder))]
+
+
+@pytest.mark.timeout(10)
+def test_what_is_no_file_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "s", 0o600)
+    (mistake,) = mistakes_in(folder, CHAP.format("chap: {user: u, secret_file: s}"))
+    assert mistake.endswith("(this is not a regular file)")
+    os.mkfifo(folder / "fifo.yaml")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        load(folder / "fifo.yaml")
 
 
 def test_mutual_chap_needs_chap(folder: Path) -> None:

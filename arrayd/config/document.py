@@ -5,7 +5,9 @@ writes one of these means something else, so such plain scalars are refused with
 always strings here: `0:` and `"0":` are the same key.
 """
 
+import os
 import re
+import stat
 from pathlib import Path
 
 import yaml
@@ -81,12 +83,20 @@ def parse_tree(text: str) -> tuple[Tree, list[Mistake]]:
         raise UnreadableError(Mistake((), "deeper", f"mappings and lists nested at most {MAX_DEPTH} deep")) from None
 
 
+def open_at_once(file: str, flags: int) -> int:
+    """An opener for `open` that does not wait for the other end of a pipe."""
+    return os.open(file, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def _read(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        with open(file, "rb", opener=open_at_once) as stream:
+            regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+            data = stream.read(MAX_FILE_BYTES + 1) if regular else b""
     except OSError as error:
         raise UnreadableError(Mistake((), error.strerror or "unreadable", "a file that can be read")) from None
+    if not regular:
+        raise UnreadableError(Mistake((), "not a regular file", "a file that can be read"))
     if len(data) > MAX_FILE_BYTES:
         raise UnreadableError(Mistake((), "larger", f"at most {MAX_FILE_BYTES} bytes"))
     try:

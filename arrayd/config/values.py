@@ -12,6 +12,8 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
+from arrayd.config.document import open_at_once
+
 SIZE_BYTES_MAX = 1 << 50
 """Of one volume: 1 PiB. The file system of the state directory will say no long before."""
 
@@ -212,13 +214,15 @@ def secret(value: object, base: Path) -> Secret:
     file = path(value, base)
     bounds = f"{SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes"
     try:
-        with file.open("rb") as stream:
-            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-            data = stream.read(SECRET_BYTES_MAX + 3)
+        with open(file, "rb", opener=open_at_once) as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            data = stream.read(SECRET_BYTES_MAX + 3) if stat.S_ISREG(mode) else b""
     except OSError as error:
         raise ValueError(f"a file with a secret of {bounds} ({error.strerror})") from None
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"a file with a secret of {bounds} (this is not a regular file)")
     if mode & 0o077:
-        raise ValueError(f"a file that its owner alone can read (mode {mode:04o} now): chmod 600 {file}")
+        raise ValueError(f"a file that its owner alone can read (mode {stat.S_IMODE(mode):04o} now): chmod 600 {file}")
     data = data.removesuffix(b"\n").removesuffix(b"\r")
     if not SECRET_BYTES_MIN <= len(data) <= SECRET_BYTES_MAX:
         raise ValueError(f"a file with a secret of {bounds} (RFC 7143, 12.1.3)")

@@ -137,10 +137,10 @@ class ArraydProcess:
         """End it by SIGKILL, as a crash would."""
         self._end(signal.SIGKILL)
 
-    def terminate(self) -> None:
-        """End it by SIGTERM, which must take it down cleanly, with exit status 0."""
+    def terminate(self, expected: int = 0) -> None:
+        """End it by SIGTERM, which must take it down cleanly, with exit status ``expected``."""
         status = self._end(signal.SIGTERM)
-        if status != 0:
+        if status != expected:
             raise DaemonError(f"arrayd ended with {status} on SIGTERM{self.log_tail()}")
 
     def stop(self) -> None:
