@@ -19,8 +19,9 @@ from arrayd.blockfile import opening
 
 SYNCS_MAX = 2
 """Syncs under way at once."""
-GROUP = 8
-"""So many who wait begin a sync, though another is under way; fewer wait until one has ended."""
+GROUP = 16
+"""So many who wait begin a sync, though another is under way; fewer wait until one has ended. Half of the 32 commands
+that initiators have under way by default."""
 
 Waiting = list[asyncio.Future[None]]
 

@@ -332,6 +332,10 @@ class Connection:
         """Whether responses wait for room in the output."""
         return self.phase is not None and self.phase.has_pending()
 
+    def waits(self) -> bool:
+        """Whether tasks are in flight: they wait for a disk, or for their data."""
+        return self.phase is not None and self.phase.tasks.busy
+
     def busy(self) -> bool:
         """Whether tasks are in flight, or something is left to send."""
         return not self.output.empty or (self.phase is not None and (self.phase.tasks.busy or self.has_pending()))

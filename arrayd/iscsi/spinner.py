@@ -1,11 +1,13 @@
 """Adaptive polling: after activity the event loop spins for a while before it sleeps.
 
-At depth 1 the wake-up of an idle processor is what takes the time.
+At depth 1 the wake-up of an idle processor is what takes the time. By the clock, and not by the loop's time: uvloop's
+counts in milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 
 class Spinner:
@@ -19,14 +21,14 @@ class Spinner:
 
     def touch(self) -> None:
         """There was activity: spin on from now."""
-        self._until = self._loop.time() + self.seconds
+        self._until = time.monotonic() + self.seconds
         if not self._spinning and self.seconds:
             self._spinning = True
             self._loop.call_soon(self._spin)
 
     def _spin(self) -> None:
         """A callback that is always ready keeps the loop polling; at its end the loop sleeps again."""
-        if self._loop.time() < self._until:
+        if time.monotonic() < self._until:
             self._loop.call_soon(self._spin)
         else:
             self._spinning = False
