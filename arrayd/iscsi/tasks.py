@@ -294,11 +294,19 @@ class Tasks:
         return bool(self.by_tag or self._commits)
 
     def when_committed(self, ended: Callable[[], None]) -> None:
-        """Calls `ended` when no write waits any more that waits to be durable now."""
-        for commit in list(self._commits)[-1:]:
-            commit.when_ended(lambda _: ended())
+        """Calls `ended` when every write that waits to be durable now has ended, in whatever order they do."""
+        left = set(self._commits)
+        if not left:
+            ended()
             return
-        ended()
+
+        def one_ended(commit: Commit) -> None:
+            left.discard(commit)
+            if not left:
+                ended()
+
+        for commit in tuple(left):
+            commit.when_ended(one_ended)
 
     def _break_off(self, transfer: Transfer) -> None:
         """No more data is wanted for `transfer`."""

@@ -10,7 +10,7 @@ from arrayd.iscsi.pdu import Opcode
 from arrayd.scsi.task import Function, FunctionResponse, Status
 from tests.iscsi.requests import read_10, write_10
 from tests.iscsi.session_driver import BLOCK, DIGESTS, PATTERN, SOLICITED, Host, assert_nothing_left, blocks, make_node
-from tests.scsi.memory_volume import MemoryVolume
+from tests.scsi.memory_volume import CommittingVolume, MemoryVolume
 
 TEST_UNIT_READY = bytes(6)
 BUS_DEVICE_RESET = b"\x29\x03"
@@ -104,6 +104,36 @@ async def test_the_function_is_answered_when_no_task_can_touch_the_medium_any_mo
     assert read.ended == (function == Function.ABORT_TASK)
     assert host.ending() == (function == Function.TARGET_COLD_RESET)
     pair.close()
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["in their order", "the other way round"])
+async def test_the_function_is_answered_after_every_write_that_waits_to_be_durable(first: int) -> None:
+    """They are done, and no function takes them back: their answers come before its own, whichever sync ends last."""
+    volumes = [CommittingVolume(), CommittingVolume()]
+    for number, volume in enumerate(volumes):
+        volume.identity = f"410001:{number}"
+    node = make_node(dict(enumerate(volumes)))
+    host = Host(node).login()
+    writes = []
+    for lun, volume in enumerate(volumes):
+        host.feed(host.command(write_10(3, 1), out=PATTERN[:BLOCK], immediate_data=PATTERN[:BLOCK], lun=lun))
+        writes.append(host.outcomes[host.last_tag])
+        assert volume.data[blocks(3) : blocks(4)] == PATTERN[:BLOCK]
+    assert host.connection.phase is not None
+    assert not host.connection.phase.tasks.by_tag, "no task is made for them"
+    host.feed(host.manage(Function.LUN_RESET))
+    for number in (first, 1 - first):
+        assert not writes[number].ended
+        assert not host.others
+        volumes[number].synced.set_result(None)
+        await host.until(lambda number=number: writes[number].ended)  # type: ignore[misc]
+        assert writes[number].status == Status.GOOD
+    await host.until(lambda: bool(host.others))
+    answer = host.only()
+    assert answer.response == FunctionResponse.COMPLETE
+    assert all(write.end is not None and write.end.stat_sn < answer.stat_sn for write in writes)
+    host.close()
+    assert_nothing_left(node)
 
 
 async def test_a_task_that_is_not_aborted_goes_on(pair: Pair) -> None:

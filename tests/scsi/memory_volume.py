@@ -115,3 +115,20 @@ class MemoryVolume(Volume):
 
     def available_bytes(self) -> int:
         return self.size - self.allocated_bytes()
+
+
+class CommittingVolume(MemoryVolume):
+    """A volume without a write cache, durable when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.write_cache = False
+        self.synced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.refuses = False
+
+    def commit_now(self, offset: int, view: memoryview) -> asyncio.Future[None] | None:
+        """Writes at once; `synced` says when that is durable."""
+        if self.refuses:
+            return None
+        self.data[offset : offset + len(view)] = view
+        return self.synced

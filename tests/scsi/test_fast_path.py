@@ -13,7 +13,7 @@ from arrayd.scsi.target import encode_lun
 from arrayd.scsi.task import TO_INITIATOR, TO_TARGET, Commit, FastTable, Status
 from arrayd.volumes.volume import VolumeFailed
 from tests.scsi.initiator import Initiator, make_target
-from tests.scsi.memory_volume import MemoryVolume
+from tests.scsi.memory_volume import CommittingVolume, MemoryVolume
 
 READS = (READ_6, READ_10, READ_12, READ_16)
 WRITES = (WRITE_6, WRITE_10, WRITE_12, WRITE_16)
@@ -138,22 +138,6 @@ async def test_read_only_only_reads() -> None:
     volume = MemoryVolume()
     volume.read_only = True
     assert opened(Initiator(make_target({0: volume}))) == (True, False)
-
-
-class CommittingVolume(MemoryVolume):
-    """A volume without a write cache, durable when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.write_cache = False
-        self.synced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.refuses = False
-
-    def commit_now(self, offset: int, view: memoryview) -> asyncio.Future[None] | None:
-        if self.refuses:
-            return None
-        self.data[offset : offset + len(view)] = view
-        return self.synced
 
 
 @pytest.mark.parametrize("fails", [False, True])
