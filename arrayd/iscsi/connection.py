@@ -52,9 +52,6 @@ _FAST_FLAGS = {0xC0: TO_INITIATOR, 0xC1: TO_INITIATOR, 0xA0: TO_TARGET, 0xA1: TO
 DIRECTIONS = tuple(_FAST_FLAGS.get(flags, SLOW) for flags in range(256))
 """What the flags byte of a SCSI Command lets the fast path do: final, reading or writing, untagged or simple."""
 
-_heads: dict[int, bytes] = {}
-"""`good_data_in_head` by length: as many as there are multiples of a block up to FAST_READ_BYTES."""
-
 
 class Connection:
     """One connection. `wake` is called when there is something to send that `received` did not cause."""
@@ -198,7 +195,7 @@ class Connection:
 
     def _process_full_feature(self, phase: FullFeature) -> None:
         """The hot loop. State that it changes lives in locals, and is written back around everything else."""
-        received, unpack, pack, heads = self._received, COMMAND.unpack_from, ANSWER.pack_into, _heads
+        received, unpack, pack, head = self._received, COMMAND.unpack_from, ANSWER.pack_into, good_data_in_head
         output, numbers, tables, digests = self.output, phase.numbers, phase.fast, phase.digests
         memory, memory_end = output.view, len(output.view)
         header_bytes = BHS_BYTES + (DIGEST_BYTES if phase.header_digest else 0)
@@ -225,11 +222,9 @@ class Connection:
                         and fast(cdb1, word, count, memory[data:after])
                     ):
                         at += header_bytes
-                        head = heads.get(length)
-                        if head is None:
-                            head = heads[length] = good_data_in_head(length)
                         expected = (expected + 1) & SERIAL_MASK
-                        pack(memory, tail, head, tag, NO_TAG, stat_sn, expected, (expected + window) & SERIAL_MASK)
+                        limit = (expected + window) & SERIAL_MASK
+                        pack(memory, tail, head(length), tag, NO_TAG, stat_sn, expected, limit)
                         stat_sn = (stat_sn + 1) & SERIAL_MASK
                         if digests:
                             phase.seal(memory, tail, length)
@@ -274,6 +269,9 @@ class Connection:
             return False
         self._turn_left -= 1
         at, received = self._at, self._received
+        if received[at] == 1 and DIRECTIONS[received[at + 1]] == TO_INITIATOR and phase.long_read(received, at):
+            self._at = at + BHS_BYTES
+            return True
         lengths = int.from_bytes(received[at + 4 : at + 8], "big")
         header_bytes = BHS_BYTES + 4 * (lengths >> 24)
         data_at = at + header_bytes + (DIGEST_BYTES if phase.header_digest else 0)

@@ -14,6 +14,7 @@ from arrayd.iscsi.numbers import Numbers
 from arrayd.iscsi.output import SEGMENTS_MAX, Output, Outside
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, PAD_BYTES, Opcode, ResponseCode
 from arrayd.iscsi.wire import (
+    ANSWER,
     DATA_IN,
     DATA_IN_OVERFLOW,
     DATA_IN_STATUS,
@@ -22,6 +23,7 @@ from arrayd.iscsi.wire import (
     RESPONSE,
     RESPONSE_OVERFLOW,
     RESPONSE_UNDERFLOW,
+    good_data_in_head,
 )
 from arrayd.scsi.task import Commit, FileExtent, Status, Task
 
@@ -97,6 +99,14 @@ class Responder:
             self.pending.popleft()
             self._emitted = self._data_sn = 0
             self._answered(task)
+
+    def emit_extent(self, tag: int, extent: FileExtent) -> None:
+        """One Data-In with status GOOD and all of `extent`, which is whole words, where no digest is in force."""
+        numbers = self.numbers
+        head = good_data_in_head(extent.length)
+        stat_sn = numbers.take_stat_sn()
+        self.output.append(ANSWER.pack(head, tag, NO_TAG, stat_sn, numbers.exp_cmd_sn, numbers.max_cmd_sn))
+        self.output.attach(extent)
 
     def _emit(self, task: Task) -> bool:
         length = min(len(task.data_in), task.expected_in)

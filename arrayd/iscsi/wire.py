@@ -6,6 +6,7 @@ packed here. A property test proves that both codecs agree on every field.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 
 from arrayd.iscsi.pdu import NO_TAG, Opcode
@@ -47,6 +48,11 @@ or SNACK tag, StatSN, ExpCmdSN, MaxCmdSN, and zeros (DataSN, offset, residual)."
 GOOD_RESPONSE_HEAD = RESPONSE.pack(Opcode.SCSI_RESPONSE, FINAL, 0, 0, 0, *[0] * 8)[:16]
 
 
+HEADS_MAX = 512
+"""Heads that are kept packed: initiators have few favourite lengths."""
+
+
+@lru_cache(HEADS_MAX)
 def good_data_in_head(length: int) -> bytes:
     """The first 16 bytes of a Data-In that carries all `length` bytes of a command and its status GOOD."""
     flags = FINAL | DATA_IN_STATUS

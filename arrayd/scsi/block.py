@@ -12,7 +12,7 @@ from arrayd.scsi.cdb import block_range
 from arrayd.scsi.command import Command, Reserved
 from arrayd.scsi.sense import Asc, CheckCondition, Key, invalid_field
 from arrayd.scsi.steps import taken
-from arrayd.scsi.task import MAX_TRANSFER_BYTES, FileExtent, Task
+from arrayd.scsi.task import MAX_TRANSFER_BYTES, SENDFILE_BYTES, FileExtent, Task
 
 if TYPE_CHECKING:
     from arrayd.buffers import PooledBuffer
@@ -25,9 +25,6 @@ SIX_BYTE_OPCODES = 0x20
 
 TRANSFER_LENGTH_AT = {0: 4, 1: 7, 2: 7, 4: 10, 5: 6}
 """Where TRANSFER LENGTH stands in a CDB, by group code."""
-
-SENDFILE_BYTES = 256 * 1024
-"""From this length on a warm range goes from the file to the socket without a copy."""
 
 
 def checked_range(unit: LogicalUnit, cdb: bytes) -> tuple[int, int]:

@@ -10,21 +10,22 @@ See `arrayd.scsi.task.FastIO` for how the CDB arrives: `word` is its bytes 2-9 a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from arrayd.log import get_logger
 from arrayd.scsi.block import READ_10 as READ_10_ROW
 from arrayd.scsi.block import WRITE_10 as WRITE_10_ROW
 from arrayd.scsi.sense import Asc, CheckCondition, Key
-from arrayd.scsi.task import TO_INITIATOR, TO_TARGET, Commit, FastIO, FastTable, Status
+from arrayd.scsi.task import BY_FILE, TO_INITIATOR, TO_TARGET, Commit, FastIO, FastTable, FileExtent, Status
 
 if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
     from arrayd.scsi.nexus import Nexus
 
 READ_6, READ_10, READ_12, READ_16 = (TO_INITIATOR | opcode for opcode in (0x08, 0x28, 0xA8, 0x88))
+LONG_READ_10, LONG_READ_12, LONG_READ_16 = (BY_FILE | opcode for opcode in (0x28, 0xA8, 0x88))
 WRITE_6, WRITE_10, WRITE_12, WRITE_16 = (TO_TARGET | opcode for opcode in (0x0A, 0x2A, 0xAA, 0x8A))
 
 NOT_DPO = 0xEF
@@ -32,7 +33,8 @@ NOT_DPO = 0xEF
 
 log = get_logger("scsi")
 
-TransferNow = Callable[[int, memoryview], bool | Commit]
+TransferNow = Callable[[int, Any], bool | Commit]
+"""`transfer_now(offset, view)`, the range and the length checked; `view` as `FastIO` has it."""
 
 
 def fast(unit: LogicalUnit, nexus: Nexus) -> FastTable:
@@ -45,6 +47,10 @@ def fast(unit: LogicalUnit, nexus: Nexus) -> FastTable:
         table[READ_10] = _ten(volume.read_now, shift, volume.size)
         table[READ_12] = _twelve(volume.read_now, shift, volume.size)
         table[READ_16] = _sixteen(volume.read_now, shift, volume.size)
+        name_file = _name_file(unit)
+        table[LONG_READ_10] = _ten(name_file, shift, volume.size)
+        table[LONG_READ_12] = _twelve(name_file, shift, volume.size)
+        table[LONG_READ_16] = _sixteen(name_file, shift, volume.size)
     if unit.may(nexus, WRITE_10_ROW):
         write_now = volume.write_now if volume.write_cache else _write_and_commit(unit)
         table[WRITE_6] = _six(write_now, shift, volume.size)
@@ -52,6 +58,20 @@ def fast(unit: LogicalUnit, nexus: Nexus) -> FastTable:
         table[WRITE_12] = _twelve(write_now, shift, volume.size)
         table[WRITE_16] = _sixteen(write_now, shift, volume.size)
     return table
+
+
+def _name_file(unit: LogicalUnit) -> TransferNow:
+    """Reads by saying in which file, and where in it, the data lies warm."""
+    warm_file = unit.disk.warm_file
+
+    def name_file(offset: int, extent: FileExtent) -> bool:
+        send = warm_file(offset, extent.length)
+        if send is None:
+            return False
+        extent.send, extent.offset = send, offset
+        return True
+
+    return name_file
 
 
 def _write_and_commit(unit: LogicalUnit) -> TransferNow:
@@ -86,7 +106,7 @@ def _ten(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
     # the length in bytes, exactly when group number and control are zero.
     tail_shift = shift - 8
 
-    def ten(flags: int, word: int, _count: int, view: memoryview) -> bool | Commit:
+    def ten(flags: int, word: int, _count: int, view: Sized) -> bool | Commit:
         length = len(view)
         offset = (word >> 32) << shift
         if (word & 0xFFFFFFFF) << tail_shift != length or offset + length > size or flags & NOT_DPO or not length:
@@ -97,7 +117,7 @@ def _ten(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
 
 
 def _sixteen(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
-    def sixteen(flags: int, word: int, count: int, view: memoryview) -> bool | Commit:
+    def sixteen(flags: int, word: int, count: int, view: Sized) -> bool | Commit:
         length = len(view)
         offset = word << shift
         if count << shift != length or offset + length > size or flags & NOT_DPO or not length:
@@ -108,7 +128,7 @@ def _sixteen(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
 
 
 def _twelve(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
-    def twelve(flags: int, word: int, count: int, view: memoryview) -> bool | Commit:
+    def twelve(flags: int, word: int, count: int, view: Sized) -> bool | Commit:
         length = len(view)
         offset = (word >> 32) << shift
         if (word & 0xFFFFFFFF) << shift != length or count or offset + length > size or flags & NOT_DPO or not length:
@@ -120,7 +140,7 @@ def _twelve(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
 
 def _six(transfer_now: TransferNow, shift: int, size: int) -> FastIO:
     # Byte 1 is the high bits of the LBA; bytes 2-5 are the rest of it, transfer length and control.
-    def six(flags: int, word: int, _count: int, view: memoryview) -> bool | Commit:
+    def six(flags: int, word: int, _count: int, view: Sized) -> bool | Commit:
         length = len(view)
         offset = ((flags & 0x1F) << 16 | word >> 48) << shift
         blocks = (word >> 40) & 0xFF or 256

@@ -76,8 +76,17 @@ class FunctionResponse(IntEnum):
     REJECTED = 255
 
 
+SENDFILE_BYTES = 128 * 1024
+"""From this length on a warm range goes from the file to the socket without a copy. For less, a system call for each
+range costs more than two copies."""
+
 SendFile = Callable[[int, int, int], int]
 """`send(socket descriptor, offset, length)`: sends from a file, without a copy; bytes sent, or BlockingIOError."""
+
+
+def cannot_send(_socket: int, _offset: int, _length: int) -> int:
+    """`FileExtent.send` until somebody says where the data lies."""
+    raise AssertionError("data without a place")
 
 
 class FileExtent:
@@ -116,18 +125,21 @@ class Commit:
             ended(self)
 
 
-FastIO = Callable[[int, int, int, memoryview], "bool | Commit"]
+FastIO = Callable[[int, int, int, Any], "bool | Commit"]
 """`fast(flags, word, count, view)`: carries out a CDB on the spot, or returns False having done nothing.
 
 The CDB comes as the integers that byte 1, bytes 2-9 and bytes 10-13 are, so that a transport decodes it along with its
 own header; bytes 14-15 are zero (no group number, no control byte of a 16-byte CDB). A 10-byte CDB is zero-padded.
-For a read, `view` is filled wholly; for a write, `view` holds all of its data. True means status GOOD, no residual; a
+For a read, `view` is filled wholly; for a write, `view` holds all of its data; for a read `BY_FILE`, it is a
+`FileExtent` of the length wanted, which is told where the data lies. True means status GOOD, no residual; a
 `Commit` that a write is done, and answered when that has ended.
 """
 
 TO_INITIATOR = 0x100
 TO_TARGET = 0x200
 """The direction of data in a key of `FastTable`: a READ that comes with data is none for the fast path."""
+BY_FILE = 0x400
+"""Instead of a direction: a long READ, which is answered by saying where its data lies."""
 
 FastTable = dict[int, FastIO]
 """CDB operation code, with the direction of its data, to `FastIO`. Empty whenever the logical unit must look at each

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from arrayd.scsi.sense import Asc, Key
-from arrayd.scsi.task import MAX_TRANSFER_BYTES, FileExtent, Status, Task
+from arrayd.scsi.task import MAX_TRANSFER_BYTES, SENDFILE_BYTES, FileExtent, Status, Task
 from arrayd.volumes.volume import VolumeError, VolumeFailed, VolumeFull
 from tests.scsi.initiator import Initiator, make_target
 from tests.scsi.memory_volume import MemoryVolume
@@ -176,12 +176,13 @@ async def test_a_read_aborted_while_it_waits_for_a_buffer_takes_none() -> None:
 
 async def test_a_long_warm_read_names_its_file() -> None:
     class WarmVolume(MemoryVolume):
-        def warm_file(self, _offset: int, _length: int) -> Callable[[int, int, int], int]:  # type: ignore[override]
+        def warm_file(self, _offset: int, _length: int) -> Callable[[int, int, int], int]:
             return lambda _socket, _offset, length: length
 
     target = make_target({0: WarmVolume()})
     host = Initiator(target)
-    for takes_file, blocks, named in ((True, 512, True), (True, 511, False), (False, 512, False)):
+    long = SENDFILE_BYTES // 512
+    for takes_file, blocks, named in ((True, long, True), (True, long - 1, False), (False, long, False)):
         ended: list[Task] = []
         task = Task(cdb_of(READS[1], 16, blocks).ljust(16, b"\0"), 0, 1, 1, 0, blocks * 512, ended.append)
         task.takes_file = takes_file
