@@ -16,7 +16,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from arrayd.blockfile import BlockFile, Writeback
+from arrayd.blockfile import BlockFile, Ring, Writeback
 from arrayd.buffers import BufferPool
 from arrayd.config import ChapConfig, Config, DiscoveryConfig, VolumeConfig
 from arrayd.iscsi.chap import Credentials
@@ -75,6 +75,11 @@ class Array:
         self._executor = ThreadPoolExecutor(THREADS, "arrayd")
         self._opened.callback(self._executor.shutdown)
         self._writeback = Writeback.for_this_machine()
+        self._ring = Ring.or_none()
+        if self._ring is None:
+            log.info("no io_uring here: threads wait for cold reads, at more cost")
+        else:
+            self._opened.callback(self._ring.close)
         self._tables = await _open_tables(config, self._executor)
         self._opened.push_async_callback(self._tables.close)
         self._opened.push_async_callback(self._close_volumes)
@@ -133,6 +138,7 @@ class Array:
                 volume_error,
                 allocate=not wanted.thin,
                 read_only=wanted.read_only,
+                ring=self._ring,
             )
         except OSError as error:
             raise StartError(f"volume {name}: {path}: {error.strerror or error}") from error

@@ -35,7 +35,7 @@ IMPORT_DOORS: dict[str, set[str]] = {
     # module of the standard library or another: the only files that may import it
     "socket": {"iscsi/server.py", "link/transport.py", "notify.py"},
     "sqlite3": {"tables.py"},
-    "ctypes": {"blockfile/kernel.py"},
+    "ctypes": {"blockfile/kernel.py", "blockfile/ring.py"},
     "multiprocessing": set(),
     "subprocess": set(),
     "importlib": set(),

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from arrayd.blockfile import kernel, opening
 from arrayd.blockfile.cold import ColdReads
+from arrayd.blockfile.ring import Ring
 from arrayd.blockfile.syncs import Syncs
 from arrayd.blockfile.writeback import Writeback
 
@@ -30,6 +31,11 @@ ZEROS = bytes(1024 * 1024)
 WRITE_BYTES = 128 * 1024
 """Most that is written at once. The page cache takes in what one call writes as folios as large as they come, and ext4
 looks at every block of a folio to write one: a 4k write into a folio of 1 MiB takes 14 us, of 128 KiB 4 us."""
+
+WARY_READS = 64
+"""After a read that was not in memory, so many are looked up before they are tried: to be refused (RWF_NOWAIT) makes
+the kernel tell the disk of this one read then and there, and a ring tells it of all of a turn together. Without a ring
+nobody is wary: a thread is slower to begin than that is."""
 
 
 class BlockFile:
@@ -46,6 +52,7 @@ class BlockFile:
         executor: Executor,
         writeback: Writeback,
         failing: Callable[[OSError], Exception] = lambda error: error,
+        ring: Ring | None = None,
     ) -> None:
         self.path = path
         self.descriptor = descriptor
@@ -53,6 +60,9 @@ class BlockFile:
         self.loop = asyncio.get_running_loop()
         self._executor = executor
         self._failing = failing
+        self._ring = None if kernel.in_tmpfs(descriptor) else ring
+        self.wary = 0
+        """How many more reads are looked up before they are tried."""
         self._cold = ColdReads(descriptor, self.loop, self._submit, failing, self._job_over)
         self._share = writeback.join(self._clean)
         self._syncs = Syncs(
@@ -85,8 +95,10 @@ class BlockFile:
         *,
         allocate: bool = False,
         read_only: bool = False,
+        ring: Ring | None = None,
     ) -> BlockFile:
-        """Opens `path`, or makes it, durably, with its folder; with `allocate` all of it gets disk.
+        """Opens `path`, or makes it, durably, with its folder; with `allocate` all of it gets disk. What is cold is
+        read by `ring`, or by threads without one.
 
         Raises OSError, which says what to tell the user: in use, larger than `size`, or read-only and smaller.
         """
@@ -98,7 +110,7 @@ class BlockFile:
             os.close(await opening_file)
             raise
         try:
-            return cls(path, descriptor, executor, writeback, failing)
+            return cls(path, descriptor, executor, writeback, failing, ring)
         except BaseException:
             os.close(descriptor)
             raise
@@ -111,12 +123,25 @@ class BlockFile:
 
         def read_now(offset: int, view: memoryview) -> bool:
             """Fills `view` if all of it is in memory."""
-            try:
-                return preadv(descriptor, (view,), offset, flags) == len(view)
-            except OSError:
+            if self.wary and not self._looks_warm(offset, len(view)):
                 return False
+            try:
+                if preadv(descriptor, (view,), offset, flags) == len(view):
+                    return True
+            except OSError:
+                pass
+            self.wary = WARY_READS if self._ring is not None else 0
+            return False
 
         return read_now
+
+    def _looks_warm(self, offset: int, length: int) -> bool:
+        """Whether it is worth while to try a read on the spot, after one that was not."""
+        if self.warm(offset, length):
+            self.wary -= 1
+            return True
+        self.wary = WARY_READS
+        return False
 
     def _make_write_in_memory(self) -> Callable[[int, memoryview], bool]:
         pwrite, descriptor = os.pwrite, self.descriptor
@@ -222,7 +247,9 @@ class BlockFile:
     def read(self, offset: int, view: memoryview) -> asyncio.Future[None]:
         """Fills `view`."""
         self._jobs += 1
-        return self._cold.read(offset, view)
+        if self._ring is None:
+            return self._cold.read(offset, view)
+        return self._ring.read(self.descriptor, offset, view, self._failing, self._job_over)
 
     def write(self, offset: int, view: memoryview) -> asyncio.Future[None]:
         """Writes `view` into the page cache, from a thread, which may sleep."""

@@ -128,7 +128,8 @@ class Residence:
         if len(self._pages) < count:
             self._pages = bytearray(count)
             self._vector = (ctypes.c_char * count).from_buffer(self._pages)
-        if _libc.mincore(self._address + first, count * PAGE_BYTES, ctypes.byref(self._vector)) != 0:
+            self._vector_address = ctypes.addressof(self._vector)
+        if _libc.mincore(self._address + first, count * PAGE_BYTES, self._vector_address) != 0:
             return False
         return self._pages.count(1, 0, count) == count
 

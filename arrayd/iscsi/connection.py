@@ -17,6 +17,7 @@ from arrayd.iscsi.full_feature import OPCODE, FullFeature
 from arrayd.iscsi.keys import LOGIN_SEGMENT_BYTES, MAX_RECV_SEGMENT_BYTES
 from arrayd.iscsi.login import Login
 from arrayd.iscsi.numbers import COMMAND_WINDOW, Numbers
+from arrayd.iscsi.on_the_spot import take_read
 from arrayd.iscsi.output import OUTPUT_BYTES, Output
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, Opcode, ProtocolError
 from arrayd.iscsi.responder import DIGEST_BYTES, bad_digest
@@ -269,7 +270,7 @@ class Connection:
             return False
         self._turn_left -= 1
         at, received = self._at, self._received
-        if received[at] == 1 and DIRECTIONS[received[at + 1]] == TO_INITIATOR and phase.long_read(received, at):
+        if received[at] == 1 and DIRECTIONS[received[at + 1]] == TO_INITIATOR and take_read(phase, received, at):
             self._at = at + BHS_BYTES
             return True
         lengths = int.from_bytes(received[at + 4 : at + 8], "big")

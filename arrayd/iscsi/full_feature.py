@@ -33,17 +33,8 @@ from arrayd.iscsi.responder import DIGEST_BYTES, bad_digest, digest
 from arrayd.iscsi.session import PeerPolicy, Session
 from arrayd.iscsi.tasks import Tasks
 from arrayd.iscsi.text import TextExchange
-from arrayd.iscsi.wire import COMMAND, DATA_OUT, FINAL, SERIAL_MASK, serial_before
-from arrayd.scsi.task import (
-    BY_FILE,
-    SENDFILE_BYTES,
-    DeliveryFailure,
-    FastTable,
-    FileExtent,
-    Function,
-    FunctionResponse,
-    cannot_send,
-)
+from arrayd.iscsi.wire import DATA_OUT, FINAL, SERIAL_MASK, serial_before
+from arrayd.scsi.task import DeliveryFailure, FastTable, Function, FunctionResponse
 
 RESPONSE_ROOM_BYTES = 16 * 1024
 """Room in the output without which no PDU is taken in: more than any response that is not Data-In."""
@@ -106,23 +97,6 @@ class FullFeature:
     def longest_read(self) -> int:
         """Longest read, in bytes, that is copied into one Data-In on the spot."""
         return min(FAST_READ_BYTES, self.responder.max_send_segment, self.session.parameters.max_burst)
-
-    def long_read(self, received: memoryview, at: int) -> bool:
-        """Answers the reading command at `at` on the spot, if it is for a long range that lies warm in a file."""
-        _, _, lengths, lun, tag, length, cmd_sn, _, code, cdb1, word, count, rest = COMMAND.unpack_from(received, at)
-        numbers = self.numbers
-        if length < SENDFILE_BYTES or lengths or rest or self.digests or self.order.held:
-            return False
-        if cmd_sn != numbers.exp_cmd_sn or not numbers.in_window(cmd_sn):
-            return False
-        table = self.fast.get(lun)
-        fast = table.get(BY_FILE | code) if table else None
-        extent = FileExtent(cannot_send, 0, length)
-        if fast is None or not fast(cdb1, word, count, extent):
-            return False
-        numbers.advance_command()
-        self.tasks.answer_from_file(lun, tag, extent)
-        return True
 
     def intact(self, memory: memoryview, at: int, length: int) -> bool:
         """Whether the digests of a PDU at `at` without AHS, with `length` bytes of data, are right."""
@@ -312,7 +286,7 @@ class FullFeature:
         return FunctionResponse.COMPLETE
 
     def _managed(self, function: int, tag: int, response: int) -> None:
-        self.tasks.when_committed(partial(self._answer_management, function, tag, response))
+        self.tasks.when_settled(partial(self._answer_management, function, tag, response))
 
     def _answer_management(self, function: int, tag: int, response: int) -> None:
         self._managing -= 1

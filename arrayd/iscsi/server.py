@@ -92,9 +92,6 @@ class SocketConnection:
             if count < len(space) or connection.stalled or connection.closing:
                 break
         self.flush()
-        # Who waits for a disk waits for longer than we spin, and its thread needs the processor.
-        if self._touch is not None and not connection.waits():
-            self._touch()
 
     def wake(self) -> None:
         """There is something to send: once this turn of the loop is over, all of it together."""
@@ -121,6 +118,9 @@ class SocketConnection:
         except OSError as error:
             self.close(str(error))
             return
+        # Who waits for a disk waits for longer than we spin, and a thread may need the processor.
+        if self._touch is not None and not connection.waits():
+            self._touch()
         self.active = self.server.now
         if connection.closing and connection.output.empty and not connection.has_pending():
             if connection.dropped:

@@ -1,7 +1,6 @@
 """The SCSI tasks of one connection: commands and Data-Out in, R2Ts and responses out (RFC 7143, 4.2.5, 11.3 to 11.8).
 
-Everything here has a task of its own. Commands that complete on the spot never come here: see `Connection.process`.
-
+Commands that complete on the spot never come here: see `Connection.process`, and `on_the_spot.py` for some READs.
 A connection has a share of the buffer pool: reads, and writes whose data is yet to be asked for, wait while what is at
 work holds as much. So an initiator that neither reads nor sends what it should keeps no memory from the others.
 """
@@ -20,7 +19,7 @@ from arrayd.iscsi.responder import DIGEST_BYTES, Responder, digest
 from arrayd.iscsi.session import Session
 from arrayd.iscsi.transfer import NotDeliveredError, Solicited, Transfer
 from arrayd.iscsi.wire import COMMAND, FINAL, READY_TO_TRANSFER
-from arrayd.scsi.task import MAX_TRANSFER_BYTES, Attribute, Commit, DeliveryFailure, FileExtent, Status, Task
+from arrayd.scsi.task import MAX_TRANSFER_BYTES, Commit, DeliveryFailure, Status, Task
 
 READ = 0x40
 WRITE = 0x20
@@ -70,6 +69,8 @@ class Tasks:
         """Transfers whose R2T waits for room in the output."""
         self._commits: dict[Commit, list[int]] = {}
         """Tags of writes that are done and wait to be durable, by what they wait for."""
+        self._fetches: dict[Task, None] = {}
+        """Reads that wait for the disk without a task of the SCSI target."""
         self._abandoned = False
         self._when_none: Callable[[], None] | None = None
 
@@ -78,7 +79,7 @@ class Tasks:
     def command(self, pdu: memoryview, data: memoryview, cdb: bytes) -> None:
         """Takes in a SCSI Command with its immediate data. Raises ProtocolError."""
         _, flags, _, lun, tag, expected, _, _, *_ = COMMAND.unpack_from(pdu)
-        if tag in self.by_tag or any(tag in tags for tags in self._commits.values()):
+        if self.in_use(tag):
             raise ProtocolError("an initiator task tag that is in use", RejectReason.TASK_IN_PROGRESS)
         writes, reads = flags & WRITE, flags & READ
         if writes and reads:
@@ -92,10 +93,14 @@ class Tasks:
         if data or not flags & FINAL:
             self._hold(task)
             self._begin_transfer(task, data, not flags & FINAL)
-        elif self._waiting or self._must_wait(task):
+        elif self.must_wait(task):
             self._waiting.append(task)
         else:
             self._begin(task)
+
+    def in_use(self, tag: int) -> bool:
+        """Whether a task here has this initiator task tag."""
+        return tag in self.by_tag or (bool(self._commits) and any(tag in tags for tags in self._commits.values()))
 
     def _count(self, task: Task, immediate: int) -> None:
         """Gives `task` a place in the command window, or among the immediate ones (RFC 7143, 4.2.2.1)."""
@@ -107,7 +112,7 @@ class Tasks:
         else:
             raise ProtocolError("immediate commands", RejectReason.TOO_MANY_IMMEDIATE_COMMANDS)
 
-    def _must_wait(self, task: Task) -> bool:
+    def must_wait(self, task: Task) -> bool:
         """Whether `task` finds no room in the share of this connection; a single task always does."""
         taken = self.held_bytes + self.output.outside_bytes
         return self.held_bytes > 0 and taken + _share(task) > SHARE_BYTES
@@ -263,17 +268,20 @@ class Tasks:
             self.wake()
         self._check_none()
 
-    def answer_from_file(self, lun: int, tag: int, extent: FileExtent) -> None:
-        """Answers a read that was done on the spot by naming `extent`; there is room for a header, the caller knows."""
-        if extent.length <= self.responder.max_send_segment and not self.responder.waiting:
-            self.responder.emit_extent(tag, extent)
-            return
-        task = Task(b"", lun, tag, Attribute.SIMPLE, 0, extent.length, self.ended)
-        task.data_in = extent
+    def begin_fetch(self, task: Task) -> None:
+        """A read was begun on the spot: `task` is ours alone."""
         task.counted = True
         self.numbers.parked += 1
-        self.responder.pending.append(task)
-        self.responder.pump()
+        self._hold(task)
+        self.by_tag[task.tag] = task
+        self._fetches[task] = None
+
+    def end_fetch(self, task: Task) -> None:
+        """Its data is there, or is not going to be."""
+        del self._fetches[task]
+        self.ended(task)
+        for finished in task.finished or ():
+            finished()
 
     def park(self, commit: Commit, tag: int) -> int:
         """The write `tag` is done, and answered when `commit` ends; the places it takes in the command window: 1."""
@@ -305,20 +313,22 @@ class Tasks:
         """Whether tasks are in flight."""
         return bool(self.by_tag or self._commits)
 
-    def when_committed(self, ended: Callable[[], None]) -> None:
-        """Calls `ended` when every write that waits to be durable now has ended, in whatever order they do."""
-        left = set(self._commits)
+    def when_settled(self, ended: Callable[[], None]) -> None:
+        """Calls `ended` when all that is at work now without a task of the SCSI target has ended, in whatever order."""
+        left: set[Commit | Task] = {*self._commits, *self._fetches}
         if not left:
             ended()
-            return
 
-        def one_ended(commit: Commit) -> None:
-            left.discard(commit)
+        def one_ended(what: Commit | Task) -> None:
+            left.discard(what)
             if not left:
                 ended()
 
-        for commit in tuple(left):
-            commit.when_ended(one_ended)
+        for what in tuple(left):
+            if isinstance(what, Commit):
+                what.when_ended(one_ended)
+            else:
+                what.finished = [*(what.finished or ()), partial(one_ended, what)]
 
     def _break_off(self, transfer: Transfer) -> None:
         """No more data is wanted for `transfer`."""
@@ -348,7 +358,7 @@ class Tasks:
     def has_pending(self) -> bool:
         """Whether `pump` has something to do, now or when there is room in the output."""
         return bool(self.responder.waiting or self._unasked) or (
-            bool(self._waiting) and not self._must_wait(self._waiting[0])
+            bool(self._waiting) and not self.must_wait(self._waiting[0])
         )
 
     def pump(self) -> None:
@@ -359,7 +369,7 @@ class Tasks:
                 if transfer.task.transfer is transfer:
                     self._solicit(transfer)
         self.responder.pump()
-        while self._waiting and not self._must_wait(self._waiting[0]):
+        while self._waiting and not self.must_wait(self._waiting[0]):
             self._begin(self._waiting.popleft())
 
     def abandon(self) -> None:

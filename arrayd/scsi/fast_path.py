@@ -18,7 +18,18 @@ from arrayd.log import get_logger
 from arrayd.scsi.block import READ_10 as READ_10_ROW
 from arrayd.scsi.block import WRITE_10 as WRITE_10_ROW
 from arrayd.scsi.sense import Asc, CheckCondition, Key
-from arrayd.scsi.task import BY_FILE, TO_INITIATOR, TO_TARGET, Commit, FastIO, FastTable, FileExtent, Status
+from arrayd.scsi.task import (
+    BY_FILE,
+    FETCH,
+    TO_INITIATOR,
+    TO_TARGET,
+    Commit,
+    FastIO,
+    FastTable,
+    Fetch,
+    FileExtent,
+    Status,
+)
 
 if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
 
 READ_6, READ_10, READ_12, READ_16 = (TO_INITIATOR | opcode for opcode in (0x08, 0x28, 0xA8, 0x88))
 LONG_READ_10, LONG_READ_12, LONG_READ_16 = (BY_FILE | opcode for opcode in (0x28, 0xA8, 0x88))
+FETCH_10, FETCH_12, FETCH_16 = (FETCH | opcode for opcode in (0x28, 0xA8, 0x88))
 WRITE_6, WRITE_10, WRITE_12, WRITE_16 = (TO_TARGET | opcode for opcode in (0x0A, 0x2A, 0xAA, 0x8A))
 
 NOT_DPO = 0xEF
@@ -51,6 +63,10 @@ def fast(unit: LogicalUnit, nexus: Nexus) -> FastTable:
         table[LONG_READ_10] = _ten(name_file, shift, volume.size)
         table[LONG_READ_12] = _twelve(name_file, shift, volume.size)
         table[LONG_READ_16] = _sixteen(name_file, shift, volume.size)
+        fetch = _fetch(unit)
+        table[FETCH_10] = _ten(fetch, shift, volume.size)
+        table[FETCH_12] = _twelve(fetch, shift, volume.size)
+        table[FETCH_16] = _sixteen(fetch, shift, volume.size)
     if unit.may(nexus, WRITE_10_ROW):
         write_now = volume.write_now if volume.write_cache else _write_and_commit(unit)
         table[WRITE_6] = _six(write_now, shift, volume.size)
@@ -72,6 +88,37 @@ def _name_file(unit: LogicalUnit) -> TransferNow:
         return True
 
     return name_file
+
+
+def _fetch(unit: LogicalUnit) -> TransferNow:
+    """Reads from the disk, and says so when that is done."""
+    fetch_now, buffers = unit.disk.fetch_now, unit.buffers
+
+    def fetch(offset: int, fetch: Fetch) -> bool:
+        buffer = buffers.take(fetch.length)
+        if buffer is None:
+            return False
+        future = fetch_now(offset, buffer.view)
+        if future is None:
+            buffer.release()
+            return False
+        fetch.buffer = buffer
+        unit.fetches += 1
+        future.add_done_callback(partial(_end_fetch, unit, fetch))
+        return True
+
+    return fetch
+
+
+def _end_fetch(unit: LogicalUnit, fetch: Fetch, future: asyncio.Future[None]) -> None:
+    if future.exception() is not None:
+        assert fetch.buffer is not None
+        fetch.buffer.release()
+        fetch.buffer = None
+        fetch.status = Status.CHECK_CONDITION
+        fetch.sense = unit.sense_data(CheckCondition(Key.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR))
+    fetch.ended(fetch)
+    unit.fetch_ended()
 
 
 def _write_and_commit(unit: LogicalUnit) -> TransferNow:

@@ -69,6 +69,8 @@ class LogicalUnit:
         self.sanitizing = Sanitizing()
         self.data_buffers = DataBuffers()
         self.copies = Copies()
+        self.fetches = 0
+        """Reads that were begun on the spot and wait for the disk: they are at work, and have no task here."""
         self._at_work: set[asyncio.Future[None]] = set()
         """Handlers that were not done at once, and what commands with IMMED left behind."""
         self._waiting: deque[Task] = deque()
@@ -231,7 +233,13 @@ class LogicalUnit:
             return True
         command: Command = task.command
         waits = task.attribute == Attribute.ORDERED or command.waits_for_others
-        return waits and any(other.executing for other in self.tasks)
+        return waits and (self.fetches > 0 or any(other.executing for other in self.tasks))
+
+    def fetch_ended(self) -> None:
+        """A read that was begun on the spot has ended: who waited for all before it may have waited for this one."""
+        self.fetches -= 1
+        if self._waiting and not self._running_waiting:
+            self._run_waiting()
 
     def _run(self, task: Task) -> None:
         task.executing = True

@@ -125,14 +125,34 @@ class Commit:
             ended(self)
 
 
+class Fetch:
+    """A read that is begun on the spot and waits for a disk: `length` bytes. `ended(fetch)` is called when it has.
+
+    Then `status` and `sense` are final, and `buffer`, which is the transport's to release, has the data, if any.
+    """
+
+    __slots__ = ("buffer", "ended", "length", "sense", "status")
+
+    def __init__(self, length: int, ended: Callable[[Fetch], None]) -> None:
+        self.length = length
+        self.ended = ended
+        self.buffer: PooledBuffer | None = None
+        self.status: int = Status.GOOD
+        self.sense: bytes = b""
+
+    def __len__(self) -> int:
+        return self.length
+
+
 FastIO = Callable[[int, int, int, Any], "bool | Commit"]
 """`fast(flags, word, count, view)`: carries out a CDB on the spot, or returns False having done nothing.
 
 The CDB comes as the integers that byte 1, bytes 2-9 and bytes 10-13 are, so that a transport decodes it along with its
 own header; bytes 14-15 are zero (no group number, no control byte of a 16-byte CDB). A 10-byte CDB is zero-padded.
-For a read, `view` is filled wholly; for a write, `view` holds all of its data; for a read `BY_FILE`, it is a
-`FileExtent` of the length wanted, which is told where the data lies. True means status GOOD, no residual; a
-`Commit` that a write is done, and answered when that has ended.
+For a read, the memoryview `view` is filled wholly; for a write, it holds all of the data. A read `BY_FILE` has a
+`FileExtent` of the length wanted instead, which is told where the data lies; a read `FETCH` a `Fetch`, which ends when
+the data is there. True means status GOOD, no residual (of a `FETCH`: begun); a `Commit` that a write is done, and
+answered when that has ended.
 """
 
 TO_INITIATOR = 0x100
@@ -140,6 +160,8 @@ TO_TARGET = 0x200
 """The direction of data in a key of `FastTable`: a READ that comes with data is none for the fast path."""
 BY_FILE = 0x400
 """Instead of a direction: a long READ, which is answered by saying where its data lies."""
+FETCH = 0x800
+"""Instead of a direction: a cold READ, which is begun, and answered when its data is there."""
 
 FastTable = dict[int, FastIO]
 """CDB operation code, with the direction of its data, to `FastIO`. Empty whenever the logical unit must look at each

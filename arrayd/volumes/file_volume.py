@@ -59,13 +59,18 @@ class FileVolume(Volume):
             return None
         return self.file.commit()
 
+    def fetch_now(self, offset: int, view: memoryview) -> asyncio.Future[None] | None:
+        """See `Volume.fetch_now`."""
+        return self.file.read(offset, view) if self.file.wary else None
+
     def warm_file(self, offset: int, length: int) -> Callable[[int, int, int], int] | None:
         """See `Volume.warm_file`."""
         return self.file.send if self.file.warm(offset, length) else None
 
     def read(self, offset: int, view: memoryview) -> Awaitable[None] | None:
         """See `Volume.read`."""
-        return None if self.read_now(offset, view) else self.file.read(offset, view)
+        # Who is wary has just been asked, and a ring reads what is in memory on the spot, too.
+        return None if not self.file.wary and self.read_now(offset, view) else self.file.read(offset, view)
 
     def write(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
         """See `Volume.write`."""

@@ -69,6 +69,11 @@ class Volume(ABC):
         nothing written, as a volume does that cannot."""
         return None
 
+    def fetch_now(self, _offset: int, _view: memoryview) -> asyncio.Future[None] | None:
+        """Begins to fill `view` from a disk, and returns the future of its being there, which nobody may cancel. None:
+        refused, with nothing begun, as a volume does that had better be asked to `read`."""
+        return None
+
     @abstractmethod
     def warm_file(self, offset: int, length: int) -> Callable[[int, int, int], int] | None:
         """`send(socket descriptor, offset, length)`, which sends the range without a copy and without waiting for a

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 MIB = 1024 * 1024
 PLENTY = 1024 * MIB
+ATTEMPTS_MAX = 100
 COLD_LIMIT_S = 20.0
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -158,3 +159,12 @@ async def make_cold(file: BlockFile) -> None:
         assert time.monotonic() < deadline, "the file stays in the page cache"
         os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         await asyncio.sleep(0.01)
+
+
+async def refused_when_cold(file: BlockFile, attempt: Callable[[], bool]) -> None:
+    """`attempt` is refused while the file is cold. Some disks are quick enough to be done before the kernel looks."""
+    for _ in range(ATTEMPTS_MAX):
+        await make_cold(file)
+        if not attempt():
+            return
+    raise AssertionError(f"done on the spot {ATTEMPTS_MAX} times")

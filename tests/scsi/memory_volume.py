@@ -148,3 +148,32 @@ class WarmVolume(MemoryVolume):
 
     def _send(self, descriptor: int, offset: int, length: int) -> int:
         return os.write(descriptor, self.data[offset : offset + length])
+
+
+class ColdVolume(MemoryVolume):
+    """A volume whose data is on a disk that brings it when the test says so: `fetched` has what was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cold = True
+        self.fetched: list[tuple[int, memoryview, asyncio.Future[None]]] = []
+
+    def _read_now(self, offset: int, view: memoryview) -> bool:
+        return not self.cold and super()._read_now(offset, view)
+
+    def fetch_now(self, offset: int, view: memoryview) -> asyncio.Future[None] | None:
+        """See `Volume.fetch_now`."""
+        if not self.cold:
+            return None
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.fetched.append((offset, view, future))
+        return future
+
+    def bring(self, error: VolumeError | None = None) -> None:
+        """The oldest read that was asked for ends."""
+        offset, view, future = self.fetched.pop(0)
+        if error is not None:
+            future.set_exception(error)
+        else:
+            view[:] = self.data[offset : offset + len(view)]
+            future.set_result(None)

@@ -1,0 +1,76 @@
+"""Plain READs that the hot loop of `connection.py` leaves, and that still need no task of the SCSI target.
+
+Long ones are answered at once by naming the file that their data lies in. Cold ones are begun, and answered when the
+disk has brought them. Whatever is not plain goes on to `tasks.py`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from arrayd.iscsi.wire import COMMAND
+from arrayd.scsi.task import (
+    BY_FILE,
+    FETCH,
+    SENDFILE_BYTES,
+    Attribute,
+    Fetch,
+    FileExtent,
+    Task,
+    cannot_send,
+)
+
+if TYPE_CHECKING:
+    from arrayd.iscsi.full_feature import FullFeature
+    from arrayd.iscsi.tasks import Tasks
+
+
+def take_read(phase: FullFeature, received: memoryview, at: int) -> bool:
+    """Answers or begins the reading command at `at`, or returns False with nothing done; there is room for a header."""
+    _, _, lengths, lun, tag, length, cmd_sn, _, code, cdb1, word, count, rest = COMMAND.unpack_from(received, at)
+    numbers, tasks = phase.numbers, phase.tasks
+    if lengths or rest or phase.digests or phase.order.held or tasks.in_use(tag):
+        return False
+    table = phase.fast.get(lun)
+    if not table or cmd_sn != numbers.exp_cmd_sn or not numbers.in_window(cmd_sn):
+        return False
+    if length >= SENDFILE_BYTES:
+        extent = FileExtent(cannot_send, 0, length)
+        by_file = table.get(BY_FILE | code)
+        if by_file is not None and by_file(cdb1, word, count, extent):
+            numbers.advance_command()
+            _answer(tasks, lun, tag, extent)
+            return True
+    by_fetch = table.get(FETCH | code)
+    if by_fetch is None:
+        return False
+    task = Task(b"", lun, tag, Attribute.SIMPLE, 0, length, tasks.ended)
+    fetch = Fetch(length, partial(_fetched, tasks, task))
+    if tasks.must_wait(task) or not by_fetch(cdb1, word, count, fetch):
+        return False
+    numbers.advance_command()
+    tasks.begin_fetch(task)
+    return True
+
+
+def _answer(tasks: Tasks, lun: int, tag: int, extent: FileExtent) -> None:
+    """One Data-In if it is that short; else as the task that it never was."""
+    responder = tasks.responder
+    if extent.length <= responder.max_send_segment and not responder.waiting:
+        responder.emit_extent(tag, extent)
+        return
+    task = Task(b"", lun, tag, Attribute.SIMPLE, 0, extent.length, tasks.ended)
+    task.data_in = extent
+    task.counted = True
+    tasks.numbers.parked += 1
+    responder.pending.append(task)
+    responder.pump()
+
+
+def _fetched(tasks: Tasks, task: Task, fetch: Fetch) -> None:
+    task.status, task.sense = fetch.status, fetch.sense
+    if fetch.buffer is not None:
+        task.buffer = fetch.buffer
+        task.data_in = fetch.buffer.view
+    tasks.end_fetch(task)
