@@ -200,7 +200,7 @@ class Ring:
         WORD.pack_into(self._rings, self._completion_head_at, head)
         for read, result in ended:
             self._one_ended(read, result)
-        if self._next:
+        if self._next and len(self._under_way) < ENTRIES:
             self._ask()
 
     def _one_ended(self, read: Read, result: int) -> None:

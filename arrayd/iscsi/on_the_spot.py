@@ -47,10 +47,14 @@ def take_read(phase: FullFeature, received: memoryview, at: int) -> bool:
         return False
     task = Task(b"", lun, tag, Attribute.SIMPLE, 0, length, tasks.ended)
     fetch = Fetch(length, partial(_fetched, tasks, task))
-    if tasks.must_wait(task) or not by_fetch(cdb1, word, count, fetch):
+    if tasks.must_queue(task) or not by_fetch(cdb1, word, count, fetch):
         return False
     numbers.advance_command()
-    tasks.begin_fetch(task)
+    numbers.parked += 1
+    task.counted = True
+    tasks.hold(task)
+    tasks.by_tag[tag] = task
+    tasks.fetches[task] = None
     return True
 
 
@@ -73,4 +77,7 @@ def _fetched(tasks: Tasks, task: Task, fetch: Fetch) -> None:
     if fetch.buffer is not None:
         task.buffer = fetch.buffer
         task.data_in = fetch.buffer.view
-    tasks.end_fetch(task)
+    del tasks.fetches[task]
+    tasks.ended(task)
+    for finished in task.finished or ():
+        finished()

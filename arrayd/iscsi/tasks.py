@@ -69,7 +69,7 @@ class Tasks:
         """Transfers whose R2T waits for room in the output."""
         self._commits: dict[Commit, list[int]] = {}
         """Tags of writes that are done and wait to be durable, by what they wait for."""
-        self._fetches: dict[Task, None] = {}
+        self.fetches: dict[Task, None] = {}
         """Reads that wait for the disk without a task of the SCSI target."""
         self._abandoned = False
         self._when_none: Callable[[], None] | None = None
@@ -91,9 +91,9 @@ class Tasks:
         self.by_tag[tag] = task
         self.session.nexus.enter(task)
         if data or not flags & FINAL:
-            self._hold(task)
+            self.hold(task)
             self._begin_transfer(task, data, not flags & FINAL)
-        elif self.must_wait(task):
+        elif self.must_queue(task):
             self._waiting.append(task)
         else:
             self._begin(task)
@@ -112,17 +112,22 @@ class Tasks:
         else:
             raise ProtocolError("immediate commands", RejectReason.TOO_MANY_IMMEDIATE_COMMANDS)
 
-    def must_wait(self, task: Task) -> bool:
+    def must_queue(self, task: Task) -> bool:
+        """Whether `task` must wait, for room in the share or behind others that do."""
+        return bool(self._waiting) or self._must_wait(task)
+
+    def _must_wait(self, task: Task) -> bool:
         """Whether `task` finds no room in the share of this connection; a single task always does."""
         taken = self.held_bytes + self.output.outside_bytes
         return self.held_bytes > 0 and taken + _share(task) > SHARE_BYTES
 
-    def _hold(self, task: Task) -> None:
+    def hold(self, task: Task) -> None:
+        """`task` begins: it takes its share."""
         task.held_bytes = _share(task)
         self.held_bytes += task.held_bytes
 
     def _begin(self, task: Task) -> None:
-        self._hold(task)
+        self.hold(task)
         if task.expected_out:
             self._begin_transfer(task, memoryview(b""), False)
         else:
@@ -268,21 +273,6 @@ class Tasks:
             self.wake()
         self._check_none()
 
-    def begin_fetch(self, task: Task) -> None:
-        """A read was begun on the spot: `task` is ours alone."""
-        task.counted = True
-        self.numbers.parked += 1
-        self._hold(task)
-        self.by_tag[task.tag] = task
-        self._fetches[task] = None
-
-    def end_fetch(self, task: Task) -> None:
-        """Its data is there, or is not going to be."""
-        del self._fetches[task]
-        self.ended(task)
-        for finished in task.finished or ():
-            finished()
-
     def park(self, commit: Commit, tag: int) -> int:
         """The write `tag` is done, and answered when `commit` ends; the places it takes in the command window: 1."""
         self.numbers.parked += 1
@@ -315,7 +305,7 @@ class Tasks:
 
     def when_settled(self, ended: Callable[[], None]) -> None:
         """Calls `ended` when all that is at work now without a task of the SCSI target has ended, in whatever order."""
-        left: set[Commit | Task] = {*self._commits, *self._fetches}
+        left: set[Commit | Task] = {*self._commits, *self.fetches}
         if not left:
             ended()
 
@@ -358,7 +348,7 @@ class Tasks:
     def has_pending(self) -> bool:
         """Whether `pump` has something to do, now or when there is room in the output."""
         return bool(self.responder.waiting or self._unasked) or (
-            bool(self._waiting) and not self.must_wait(self._waiting[0])
+            bool(self._waiting) and not self._must_wait(self._waiting[0])
         )
 
     def pump(self) -> None:
@@ -369,7 +359,7 @@ class Tasks:
                 if transfer.task.transfer is transfer:
                     self._solicit(transfer)
         self.responder.pump()
-        while self._waiting and not self.must_wait(self._waiting[0]):
+        while self._waiting and not self._must_wait(self._waiting[0]):
             self._begin(self._waiting.popleft())
 
     def abandon(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from arrayd.iscsi import tasks
 from arrayd.iscsi.pdu import Opcode
 from arrayd.scsi.task import Attribute, Function, FunctionResponse, Status
 from arrayd.volumes.volume import VolumeFailed
@@ -75,6 +76,23 @@ async def test_the_window_shrinks_by_those_at_work() -> None:
     for _ in range(3):
         await lab.bring()
     assert lab.host.max_cmd_sn == (before + 4) & 0xFFFFFFFF
+    lab.end()
+
+
+async def test_none_goes_past_one_that_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "SHARE_BYTES", 96 << 10)
+    lab = Lab()
+    lab.read(0, 128)
+    long = lab.read(128, 128)
+    short = lab.read(256)
+    assert len(lab.volume.fetched) == 1
+    await lab.bring()
+    await lab.host.until(lambda: long.ended)
+    assert short.ended or len(lab.volume.fetched) == 1
+    if not short.ended:
+        await lab.bring()
+    assert long.data == lab.wanted(128, 128)
+    assert short.data == lab.wanted(256)
     lab.end()
 
 
