@@ -60,7 +60,8 @@ class BlockFile:
         self.loop = asyncio.get_running_loop()
         self._executor = executor
         self._failing = failing
-        self._ring = None if kernel.in_tmpfs(descriptor) else ring
+        self.in_memory = kernel.in_tmpfs(descriptor)
+        self._ring = None if self.in_memory else ring
         self.wary = 0
         """How many more reads are looked up before they are tried."""
         self._cold = ColdReads(descriptor, self.loop, self._submit, failing, self._job_over)
@@ -79,7 +80,6 @@ class BlockFile:
         """Bytes of the grant that are not yet written."""
         self._jobs = 0
         self._idle: asyncio.Future[None] | None = None
-        self.in_memory = kernel.in_tmpfs(descriptor)
         self._residence = None if self.in_memory else kernel.Residence(descriptor, self.size)
         self.read_now = self._make_read_now()
         self.write_now = self._make_write_in_memory() if self.in_memory else self._make_write_now()

@@ -39,6 +39,14 @@ def _error() -> OSError:
     return OSError(code, os.strerror(code))
 
 
+def system_call(number: int, *arguments: object) -> int:
+    """A system call that the C library has no function for. Raises OSError."""
+    result = int(_libc.syscall(number, *arguments))
+    if result < 0:
+        raise _error()
+    return result
+
+
 def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2). Raises OSError."""
     while _libc.fallocate(descriptor, mode, offset, length) != 0:
@@ -91,7 +99,9 @@ class _CacheStat(ctypes.Structure):
 def dirty_bytes(descriptor: int) -> int | None:
     """Bytes of the file that are dirty or being written back; None where the kernel cannot tell."""
     whole, told = _Range(0, 0), _CacheStat()
-    if _libc.syscall(CACHESTAT_SYSCALL, descriptor, ctypes.byref(whole), ctypes.byref(told), 0) != 0:
+    try:
+        system_call(CACHESTAT_SYSCALL, descriptor, ctypes.byref(whole), ctypes.byref(told), 0)
+    except OSError:
         return None
     return int(told.dirty + told.writeback) * PAGE_BYTES
 

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Self
 
+from arrayd.blockfile import kernel
+
 SETUP_SYSCALL, ENTER_SYSCALL, REGISTER_SYSCALL = 425, 426, 427
 """The same numbers on every architecture but Alpha."""
 ENTRIES = 256
@@ -43,8 +45,6 @@ SQE = Struct("=BBHiQQIIQ24x")
 CQE = Struct("=QiI")
 """struct io_uring_cqe: user data, result, flags."""
 WORD = Struct("=I")
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Read:
@@ -88,7 +88,7 @@ class Ring:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         parameters = ctypes.create_string_buffer(PARAMETERS.pack(0, 0, COOP_TASKRUN, *[0] * 25), PARAMETERS.size)
-        self._descriptor = _call(SETUP_SYSCALL, ENTRIES, ctypes.byref(parameters))
+        self._descriptor = kernel.system_call(SETUP_SYSCALL, ENTRIES, ctypes.byref(parameters))
         try:
             self._map(PARAMETERS.unpack(parameters.raw))
             self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -97,8 +97,8 @@ class Ring:
             raise
         event = ctypes.c_int(self._event)
         try:
-            _call(REGISTER_SYSCALL, self._descriptor, REGISTER_EVENTFD, ctypes.byref(event), 1)
-            _call(ENTER_SYSCALL, self._descriptor, 0, 0, 0, None, 0)  # who may make a ring need not be let use it
+            kernel.system_call(REGISTER_SYSCALL, self._descriptor, REGISTER_EVENTFD, ctypes.byref(event), 1)
+            self._enter(0)  # who may make a ring need not be let use it
         except BaseException:
             self.close()
             raise
@@ -175,11 +175,15 @@ class Ring:
     def _submit(self) -> None:
         try:
             while self._told < self._filled:
-                self._told += _call(ENTER_SYSCALL, self._descriptor, self._filled - self._told, 0, 0, None, 0)
+                self._told += self._enter(self._filled - self._told)
         except OSError:
             # Interrupted, or no memory for it now. What is in the ring stays there.
             self._loop.call_later(RETRY_SECONDS, self._begin)
         self._take()
+
+    def _enter(self, count: int) -> int:
+        """Tells the kernel of `count` more reads; how many of them it has heard of. Raises OSError."""
+        return kernel.system_call(ENTER_SYSCALL, self._descriptor, count, 0, 0, None, 0)
 
     def _ended(self) -> None:
         try:
@@ -225,11 +229,3 @@ class Ring:
         self._sqes.close()
         os.close(self._event)
         os.close(self._descriptor)
-
-
-def _call(number: int, *arguments: object) -> int:
-    result = int(_libc.syscall(number, *arguments))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result

@@ -50,8 +50,7 @@ def take_read(phase: FullFeature, received: memoryview, at: int) -> bool:
     if tasks.must_queue(task) or not by_fetch(cdb1, word, count, fetch):
         return False
     numbers.advance_command()
-    numbers.parked += 1
-    task.counted = True
+    tasks.count(task, immediate=0)
     tasks.hold(task)
     tasks.by_tag[tag] = task
     tasks.fetches[task] = None
@@ -66,8 +65,7 @@ def _answer(tasks: Tasks, lun: int, tag: int, extent: FileExtent) -> None:
         return
     task = Task(b"", lun, tag, Attribute.SIMPLE, 0, extent.length, tasks.ended)
     task.data_in = extent
-    task.counted = True
-    tasks.numbers.parked += 1
+    tasks.count(task, immediate=0)
     responder.pending.append(task)
     responder.pump()
 

@@ -184,11 +184,6 @@ class SocketConnection:
                 raise OSError("the file of a volume ended early")
             output.sent_from_file(sent)
             return True
-        if isinstance(first, OwnBytes) and len(output.segments) > 1 and isinstance(output.segments[1], FileExtent):
-            length = first.end - first.start
-            sent = self._send(output.view[first.start : first.end], socket.MSG_MORE)
-            output.sent(sent)
-            return sent == length
         views: list[memoryview] = []
         total = 0
         flags = 0

@@ -87,7 +87,7 @@ class Tasks:
         self._check_unsolicited(flags, len(data), expected)
         task = Task(cdb, lun, tag, flags & ATTRIBUTE, expected if writes else 0, expected if reads else 0, self.ended)
         task.takes_file = not self.parameters.data_digest
-        self._count(task, pdu[0] & IMMEDIATE)
+        self.count(task, pdu[0] & IMMEDIATE)
         self.by_tag[tag] = task
         self.session.nexus.enter(task)
         if data or not flags & FINAL:
@@ -102,7 +102,7 @@ class Tasks:
         """Whether a task here has this initiator task tag."""
         return tag in self.by_tag or (bool(self._commits) and any(tag in tags for tags in self._commits.values()))
 
-    def _count(self, task: Task, immediate: int) -> None:
+    def count(self, task: Task, immediate: int) -> None:
         """Gives `task` a place in the command window, or among the immediate ones (RFC 7143, 4.2.2.1)."""
         if not immediate:
             task.counted = True

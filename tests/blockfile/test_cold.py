@@ -7,13 +7,9 @@ import os
 import pytest
 
 from arrayd.blockfile import cold
-from tests.lab.disk import Failing, HeldThreads, OpenFile, data, make_cold, turns
+from tests.lab.disk import Failing, HeldThreads, OpenFile, buffers, data, make_cold, turns
 
 PAGE = 4096
-
-
-def buffers(count: int) -> list[memoryview]:
-    return [memoryview(bytearray(PAGE)) for _ in range(count)]
 
 
 async def test_every_read_gets_its_own_data(open_file: OpenFile) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from arrayd.blockfile import Ring, ring
+from arrayd.blockfile import Ring, kernel, ring
 from arrayd.blockfile.file import WARY_READS
-from tests.lab.disk import Failing, OpenFile, data, make_cold, refused_when_cold
+from tests.lab.disk import Failing, OpenFile, buffers, data, make_cold, refused_when_cold
 
 PAGE = 4096
 
@@ -22,10 +22,6 @@ async def a_ring() -> AsyncIterator[Ring]:
         pytest.skip("needs io_uring: the kernel is too old, or does not let us")
     yield made
     made.close()
-
-
-def buffers(count: int) -> list[memoryview]:
-    return [memoryview(bytearray(PAGE)) for _ in range(count)]
 
 
 async def test_every_read_gets_its_own_data(open_file: OpenFile, a_ring: Ring) -> None:
@@ -82,7 +78,7 @@ async def test_what_the_kernel_would_not_hear_of_is_told_again(
 ) -> None:
     file = await open_file(ring=a_ring)
     file.write_now(0, data(3))
-    call = ring._call
+    call = kernel.system_call
     refused: list[tuple[int, float]] = []
 
     def refusing(number: int, *arguments: object) -> int:
@@ -91,7 +87,7 @@ async def test_what_the_kernel_would_not_hear_of_is_told_again(
             raise OSError(errno.EAGAIN, "not now")
         return call(number, *arguments)
 
-    monkeypatch.setattr(ring, "_call", refusing)
+    monkeypatch.setattr(kernel, "system_call", refusing)
     views = buffers(ring.ENTRIES + 8)
     await asyncio.gather(*(file.read(0, view) for view in views))
     assert all(view == data(3) for view in views)
@@ -100,9 +96,7 @@ async def test_what_the_kernel_would_not_hear_of_is_told_again(
     assert refused[-1][1] - refused[0][1] >= 2 * ring.RETRY_SECONDS - 0.003
 
 
-async def test_after_a_cold_read_the_loop_looks_before_it_tries(
-    open_file: OpenFile, a_ring: Ring, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_after_a_cold_read_the_loop_looks_before_it_tries(open_file: OpenFile, a_ring: Ring) -> None:
     """To try makes the kernel begin to read: that is the ring's part."""
     file = await open_file(size=1024 * PAGE, ring=a_ring)
     far = 900 * PAGE  # beyond what the kernel reads ahead
@@ -131,14 +125,14 @@ def refusal(number: int) -> Callable[..., int]:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         return real(asked, *_)
 
-    real = ring._call
+    real = kernel.system_call
     return refusing
 
 
 @pytest.mark.parametrize("number", [ring.SETUP_SYSCALL, ring.REGISTER_SYSCALL, ring.ENTER_SYSCALL])
 async def test_where_it_is_forbidden_there_is_none(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = open_descriptors()
-    monkeypatch.setattr(ring, "_call", refusal(number))
+    monkeypatch.setattr(kernel, "system_call", refusal(number))
     assert Ring.or_none() is None
     assert open_descriptors() == before
 

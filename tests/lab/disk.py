@@ -150,6 +150,11 @@ async def open_file(disk: Path, threads: ThreadPoolExecutor) -> AsyncIterator[Op
             await file.close()
 
 
+def buffers(count: int) -> list[memoryview]:
+    """So many pages to read into."""
+    return [memoryview(bytearray(kernel.PAGE_BYTES)) for _ in range(count)]
+
+
 async def make_cold(file: BlockFile) -> None:
     """Drops the file from the page cache; the kernel takes it as advice, so it is asked until it did."""
     await file.sync()

@@ -9,7 +9,7 @@ from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.task import MAX_TRANSFER_BYTES, SENDFILE_BYTES, FileExtent, Status, Task
 from arrayd.volumes.volume import VolumeError, VolumeFailed, VolumeFull
 from tests.scsi.initiator import Initiator, make_target
-from tests.scsi.memory_volume import MemoryVolume
+from tests.scsi.memory_volume import MemoryVolume, WarmVolume
 from tests.scsi.test_fast_path import READS, WRITES, cdb_of
 
 FUA = 0x08
@@ -175,10 +175,6 @@ async def test_a_read_aborted_while_it_waits_for_a_buffer_takes_none() -> None:
 
 
 async def test_a_long_warm_read_names_its_file() -> None:
-    class WarmVolume(MemoryVolume):
-        def warm_file(self, _offset: int, _length: int) -> Callable[[int, int, int], int]:
-            return lambda _socket, _offset, length: length
-
     target = make_target({0: WarmVolume()})
     host = Initiator(target)
     long = SENDFILE_BYTES // 512
