@@ -45,7 +45,7 @@ IMPORT_DOORS: dict[str, set[str]] = {
     "uvloop": {"__main__.py"},
 }
 
-BLOCK_DATA = {f"blockfile/{name}.py" for name in ("cold", "file", "kernel", "opening", "syncs")}
+BLOCK_DATA = {f"blockfile/{name}.py" for name in ("file", "kernel", "opening", "threads")}
 WALL_CLOCK = {"array.py", "log.py"}
 CALL_DOORS: dict[str, set[str]] = {
     # function: the only files that may name it

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from arrayd.blockfile import kernel, opening
-from arrayd.blockfile.cold import ColdReads
 from arrayd.blockfile.ring import Ring
 from arrayd.blockfile.syncs import Syncs
+from arrayd.blockfile.threads import Threads
 from arrayd.blockfile.writeback import Writeback
 
 T = TypeVar("T")
@@ -33,9 +33,10 @@ WRITE_BYTES = 128 * 1024
 looks at every block of a folio to write one: a 4k write into a folio of 1 MiB takes 14 us, of 128 KiB 4 us."""
 
 WARY_READS = 64
-"""After a read that was not in memory, so many are looked up before they are tried: to be refused (RWF_NOWAIT) makes
-the kernel tell the disk of this one read then and there, and a ring tells it of all of a turn together. Without a ring
-nobody is wary: a thread is slower to begin than that is."""
+"""After a read that was not in memory while the ring was busy, so many are looked up before they are tried: to be
+refused (RWF_NOWAIT) makes the kernel tell the disk of this one read then and there, and the ring tells it of all of a
+turn together. For a read that comes alone then and there is best; and without a ring, too, since a thread is slower to
+begin."""
 
 
 class BlockFile:
@@ -61,20 +62,18 @@ class BlockFile:
         self._executor = executor
         self._failing = failing
         self.in_memory = kernel.in_tmpfs(descriptor)
-        self._ring = None if self.in_memory else ring
+        self._disk = Threads(self._submit) if ring is None or self.in_memory else ring
         self.wary = 0
         """How many more reads are looked up before they are tried."""
-        self._cold = ColdReads(descriptor, self.loop, self._submit, failing, self._job_over)
         self._share = writeback.join(self._clean)
         self._syncs = Syncs(
             descriptor,
             self.loop,
-            self._submit_job,
+            self._fdatasync,
             failing,
             self._written,
             self._share.cleaned_to,
             self._failed,
-            self._job_over,
         )
         self._room = 0
         """Bytes of the grant that are not yet written."""
@@ -97,8 +96,8 @@ class BlockFile:
         read_only: bool = False,
         ring: Ring | None = None,
     ) -> BlockFile:
-        """Opens `path`, or makes it, durably, with its folder; with `allocate` all of it gets disk. What is cold is
-        read by `ring`, or by threads without one.
+        """Opens `path`, or makes it, durably, with its folder; with `allocate` all of it gets disk. `ring` reads what
+        is cold and syncs, or threads do without one.
 
         Raises OSError, which says what to tell the user: in use, larger than `size`, or read-only and smaller.
         """
@@ -118,7 +117,7 @@ class BlockFile:
     # -- on the spot -------------------------------------------------------------------------------------------------
 
     def _make_read_now(self) -> Callable[[int, memoryview], bool]:
-        preadv, descriptor = os.preadv, self.descriptor
+        preadv, descriptor, disk = os.preadv, self.descriptor, self._disk
         flags = 0 if self.in_memory else os.RWF_NOWAIT
 
         def read_now(offset: int, view: memoryview) -> bool:
@@ -130,7 +129,7 @@ class BlockFile:
                     return True
             except OSError:
                 pass
-            self.wary = WARY_READS if self._ring is not None else 0
+            self.wary = WARY_READS if disk.busy else 0
             return False
 
         return read_now
@@ -237,19 +236,13 @@ class BlockFile:
         if self._idle is not None and not self._jobs and not self._idle.done():
             self._idle.set_result(None)
 
-    def _submit_job(self, work: Callable[[], None]) -> None:
-        self._jobs += 1
-        self._executor.submit(work)
-
-    def _submit(self, work: Callable[[T], None], argument: T) -> None:
-        self._executor.submit(work, argument)
+    def _submit(self, work: Callable[..., None], *arguments: object) -> None:
+        self._executor.submit(work, *arguments)
 
     def read(self, offset: int, view: memoryview) -> asyncio.Future[None]:
         """Fills `view`."""
         self._jobs += 1
-        if self._ring is None:
-            return self._cold.read(offset, view)
-        return self._ring.read(self.descriptor, offset, view, self._failing, self._job_over)
+        return self._disk.read(self.descriptor, offset, view, self._failing, self._job_over)
 
     def write(self, offset: int, view: memoryview) -> asyncio.Future[None]:
         """Writes `view` into the page cache, from a thread, which may sleep."""
@@ -319,6 +312,16 @@ class BlockFile:
     def commit(self) -> asyncio.Future[None]:
         """`sync` for many: all who ask before the next sync begins share one future, which nobody may cancel."""
         return self._done() if self.in_memory else self._syncs.commit()
+
+    def _fdatasync(self, descriptor: int, ended: Callable[[OSError | None], None]) -> None:
+        """See Syncs."""
+        self._jobs += 1
+
+        def over(error: OSError | None) -> None:
+            ended(error)
+            self._job_over()
+
+        self._disk.sync(descriptor, over)
 
     def _done(self) -> asyncio.Future[None]:
         """For a file in memory: no disk to wait for, it is as durable as it gets."""

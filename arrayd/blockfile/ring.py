@@ -1,9 +1,10 @@
-"""Reads that must wait for the disk, by io_uring: no thread waits, and one system call begins all reads of a turn.
+"""What must wait for the disk, by io_uring: no thread waits, and one system call begins all reads of a turn.
 
 io_uring(7), io_uring_setup(2), io_uring_enter(2), by ctypes. What costs in a cold read is not the disk: it is waking
 threads, and telling the (virtual) disk of each request by itself. Here the loop begins all reads of a turn at once, the
-kernel tells the disk of them together, and an eventfd says that some have ended. Where the kernel does not offer it
-(before Linux 5.19, or forbidden, as many container engines have it) `cold.py` does the same with threads.
+kernel tells the disk of them together, and an eventfd says that some have ended. A sync costs no thread that would take
+the interpreter from the loop twice. Where the kernel does not offer it (before Linux 5.19, or forbidden, as many
+container engines have it) `threads.py` does the same.
 
 Rings are memory that is shared with the kernel. All our stores come before io_uring_enter, and all our loads after the
 read of the eventfd: these system calls are the barriers that the processor needs.
@@ -19,21 +20,22 @@ import os
 from collections import deque
 from collections.abc import Callable
 from struct import Struct
-from typing import Self
+from typing import Protocol, Self
 
 from arrayd.blockfile import kernel
 
 SETUP_SYSCALL, ENTER_SYSCALL, REGISTER_SYSCALL = 425, 426, 427
 """The same numbers on every architecture but Alpha."""
 ENTRIES = 256
-"""Reads of all files under way at once; more wait in order. Completions have twice the room."""
+"""Reads and syncs of all files under way at once; more wait in order. Completions have twice the room."""
 RETRY_SECONDS = 0.01
-"""Pause when the kernel would not hear of a read."""
+"""Pause when the kernel would not hear of what is asked."""
 COOP_TASKRUN = 1 << 8
 """No interrupt for a completion: the loop makes system calls enough (Linux 5.19)."""
 SINGLE_MMAP = 1 << 0
 REGISTER_EVENTFD = 4
-OPCODE_READ = 22
+OPCODE_SYNC, OPCODE_READ = 3, 22
+SYNC_DATA_ONLY = 1 << 0
 SUBMISSIONS_AT, SQES_AT = 0, 0x10000000
 
 PARAMETERS = Struct("=10I 8IQ 8IQ")
@@ -41,16 +43,27 @@ PARAMETERS = Struct("=10I 8IQ 8IQ")
 offsets of the submission ring (head, tail, mask, entries, flags, dropped, array) and of the completion ring (head,
 tail, mask, entries, overflow, cqes, flags), each with 12 reserved bytes behind."""
 SQE = Struct("=BBHiQQIIQ24x")
-"""struct io_uring_sqe: opcode, flags, priority, descriptor, offset, address, length, flags of the read, user data."""
+"""struct io_uring_sqe: opcode, flags, priority, descriptor, offset, address, length, flags of the read or sync, user
+data."""
 CQE = Struct("=QiI")
 """struct io_uring_cqe: user data, result, flags."""
 WORD = Struct("=I")
 
 
+class Request(Protocol):
+    """What the kernel is asked for, and what becomes of it."""
+
+    def entry(self) -> tuple[int, int, int, int, int, int]:
+        """Opcode, descriptor, offset, address, length, flags."""
+
+    def ended(self, result: int) -> bool:
+        """The kernel has said so; whether that was all, or it must be asked for what is left."""
+
+
 class Read:
     """One read under way: `view` is filled up to `done`. It pins the memory until it has ended."""
 
-    __slots__ = ("descriptor", "done", "failing", "future", "offset", "over", "pin", "view")
+    __slots__ = ("_descriptor", "_done", "_failing", "_future", "_offset", "_over", "_pin", "_view")
 
     def __init__(
         self,
@@ -61,29 +74,72 @@ class Read:
         failing: Callable[[OSError], Exception],
         over: Callable[[], None],
     ) -> None:
-        self.descriptor = descriptor
-        self.offset = offset
-        self.view = view
-        self.pin: ctypes.c_char | None = ctypes.c_char.from_buffer(view)
-        self.done = 0
-        self.future = future
-        self.failing = failing
-        self.over = over
+        self._descriptor = descriptor
+        self._offset = offset
+        self._view = view
+        self._pin: ctypes.c_char | None = ctypes.c_char.from_buffer(view)
+        self._done = 0
+        self._future = future
+        self._failing = failing
+        self._over = over
 
-    def end(self, error: OSError | None) -> None:
+    def entry(self) -> tuple[int, int, int, int, int, int]:
+        """See Request."""
+        assert self._pin is not None
+        done = self._done
+        address = ctypes.addressof(self._pin) + done
+        return OPCODE_READ, self._descriptor, self._offset + done, address, len(self._view) - done, 0
+
+    def ended(self, result: int) -> bool:
+        """See Request; what was interrupted is asked for again."""
+        if result in (-errno.EINTR, -errno.EAGAIN):
+            return False
+        if result <= 0:
+            self._end(_error(result) or OSError(errno.EIO, "the file is shorter than its volume"))
+            return True
+        self._done += result
+        if self._done < len(self._view):
+            return False
+        self._end(None)
+        return True
+
+    def _end(self, error: OSError | None) -> None:
         """The kernel does not touch the memory any more."""
-        self.pin = None
-        self.over()
-        if self.future.done():
+        self._pin = None
+        self._over()
+        if self._future.done():
             return
         if error is None:
-            self.future.set_result(None)
+            self._future.set_result(None)
         else:
-            self.future.set_exception(self.failing(error))
+            self._future.set_exception(self._failing(error))
+
+
+class Sync:
+    """One fdatasync under way. It is never tried again, whatever it says."""
+
+    __slots__ = ("_descriptor", "_over")
+
+    def __init__(self, descriptor: int, over: Callable[[OSError | None], None]) -> None:
+        self._descriptor = descriptor
+        self._over = over
+
+    def entry(self) -> tuple[int, int, int, int, int, int]:
+        """See Request."""
+        return OPCODE_SYNC, self._descriptor, 0, 0, 0, SYNC_DATA_ONLY
+
+    def ended(self, result: int) -> bool:
+        """See Request."""
+        self._over(_error(result))
+        return True
+
+
+def _error(result: int) -> OSError | None:
+    return OSError(-result, os.strerror(-result)) if result < 0 else None
 
 
 class Ring:
-    """The ring of an array, for the cold reads of all its files. Raises OSError where the kernel offers none."""
+    """The ring of an array: cold reads and syncs of all its files. Raises OSError where the kernel offers none."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -104,11 +160,11 @@ class Ring:
             raise
         self._due = False
         """Whether `_begin` is about to be called."""
-        self._next: deque[Read] = deque()
+        self._next: deque[Request] = deque()
         """As many as tasks in flight at the most."""
-        self._under_way: dict[int, Read] = {}
+        self._under_way: dict[int, Request] = {}
         self._number = self._filled = self._told = 0
-        """Reads ever numbered, put into the ring, and told to the kernel."""
+        """Requests ever numbered, put into the ring, and told to the kernel."""
         self._loop.add_reader(self._event, self._ended)
 
     @classmethod
@@ -147,25 +203,34 @@ class Ring:
         self._ask()
         return future
 
+    def sync(self, descriptor: int, over: Callable[[OSError | None], None]) -> None:
+        """Begins fdatasync(2), then and there; `over` is called with how it ended."""
+        self._next.append(Sync(descriptor, over))
+        self._begin()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way, or waits."""
+        return bool(self._under_way or self._next)
+
     def _ask(self) -> None:
         if not self._due:
             self._due = True
             self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
-        """Tells the kernel of all reads that wait, as far as there is room, in one system call."""
+        """Tells the kernel of all that waits, as far as there is room, in one system call."""
         self._due = False
         (tail,) = WORD.unpack_from(self._rings, self._tail_at)
         count = 0
         while self._next and len(self._under_way) < ENTRIES:
-            read = self._next.popleft()
-            assert read.pin is not None
+            request = self._next.popleft()
             self._number += 1
-            self._under_way[self._number] = read
+            self._under_way[self._number] = request
+            opcode, descriptor, offset, address, length, flags = request.entry()
             SQE.pack_into(
-                self._sqes, (tail + count & self._mask) * SQE.size, OPCODE_READ, 0, 0, read.descriptor,
-                read.offset + read.done, ctypes.addressof(read.pin) + read.done, len(read.view) - read.done, 0,
-                self._number,
+                self._sqes, (tail + count & self._mask) * SQE.size, opcode, 0, 0, descriptor, offset, address, length,
+                flags, self._number,
             )  # fmt: skip
             count += 1
         WORD.pack_into(self._rings, self._tail_at, tail + count & 0xFFFFFFFF)
@@ -182,7 +247,7 @@ class Ring:
         self._take()
 
     def _enter(self, count: int) -> int:
-        """Tells the kernel of `count` more reads; how many of them it has heard of. Raises OSError."""
+        """Tells the kernel of `count` more requests; how many of them it has heard of. Raises OSError."""
         return kernel.system_call(ENTER_SYSCALL, self._descriptor, count, 0, 0, None, 0)
 
     def _ended(self) -> None:
@@ -193,7 +258,7 @@ class Ring:
         self._take()
 
     def _take(self) -> None:
-        """Ends the reads that the kernel says have ended."""
+        """Hears what the kernel says has ended."""
         (head,) = WORD.unpack_from(self._rings, self._completion_head_at)
         (tail,) = WORD.unpack_from(self._rings, self._completion_tail_at)
         ended = []
@@ -202,28 +267,14 @@ class Ring:
             ended.append((self._under_way.pop(number), result))
             head = head + 1 & 0xFFFFFFFF
         WORD.pack_into(self._rings, self._completion_head_at, head)
-        for read, result in ended:
-            self._one_ended(read, result)
+        for request, result in ended:
+            if not request.ended(result):
+                self._next.appendleft(request)
         if self._next and len(self._under_way) < ENTRIES:
             self._ask()
 
-    def _one_ended(self, read: Read, result: int) -> None:
-        if result in (-errno.EINTR, -errno.EAGAIN):
-            result = 0
-        elif result < 0:
-            read.end(OSError(-result, os.strerror(-result)))
-            return
-        elif result == 0:
-            read.end(OSError(errno.EIO, "the file is shorter than its volume"))
-            return
-        read.done += result
-        if read.done == len(read.view):
-            read.end(None)
-        else:
-            self._next.appendleft(read)
-
     def close(self) -> None:
-        """Gives the ring back; no read is under way any more."""
+        """Gives the ring back; nothing is under way any more."""
         self._loop.remove_reader(self._event)
         self._rings.close()
         self._sqes.close()

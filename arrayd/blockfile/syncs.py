@@ -14,6 +14,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 
 from arrayd.blockfile import opening
 
@@ -29,7 +30,7 @@ Waiting = list[asyncio.Future[None]]
 class Syncs:
     """The syncs of the file that is open as `descriptor`.
 
-    `submit(work)` has a thread call `work()`, and `over()` is called when it has ended. `written()` says how much is
+    `fdatasync(descriptor, ended)` begins one, and calls `ended` with how it ended. `written()` says how much is
     written, and `cleaned(written)` is called when so much has been synced; `failed()` when the file has failed.
     `failing` turns an OSError into what those who wait get.
     """
@@ -38,22 +39,20 @@ class Syncs:
         self,
         descriptor: int,
         loop: asyncio.AbstractEventLoop,
-        submit: Callable[[Callable[[], None]], None],
+        fdatasync: Callable[[int, Callable[[OSError | None], None]], None],
         failing: Callable[[OSError], Exception],
         written: Callable[[], int],
         cleaned: Callable[[int], None],
         failed: Callable[[], None],
-        over: Callable[[], None],
     ) -> None:
         self.failure: OSError | None = None
         self._descriptor = descriptor
         self._loop = loop
-        self._submit = submit
+        self._fdatasync = fdatasync
         self._failing = failing
         self._written = written
         self._cleaned = cleaned
         self._failed = failed
-        self._over = over
         self._free = [descriptor]
         """Open files that no sync uses."""
         self._opened: list[int] = []
@@ -124,15 +123,7 @@ class Syncs:
         self._running += 1
         descriptor, written = self._free.pop(), self._written()
 
-        def in_thread() -> None:
-            failure = None
-            try:
-                os.fdatasync(descriptor)
-            except OSError as error:
-                failure = error
-            self._loop.call_soon_threadsafe(self._ended, waiting, descriptor, written, failure)
-
-        self._submit(in_thread)
+        self._fdatasync(descriptor, partial(self._ended, waiting, descriptor, written))
 
     def _ended(self, waiting: Waiting, descriptor: int, written: int, failure: OSError | None) -> None:
         self._running -= 1
@@ -144,7 +135,6 @@ class Syncs:
             if self._waiting:
                 self._begin()
         self._settle(waiting)
-        self._over()
 
     def fail(self, failure: OSError) -> None:
         """The file has failed, and all who wait hear of it.

@@ -7,7 +7,9 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 128 << 10
+"""The page cache takes in what one call writes as folios as large as they come, and ext4 looks at every block of a
+folio to write one: files that were filled by 1 MiB would measure that, and no target."""
 COLD_SHARE = 0.99
 COOLING_LIMIT_S = 10.0
 LIBC = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-"""Cold reads by io_uring: all of them come, each with its own end; without a ring, threads do it."""
+"""Cold reads and syncs by io_uring: all of them end, each in its own way; without a ring, threads do it."""
 
 import asyncio
 import errno
@@ -10,6 +10,7 @@ import pytest
 
 from arrayd.blockfile import Ring, kernel, ring
 from arrayd.blockfile.file import WARY_READS
+from arrayd.blockfile.syncs import GROUP
 from tests.lab.disk import Failing, OpenFile, buffers, data, make_cold, refused_when_cold
 
 PAGE = 4096
@@ -96,23 +97,68 @@ async def test_what_the_kernel_would_not_hear_of_is_told_again(
     assert refused[-1][1] - refused[0][1] >= 2 * ring.RETRY_SECONDS - 0.003
 
 
-async def test_after_a_cold_read_the_loop_looks_before_it_tries(open_file: OpenFile, a_ring: Ring) -> None:
+async def test_beside_others_the_loop_looks_before_it_tries(open_file: OpenFile, a_ring: Ring) -> None:
     """To try makes the kernel begin to read: that is the ring's part."""
     file = await open_file(size=1024 * PAGE, ring=a_ring)
     far = 900 * PAGE  # beyond what the kernel reads ahead
     file.write_now(0, data(5, 1024 * PAGE))
-    (view,) = buffers(1)
-    await refused_when_cold(file, lambda: file.read_now(0, view))
+    other, view = buffers(2)
+    reads = []
+
+    def refused_beside_another() -> bool:
+        reads.append(file.read(500 * PAGE, other))
+        return bool(file.read_now(0, view))
+
+    await refused_when_cold(file, refused_beside_another)
     assert file.wary == WARY_READS
     assert not file.read_now(far, view)
     assert not file.warm(far, PAGE)
-    await file.read(far, view)
-    assert view == data(5)
+    await asyncio.gather(*reads, file.read(far, view))
+    assert other == view == data(5)
     for left in reversed(range(WARY_READS)):
         assert file.read_now(far, view)
         assert file.wary == left
     assert file.read_now(far, view)
     assert file.wary == 0
+
+
+async def test_one_that_comes_alone_is_begun_where_it_is_tried(open_file: OpenFile, a_ring: Ring) -> None:
+    file = await open_file(size=PAGE, ring=a_ring)
+    file.write_now(0, data(5))
+    (view,) = buffers(1)
+    await refused_when_cold(file, lambda: file.read_now(0, view))
+    assert file.wary == 0
+    await file.read(0, view)
+    assert view == data(5)
+
+
+async def test_a_sync_is_begun_at_once_and_ends_by_itself(
+    open_file: OpenFile, a_ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else calls fdatasync, and what was written is clean afterwards."""
+    monkeypatch.setattr(os, "fdatasync", None)
+    file = await open_file(ring=a_ring)
+    file.write_now(0, data(3, 64 * PAGE))
+    assert kernel.dirty_bytes(file.descriptor) in (64 * PAGE, None)
+    under_way = [file.commit() for _ in range(GROUP)]
+    assert a_ring.busy
+    await asyncio.gather(*under_way)
+    assert kernel.dirty_bytes(file.descriptor) in (0, None)
+    assert not a_ring.busy
+
+
+async def test_a_sync_that_fails_says_so_once_and_the_ring_goes_on(open_file: OpenFile, a_ring: Ring) -> None:
+    """A pipe cannot be synced."""
+    ends = os.pipe()
+    failed: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
+    a_ring.sync(ends[0], failed.set_result)
+    error = await failed
+    assert error is not None
+    assert error.errno == errno.EINVAL
+    for end in ends:
+        os.close(end)
+    file = await open_file(ring=a_ring)
+    await file.sync()
 
 
 def open_descriptors() -> int:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from arrayd.array import Array
+from arrayd.blockfile import Ring
 from arrayd.config import Config, load
 from tests.lab.disk import MIB
 from tests.lab.initiator import CHECK_CONDITION, GOOD, NAME, Session
@@ -86,13 +87,14 @@ async def place(disk: Path) -> AsyncIterator[Place]:
 
 
 class SlowSyncs:
-    """Stands for fdatasync: each waits until the gate opens."""
+    """Stands for fdatasync, where threads call it: each waits until the gate opens."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gate = threading.Event()
         self.begun = threading.Event()
         self.failure: OSError | None = None
         monkeypatch.setattr(os, "fdatasync", self)
+        monkeypatch.setattr(Ring, "or_none", lambda: None)
 
     def __call__(self, descriptor: int) -> None:
         self.begun.set()

@@ -1,4 +1,4 @@
-"""Cold reads in groups: all of them come, each with its own end, and no more threads than that takes."""
+"""Cold reads by threads, in groups: all of them come, each with its own end, and no more threads than that takes."""
 
 import asyncio
 import errno
@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from arrayd.blockfile import cold
+from arrayd.blockfile import threads
 from tests.lab.disk import Failing, HeldThreads, OpenFile, buffers, data, make_cold, turns
 
 PAGE = 4096
@@ -32,7 +32,7 @@ async def test_reads_of_a_turn_are_one_group_and_later_ones_wait_for_the_next(
     assert len(held.jobs) == 1
     second = [file.read(0, view) for view in buffers(8)]
     await turns()
-    assert len(held.jobs) == cold.READERS == 2
+    assert len(held.jobs) == threads.READERS == 2
     third = [file.read(0, view) for view in buffers(8)]
     await turns()
     assert len(held.jobs) == 2
