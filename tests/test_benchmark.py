@@ -136,6 +136,7 @@ def test_rows_have_names_of_their_own() -> None:
         ("tmpfs/4k-write-qd32-x4", 3.5),
         ("tmpfs/4k-read-qd1", 1.0),
         ("tmpfs/4k-write-qd1", 1.0),
+        ("tmpfs/4k-read-qd1-x4", 1.0),
         ("tmpfs/4k-read-qd1-polling", 2.0),
         ("tmpfs/4k-write-qd1-polling", 2.0),
         ("tmpfs/64k-read", 1.7),

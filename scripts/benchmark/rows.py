@@ -145,6 +145,8 @@ WORKS = (
     ("4k-write-qd32-x4", Work("write", depth=32, sessions=4), 3.5),
     ("4k-read-qd1", Work("read"), 1.0),
     ("4k-write-qd1", Work("write"), 1.0),
+    ("4k-read-qd1-x4", Work("read", sessions=4), 1.0),
+    ("4k-write-qd1-x4", Work("write", sessions=4), 1.0),
     ("64k-read", Work("read", 64 * KIB, 8, sequential=True), 1.7),
     ("64k-write", Work("write", 64 * KIB, 8, sequential=True), 1.7),
     ("1m-read", Work("read", MIB, 8, sequential=True), 2.5),
@@ -158,13 +160,13 @@ DURABLE_CLAIM = 2.0
 
 
 def rows_in_cache(file_system: FileSystem) -> list[Row]:
-    """The rows of ``WORKS`` with the volumes in page cache. Depth 1 comes without adaptive polling and with it."""
+    """The rows of ``WORKS`` with the volumes in page cache. One session at depth 1 comes without adaptive polling, too."""
     rows = []
     for name, work, wanted in WORKS:
         name = f"{file_system.value}/{name}"
         bound = WRITE_BACK_CLAIM if file_system is FileSystem.EXT4 and work.op == "write" else float("inf")
         setup = TargetSetup("arrayd", file_system)
-        if work.depth == 1:
+        if work.depth == work.sessions == 1:
             rows.append(against_tgt(name, work, min(wanted, bound), replace(setup, poll_us=0)))
             rows.append(against_tgt(f"{name}-polling", work, min(POLLING_CLAIM, bound), setup))
         else:
@@ -173,10 +175,10 @@ def rows_in_cache(file_system: FileSystem) -> list[Row]:
 
 
 def rows_cold() -> list[Row]:
-    """Reads that find nothing in the page cache: the disk is what is measured, p99 is what is claimed."""
+    """Nothing of the volume is in the page cache: the disk is what is measured, p99 is what is claimed."""
     setup = TargetSetup("arrayd", FileSystem.EXT4)
-    reads = [(name, work) for name, work, _ in WORKS if work.op == "read" and work.sessions == 1]
-    return [against_tgt(f"cold/{name}", replace(work, once=True), None, setup, cold=True) for name, work in reads]
+    alone = [(name, work) for name, work, _ in WORKS if work.sessions == 1]
+    return [against_tgt(f"cold/{name}", replace(work, once=True), None, setup, cold=True) for name, work in alone]
 
 
 def all_rows() -> list[Row]:
