@@ -85,9 +85,9 @@ def measure(rows: Sequence[Row], asked: argparse.Namespace) -> bool:
             outcomes.append(contest.measure(row))
             if outcomes[-1].failure:
                 tell(f"{row.name}: {outcomes[-1].failure}")
+            if asked.json:  # after each row: whoever breaks off keeps what there is
+                asked.json.write_text(json.dumps(report.as_json(outcomes, named), indent=1) + "\n")
         print(report.text(outcomes, named))
-        if asked.json:
-            asked.json.write_text(json.dumps(report.as_json(outcomes, named), indent=1) + "\n")
     return not any(outcome.failure for outcome in outcomes)
 
 
