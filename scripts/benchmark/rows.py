@@ -160,7 +160,7 @@ DURABLE_CLAIM = 2.0
 
 
 def rows_in_cache(file_system: FileSystem) -> list[Row]:
-    """The rows of ``WORKS`` with the volumes in page cache. One session at depth 1 comes without adaptive polling, too."""
+    """The rows of ``WORKS``, volumes in page cache. One session at depth 1 comes without adaptive polling, too."""
     rows = []
     for name, work, wanted in WORKS:
         name = f"{file_system.value}/{name}"
