@@ -6,7 +6,10 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("arrayd", deadline=None, print_blob=True)
+QUICK = os.environ.get("ARRAYD_QUICK") == "1"
+"""Set by `scripts/test --quick`: hypothesis searches less far (see `tests/lab/search.py`)."""
+
+hypothesis.settings.register_profile("arrayd", deadline=None, print_blob=True, max_examples=25 if QUICK else 100)
 hypothesis.settings.load_profile("arrayd")
 """No deadline: how long an example takes depends on who else uses the machine."""
 

@@ -18,7 +18,6 @@ from arrayd.iscsi.keys import LOGIN_SEGMENT_BYTES, MAX_RECV_SEGMENT_BYTES
 from arrayd.iscsi.login import Login
 from arrayd.iscsi.numbers import COMMAND_WINDOW, Numbers
 from arrayd.iscsi.on_the_spot import take_read
-from arrayd.iscsi.output import OUTPUT_BYTES, Output
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, Opcode, ProtocolError
 from arrayd.iscsi.responder import DIGEST_BYTES, bad_digest
 from arrayd.iscsi.session import PeerPolicy, Session
@@ -34,6 +33,7 @@ from arrayd.iscsi.wire import (
     good_data_in_head,
 )
 from arrayd.log import get_logger
+from arrayd.output import OUTPUT_BYTES, Output
 from arrayd.scsi.task import TO_INITIATOR, TO_TARGET
 
 log = get_logger("iscsi")

@@ -13,7 +13,6 @@ from typing import Any
 
 from arrayd.iscsi.numbers import Numbers
 from arrayd.iscsi.order import CommandOrder
-from arrayd.iscsi.output import SEGMENTS_MAX, Output, Outside
 from arrayd.iscsi.pdu import (
     BHS_BYTES,
     NO_TAG,
@@ -34,6 +33,7 @@ from arrayd.iscsi.session import PeerPolicy, Session
 from arrayd.iscsi.tasks import Tasks
 from arrayd.iscsi.text import TextExchange
 from arrayd.iscsi.wire import DATA_OUT, FINAL, SERIAL_MASK, serial_before
+from arrayd.output import SEGMENTS_MAX, Output, Outside
 from arrayd.scsi.task import DeliveryFailure, FastTable, Function, FunctionResponse
 
 RESPONSE_ROOM_BYTES = 16 * 1024

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from crc32c import crc32c
 
 from arrayd.iscsi.numbers import Numbers
-from arrayd.iscsi.output import SEGMENTS_MAX, Output, Outside
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, PAD_BYTES, Opcode, ResponseCode
 from arrayd.iscsi.wire import (
     ANSWER,
@@ -25,6 +24,7 @@ from arrayd.iscsi.wire import (
     RESPONSE_UNDERFLOW,
     good_data_in_head,
 )
+from arrayd.output import SEGMENTS_MAX, Output, Outside
 from arrayd.scsi.task import Commit, FileExtent, Status, Task
 
 OUTSIDE_BYTES = 32 * 1024

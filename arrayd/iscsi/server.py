@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 from arrayd.iscsi.connection import Connection
 from arrayd.iscsi.discovery import Address
-from arrayd.iscsi.output import OwnBytes
 from arrayd.iscsi.pdu import AsyncEvent
 from arrayd.iscsi.session import Node, PeerPolicy
 from arrayd.iscsi.spinner import Spinner
@@ -40,8 +39,6 @@ LOOPBACK_CONGESTION_CONTROL = b"reno"
 of 256 KiB take 2 to 3 times as long with it. Peers elsewhere get what the system is set to."""
 RECEIVES_A_TURN = 16
 """recv(2) calls for one connection before others get their turn."""
-GATHER_MAX = 64
-"""Pieces of memory in one sendmsg(2)."""
 
 log = get_logger("iscsi")
 
@@ -184,19 +181,8 @@ class SocketConnection:
                 raise OSError("the file of a volume ended early")
             output.sent_from_file(sent)
             return True
-        views: list[memoryview] = []
-        total = 0
-        flags = 0
-        for segment in output.segments:
-            if isinstance(segment, FileExtent):
-                flags = socket.MSG_MORE
-                break
-            view = output.view[segment.start : segment.end] if isinstance(segment, OwnBytes) else segment.view
-            views.append(view)
-            total += len(view)
-            if len(views) == GATHER_MAX:
-                break
-        sent = self.sock.sendmsg(views, (), flags)
+        views, total, file_is_next = output.gathered()
+        sent = self.sock.sendmsg(views, (), socket.MSG_MORE if file_is_next else 0)
         output.sent(sent)
         return sent == total
 

@@ -13,12 +13,12 @@ from functools import partial
 
 from arrayd.buffers import BufferPool, PooledBuffer
 from arrayd.iscsi.numbers import Numbers
-from arrayd.iscsi.output import Output
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, Opcode, ProtocolError, RejectReason
 from arrayd.iscsi.responder import DIGEST_BYTES, Responder, digest
 from arrayd.iscsi.session import Session
 from arrayd.iscsi.transfer import NotDeliveredError, Solicited, Transfer
 from arrayd.iscsi.wire import COMMAND, FINAL, READY_TO_TRANSFER
+from arrayd.output import Output
 from arrayd.scsi.task import MAX_TRANSFER_BYTES, Commit, DeliveryFailure, Status, Task
 
 READ = 0x40

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from arrayd.blockfile import kernel, opening
 from arrayd.blockfile.syncs import GROUP, SYNCS_MAX
 from tests.lab.disk import Failing, HeldThreads, OpenFile, data, turns
+from tests.lab.search import examples
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -242,7 +243,7 @@ class Durable(HeldThreads):
         assert all(written <= self.durable for written, future in self.asked if future.done())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 @given(steps=st.lists(st.tuples(st.sampled_from(("sync", "commit", "run", "turn")), st.integers(0, 20)), max_size=60))
 async def test_nobody_is_told_too_early(
     open_file: OpenFile, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int]]

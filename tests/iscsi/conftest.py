@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.iscsi.serving import Serving, until
+from tests.iscsi.serving import Serving
 from tests.iscsi.session_driver import assert_nothing_left
+from tests.lab.waiting import until
 
 
 @pytest.fixture

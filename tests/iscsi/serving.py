@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import Callable
 
 from arrayd.iscsi.server import Server
 from arrayd.iscsi.session import Node
@@ -12,14 +10,6 @@ from tests.iscsi.requests import TARGET
 from tests.iscsi.session_driver import make_node
 from tests.lab.initiator import Session
 from tests.scsi.memory_volume import MemoryVolume
-
-LIMIT_SECONDS = 20.0
-
-
-async def until(there: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while not there():  # noqa: ASYNC110  what is waited for has no event of its own
-            await asyncio.sleep(0.002)
 
 
 class Serving:

@@ -18,10 +18,11 @@ from arrayd.buffers import BufferPool
 from arrayd.iscsi.connection import Connection
 from arrayd.iscsi.keys import MAX_RECV_SEGMENT_BYTES, parse_pairs
 from arrayd.iscsi.login import Access
-from arrayd.iscsi.output import OwnBytes
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, LoginStatus, Opcode, parse_header
 from arrayd.iscsi.session import InitiatorRule, Node, NodeRules, PeerPolicy
 from arrayd.iscsi.wire import serial_before
+from arrayd.output import OwnBytes
+from arrayd.scsi.logical_unit import LogicalUnit
 from arrayd.scsi.target import ScsiTarget
 from arrayd.scsi.task import FileExtent
 from arrayd.volumes.volume import Volume
@@ -312,4 +313,5 @@ def assert_nothing_left(node: Node, pool: BufferPool | None = None) -> None:
     assert not target.nexuses
     for unit in (target.absent, target.controller, *target.units.values()):
         assert not unit.tasks
+        assert isinstance(unit, LogicalUnit)
         assert not unit.attentions

@@ -13,6 +13,7 @@ from arrayd.iscsi.pdu import Opcode, RejectReason, build
 from arrayd.scsi.task import Status
 from tests.iscsi.requests import Pdu, read_10, write_10
 from tests.iscsi.session_driver import BLOCK, DIGESTS, PATTERN, SOLICITED, Host, assert_nothing_left, blocks, make_node
+from tests.lab.search import examples
 from tests.scsi.memory_volume import MemoryVolume
 
 # -- data there and back ----------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ async def test_one_turn_takes_a_bounded_number_of_pdus() -> None:
     assert not host.connection.stalled
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_reads_and_writes_of_any_shape(data: st.DataObject) -> None:
     """A volume over iSCSI is a row of bytes, whatever was negotiated and however the bytes are cut."""
@@ -153,7 +154,7 @@ def transfer_cdb(opcode: int, flags: int, lba: int, count: int, rest: int) -> by
     return head + lba.to_bytes(width, "big") + count.to_bytes(4, "big") + bytes([rest, 0])
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     opcode=st.sampled_from(OPCODES),
     flags=st.sampled_from([0, 0, 0, 0x10, 0x08, 0x20, 0x02, 0xFF]),

@@ -23,6 +23,7 @@ from arrayd.iscsi.session import Node
 from arrayd.scsi.task import Function, Status
 from tests.iscsi.requests import Pdu, read_10, write_10
 from tests.iscsi.session_driver import DIGESTS, PATTERN, SOLICITED, Host, assert_nothing_left, blocks, make_node
+from tests.lab.search import examples
 from tests.scsi.memory_volume import MemoryVolume
 
 FUZZ_SECONDS = float(os.environ.get("ARRAYD_FUZZ_SECONDS", "2"))
@@ -201,7 +202,7 @@ def test_damaged_sessions() -> None:
             return
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.integers(0, 1 << 32))
 def test_damaged_sessions_that_shrink(seed: int) -> None:
     asyncio.run(play(seed))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from arrayd.buffers import BufferPool
 from arrayd.iscsi.numbers import COMMAND_WINDOW, Numbers
-from arrayd.iscsi.output import OUTPUT_BYTES, SEGMENTS_MAX, Output, OwnBytes
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, Opcode, parse_header
 from arrayd.iscsi.responder import OUTSIDE_BYTES, Responder
+from arrayd.output import OUTPUT_BYTES, SEGMENTS_MAX, Output, OwnBytes
 from arrayd.scsi.task import FileExtent, Status, Task
 
 DATA = os.urandom(1 << 20)

@@ -15,11 +15,12 @@ from arrayd.iscsi.pdu import AsyncEvent
 from arrayd.iscsi.server import HALF_OPEN_MAX, Server
 from arrayd.scsi.task import FunctionResponse
 from tests.iscsi.requests import TARGET, read_10, write_10
-from tests.iscsi.serving import LIMIT_SECONDS, Serving, until
+from tests.iscsi.serving import Serving
 from tests.iscsi.session_driver import PATTERN, assert_nothing_left, blocks, make_node
 from tests.lab.connection import Connection, IscsiError
 from tests.lab.initiator import Session
 from tests.lab.pdu import IMMEDIATE, RESERVED_TAG, Opcode, request
+from tests.lab.waiting import LIMIT_SECONDS, until
 
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: close(2) resets the connection."""

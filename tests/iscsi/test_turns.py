@@ -18,7 +18,7 @@ from tests.lab.pdu import IMMEDIATE, Opcode, Pdu, pad, request
 
 TURN_SECONDS = 0.05
 """Of processor time; other processes on the machine do not count."""
-STREAM_BYTES = 4 << 20
+STREAM_BYTES = 2 << 20
 ANSWER_BYTES = 400 << 20
 """What the answers may come to, or the test would take long."""
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from arrayd.blockfile import BlockFile, Writeback, kernel, writeback
 from arrayd.volumes.file_volume import FileVolume, volume_error
 from tests.lab.disk import MIB, PLENTY, HeldThreads, OpenFile, data, settled, turns
+from tests.lab.search import examples
 
 PAGE = kernel.PAGE_BYTES
 BLOCK = 512
@@ -94,7 +95,7 @@ class Ordered:
 
 
 @pytest.mark.parametrize("write_cache", [True, False])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 @given(steps=STEPS)
 def test_overlapping_writes_take_effect_in_the_order_of_their_calls(
     disk: Path, write_cache: bool, steps: list[tuple[str, tuple[int, int], int]]

@@ -1,7 +1,7 @@
 """What a connection has to send: bytes of its own, and between them data that is sent from where it lies.
 
-PDUs are packed into one page-aligned piece of memory. Large Data-In is not copied there: it becomes a segment, a
-pooled buffer or a range of a file, in its place in the stream. `server.py` drains it.
+PDUs and frames are packed into one page-aligned piece of memory. Large data is not copied there: it becomes a segment,
+a pooled buffer or a range of a file, in its place in the stream. `iscsi/server.py` and `link/transport.py` drain it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ OUTPUT_BYTES = (256 + 32) * 1024
 copy of them finds nothing in the processor's cache any more."""
 SEGMENTS_MAX = 256
 """Segments that may wait to be sent; beyond it no response is begun."""
+GATHER_MAX = 64
+"""Pieces of memory in one sendmsg(2)."""
 
 
 @dataclass(slots=True)
@@ -86,6 +88,20 @@ class Output:
     def reset(self) -> None:
         """Starts over: everything is sent."""
         self.head = self.tail = self.mark = 0
+
+    def gathered(self) -> tuple[list[memoryview], int, bool]:
+        """The segments at the front that lie in memory, their bytes in all, and whether a file extent is next."""
+        views: list[memoryview] = []
+        total = 0
+        for segment in self.segments:
+            if isinstance(segment, FileExtent):
+                return views, total, True
+            view = self.view[segment.start : segment.end] if isinstance(segment, OwnBytes) else segment.view
+            views.append(view)
+            total += len(view)
+            if len(views) == GATHER_MAX:
+                break
+        return views, total, False
 
     def sent(self, count: int) -> None:
         """Notes that `count` bytes of the segments at the front, all of them in memory, went out."""

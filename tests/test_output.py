@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from arrayd.buffers import BufferPool
-from arrayd.iscsi.output import Output, Outside, OwnBytes
+from arrayd.output import Output, Outside, OwnBytes
 from arrayd.scsi.task import FileExtent
 
 SIZE = 4096

@@ -1,0 +1,16 @@
+"""Waiting for what must come, and not for longer than a limit."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+LIMIT_SECONDS = 20.0
+PAUSE_SECONDS = 0.005
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until it holds."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come"
+        await asyncio.sleep(PAUSE_SECONDS)
