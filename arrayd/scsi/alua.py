@@ -1,15 +1,15 @@
 """Asymmetric logical unit access (SPC-5, 5.17): target port groups, their states, REPORT and SET TARGET PORT GROUPS.
 
-All ports of this array are one target port group. A state belongs to a logical unit and a group, so every logical unit
-has a `PortGroups` of its own.
+All ports of this array are one target port group. Arrays that offer the same logical unit through this one (virtual
+volumes, figure 3) have groups of their own: by them it is active, and not optimized. A state belongs to a logical unit
+and a group, so every logical unit has a `PortGroups` of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from construct import BitsInteger, BitStruct, Bytewise, Const, Flag, Int8ub, Int16ub, Padding, Struct
 
@@ -76,43 +76,66 @@ _ALLOWED = {
 (SPC-5, 5.17.2.5 to 5.17.2.8)."""
 
 
-class PortGroups:
-    """One logical unit's view of the target port group that this array's ports are in.
+class Port(NamedTuple):
+    """A target port: relative identifier, target port group, and iSCSI port name (`iqn…,t,0xTPGT`). Identifiers and
+    groups are unique across arrays."""
 
-    `group` is its identifier, `ports` the relative target port identifiers, `names` the iSCSI port names
-    (`iqn…,t,0xTPGT`) in the same order. Groups and ports are unique across arrays: a second array may offer the same
-    logical unit, as another group.
-    """
+    identifier: int
+    group: int
+    name: str
 
-    def __init__(self, group: int, ports: tuple[int, ...], names: tuple[str, ...]) -> None:
-        self.group = group
-        self.ports = ports
-        self.names: Mapping[int, str] = MappingProxyType(dict(zip(ports, names, strict=True)))
-        self.state = AccessState.ACTIVE_OPTIMIZED
+
+class PortGroup:
+    """One target port group, as one logical unit has it: `names` of its ports by their relative identifiers."""
+
+    def __init__(self, identifier: int, names: Mapping[int, str], state: AccessState) -> None:
+        self.identifier = identifier
+        self.names = dict(names)
+        self.state = state
         self.status_code = StatusCode.NONE
 
+
+class PortGroups:
+    """One logical unit's view of the target port groups that it is reached through: `own`, which this array's ports are
+    in, and those of other arrays, as they turn up."""
+
+    def __init__(self, group: int, ports: tuple[int, ...], names: tuple[str, ...]) -> None:
+        self.own = PortGroup(group, dict(zip(ports, names, strict=True)), AccessState.ACTIVE_OPTIMIZED)
+        self.groups = {group: self.own}
+
     def of_another_unit(self) -> PortGroups:
-        """The same ports, as they start out for one more logical unit."""
-        return PortGroups(self.group, self.ports, tuple(self.names.values()))
+        """This array's ports, as they start out for one more logical unit."""
+        return PortGroups(self.own.identifier, tuple(self.own.names), tuple(self.own.names.values()))
 
     @property
-    def active(self) -> bool:
-        """Whether every command is processed."""
-        return self.state not in _ALLOWED
+    def ports(self) -> tuple[int, ...]:
+        """The relative identifiers of all target ports."""
+        return tuple(port for group in self.groups.values() for port in group.names)
 
-    def state_conflict(self, _nexus: Nexus, command: Command) -> None:
+    def meet(self, port: Port) -> None:
+        """The logical unit is reached through a port of another array."""
+        group = self.groups.get(port.group)
+        if group is None:
+            group = self.groups[port.group] = PortGroup(port.group, {}, AccessState.ACTIVE_NON_OPTIMIZED)
+        group.names[port.identifier] = port.name
+
+    def of_port(self, port: int) -> PortGroup:
+        """The group that a port is in."""
+        return next(group for group in self.groups.values() if port in group.names)
+
+    def state_conflict(self, nexus: Nexus, command: Command) -> None:
         """Raises CheckCondition (NOT READY) when the state of the nexus' target port group refuses `command`."""
-        refusing = _ALLOWED.get(self.state)
+        group = self.own if nexus.port in self.own.names else self.of_port(nexus.port)
+        refusing = _ALLOWED.get(group.state)
         if refusing is not None and (command.opcode, command.action) not in refusing[0]:
             raise CheckCondition(Key.NOT_READY, refusing[1])
 
 
-def set_access_state(unit: LogicalUnit, state: AccessState, originator: Nexus | None) -> None:
-    """Brings `unit` to `state`: `originator` asked for it, or the array itself (None); the others are told."""
-    port_groups = unit.port_groups
-    port_groups.status_code = StatusCode.SET_BY_ARRAY if originator is None else StatusCode.SET_BY_COMMAND
-    if state is not port_groups.state:
-        port_groups.state = state
+def set_access_state(unit: LogicalUnit, group: PortGroup, state: AccessState, originator: Nexus | None) -> None:
+    """Brings a group of `unit` to `state`, as `originator` asked or the array itself (None); the others are told."""
+    group.status_code = StatusCode.SET_BY_ARRAY if originator is None else StatusCode.SET_BY_COMMAND
+    if state is not group.state:
+        group.state = state
         unit.establish_for_others(Asc.ASYMMETRIC_ACCESS_STATE_CHANGED, originator)
         unit.refresh_all()
 
@@ -146,16 +169,17 @@ def report_target_port_groups(unit: LogicalUnit, task: Task) -> None:
     parameter_format = task.cdb[1] >> 5
     if parameter_format > 1:
         raise invalid_field((1, 7))
-    port_groups = unit.port_groups
     body = b"" if parameter_format == 0 else bytes((0x10, IMPLICIT_TRANSITION_SECONDS, 0, 0))
-    body += GROUP_DESCRIPTOR.build(
-        {
-            "access": {"pref": True, "state": port_groups.state, "group": port_groups.group},
-            "status_code": port_groups.status_code,
-            "port_count": len(port_groups.ports),
-        }
-    )
-    body += b"".join(port.to_bytes(4, "big") for port in port_groups.ports)
+    groups = unit.port_groups
+    for group in groups.groups.values():
+        body += GROUP_DESCRIPTOR.build(
+            {
+                "access": {"pref": group is groups.own, "state": group.state, "group": group.identifier},
+                "status_code": group.status_code,
+                "port_count": len(group.names),
+            }
+        )
+        body += b"".join(port.to_bytes(4, "big") for port in group.names)
     task.reply(len(body).to_bytes(4, "big") + body, int.from_bytes(task.cdb[6:10], "big"))
 
 
@@ -165,16 +189,17 @@ def set_target_port_groups(unit: LogicalUnit, task: Task) -> None:
     data = bytes(task.data_out[:length])
     if len(data) < length or length % 4:
         raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
-    wanted: AccessState | None = None
+    wanted: dict[int, AccessState] = {}
     for at in range(4, length, 4):
         state = data[at] & 0x0F
         if state > AccessState.UNAVAILABLE:
             raise invalid_parameter((at, 3))
-        if int.from_bytes(data[at + 2 : at + 4], "big") != unit.port_groups.group:
+        identifier = int.from_bytes(data[at + 2 : at + 4], "big")
+        if identifier not in unit.port_groups.groups:
             raise invalid_parameter(at + 2)
-        wanted = AccessState(state)
-    if wanted is not None:
-        set_access_state(unit, wanted, task.nexus)
+        wanted[identifier] = AccessState(state)
+    for identifier, asked in wanted.items():
+        set_access_state(unit, unit.port_groups.groups[identifier], asked, task.nexus)
 
 
 def parameter_list_length(_unit: LogicalUnit, cdb: bytes) -> int:

@@ -16,6 +16,7 @@ from arrayd.scsi.designators import logical_unit_designators
 from arrayd.scsi.sense import Asc, CheckCondition, Key, illegal_request, invalid_field
 from arrayd.scsi.steps import scratch, settled, steps
 from arrayd.scsi.task import Status
+from arrayd.scsi.virtual_unit import VirtualUnit
 from arrayd.volumes.volume import Extent, VolumeError
 
 if TYPE_CHECKING:
@@ -187,7 +188,10 @@ def _find_unit(unit: LogicalUnit, task: Task, cscds: list[Cscd], index: int) -> 
         raise _aborted(Asc.COPY_TARGET_NOT_REACHABLE)
     cscd = cscds[index]
     for candidate in (unit, *task.nexus.units.values()):
-        if candidate.volume is not None and cscd.designator in logical_unit_designators(candidate.identity):
+        # A logical unit of another array is not copied from here: hosts ask that array.
+        if isinstance(candidate, VirtualUnit) or candidate.volume is None:
+            continue
+        if cscd.designator in logical_unit_designators(candidate.identity):
             if cscd.device_type != candidate.device_type or cscd.block_bytes != candidate.volume.block_size:
                 raise _aborted(Asc.INCORRECT_COPY_TARGET_DEVICE_TYPE)
             found: LogicalUnit = candidate

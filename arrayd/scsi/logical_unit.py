@@ -23,6 +23,7 @@ from arrayd.scsi.reservations import Reservations
 from arrayd.scsi.sanitize import Sanitizing
 from arrayd.scsi.sense import Asc, CheckCondition, Key, ReservationConflict
 from arrayd.scsi.task import Attribute, FastTable, Status, Task
+from arrayd.scsi.task_management import UNIT_FUNCTIONS
 from arrayd.volumes.volume import Volume, VolumeFailed, VolumeFull, VolumeReadOnly
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ class LogicalUnit:
     def attach(self, nexus: Nexus, table: FastTable) -> None:
         """A nexus sees this unit from now on; its commands go fast by `table` while nothing stands against it."""
         self.fast_tables[nexus] = table
+        if nexus.path:
+            self.port_groups.meet(nexus.target_port)
         self.attentions[nexus] = deque((Asc.POWER_ON_OR_RESET,), UNIT_ATTENTIONS_MAX)
         self.refresh(nexus)
 
@@ -338,6 +341,23 @@ class LogicalUnit:
             self._run(head)
         self._running_waiting = False
         self.refresh_all()
+
+    def manage(self, nexus: Nexus, function: int, tag: int, done: Callable[[int], None]) -> None:
+        """See `arrayd.scsi.unit.Unit`."""
+        UNIT_FUNCTIONS[function](nexus, self, tag, done)
+
+    def reset_for(self, originator: Nexus, asc: Asc, ended: Callable[[], None]) -> None:
+        """See `arrayd.scsi.unit.Unit`."""
+
+        def reset() -> None:
+            # Every nexus is told, the one that asked too (SAM-5, 6.3.3; the conformance suite's MultipathIO.Reset), but
+            # for one that resets a unit to be rid of its own PREVENT: there the suite takes that for a failure.
+            knowing = originator if originator in self.medium.preventing else None
+            self.reset()
+            self.establish_for_others(asc, knowing)
+            ended()
+
+        self.abort(list(self.tasks), reset, originator)
 
     def abort(self, tasks: list[Task], ended: Callable[[], None], originator: Nexus | None = None) -> None:
         """Aborts `tasks`; `ended` is called once none of them can touch the medium or a buffer any more.

@@ -5,28 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from arrayd.scsi.alua import Port
 from arrayd.scsi.sense import Asc, CheckCondition, Key
-from arrayd.scsi.task import DeliveryFailure, FastTable, Task
+from arrayd.scsi.task import DeliveryFailure, FastTable, FunctionResponse, Task
 from arrayd.scsi.task_management import manage
 
 if TYPE_CHECKING:
-    from arrayd.scsi.logical_unit import LogicalUnit
     from arrayd.scsi.target import ScsiTarget
+    from arrayd.scsi.unit import Unit
 
 
 class Nexus:
-    """One I_T nexus. `transport_id` is the initiator port's TransportID (SPC-5, 7.6.4.7), `port` the relative target
-    port identifier."""
+    """One I_T nexus: an initiator port, and a target port of this array or, over the link, of another: `path` then has
+    the names of the arrays in between, the one whose port it is first (figure 22)."""
 
     def __init__(
-        self, target: ScsiTarget, initiator: str, isid: bytes, port: int, visible: frozenset[int] | None
+        self,
+        target: ScsiTarget,
+        initiator: str,
+        isid: bytes,
+        port: Port,
+        visible: frozenset[int] | None,
+        path: tuple[str, ...] = (),
     ) -> None:
         self.target = target
         self.initiator = initiator
         self.isid = isid
-        self.port = port
+        self.target_port = port
+        self.port = port.identifier
+        """The relative target port identifier."""
+        self.path = path
         self.visible = visible
-        self.units: dict[int, LogicalUnit] = {}
+        self.units: dict[int, Unit] = {}
         self.fast: dict[int, FastTable] = {}
 
     @property
@@ -52,12 +62,12 @@ class Nexus:
 
     def execute(self, task: Task) -> None:
         """See `arrayd.scsi.task.Nexus.execute`."""
-        unit: LogicalUnit = task.unit
+        unit: Unit = task.unit
         unit.execute(task)
 
     def fail(self, task: Task, failure: DeliveryFailure) -> None:
         """See `arrayd.scsi.task.Nexus.fail`."""
-        unit: LogicalUnit = task.unit
+        unit: Unit = task.unit
         if not task.immediate_status:
             task.immediate_status = True
             unit.fail(task, CheckCondition(Key.ABORTED_COMMAND, Asc(failure)))
@@ -66,6 +76,14 @@ class Nexus:
     def manage(self, function: int, lun: int, tag: int, done: Callable[[int], None]) -> None:
         """See `arrayd.scsi.task.Nexus.manage`."""
         manage(self, function, lun, tag, done)
+
+    def reset_unit(self, lun: int, done: Callable[[int], None]) -> None:
+        """The part that a target reset of another array has here: one logical unit is reset, as by a power on."""
+        unit = self.units.get(lun)
+        if unit is None:
+            done(FunctionResponse.LUN_DOES_NOT_EXIST)
+        else:
+            unit.reset_for(self, Asc.POWER_ON_OR_RESET, lambda: done(FunctionResponse.COMPLETE))
 
     def detach(self) -> None:
         """See `arrayd.scsi.task.Nexus.detach`."""

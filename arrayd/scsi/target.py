@@ -7,7 +7,7 @@ from functools import partial
 
 from arrayd.buffers import BufferPool
 from arrayd.scsi import opcodes
-from arrayd.scsi.alua import PortGroups
+from arrayd.scsi.alua import Port, PortGroups
 from arrayd.scsi.kinds import DISK, NO_DEVICE, STORAGE_ARRAY_CONTROLLER
 from arrayd.scsi.logical_unit import LogicalUnit
 from arrayd.scsi.nexus import Nexus
@@ -15,6 +15,8 @@ from arrayd.scsi.reservations import Reservations, ReservationStore
 from arrayd.scsi.sense import Asc
 from arrayd.scsi.steps import SCRATCH_BYTES
 from arrayd.scsi.task_management import reset_units
+from arrayd.scsi.unit import Unit
+from arrayd.scsi.virtual_unit import Remote, VirtualUnit
 from arrayd.volumes.volume import Volume
 
 PERIPHERAL_LUNS = 256
@@ -37,9 +39,9 @@ class ScsiTarget:
         self.scratch = BufferPool(SCRATCH_BYTES)
         self.port_groups = port_groups
         self.store = store
-        self.units: dict[int, LogicalUnit] = {}
+        self.units: dict[int, Unit] = {}
         self.nexuses: set[Nexus] = set()
-        self._leaving: list[LogicalUnit] = []
+        self._leaving: list[Unit] = []
         self.controller = self._make_unit(0, STORAGE_ARRAY_CONTROLLER, f"{serial}:controller", None)
         self.absent = self._make_unit(0, NO_DEVICE, serial, None)
 
@@ -56,10 +58,11 @@ class ScsiTarget:
             volume,
         )
 
-    def set_units(self, volumes: Mapping[int, Volume]) -> None:
-        """The LUN map from now on. Units that stay keep their state; every nexus learns that its LUNs changed."""
-        kept = {n: u for n, u in self.units.items() if n in volumes and u.volume is volumes[n]}
-        added = {n: self._make_unit(n, DISK, v.identity, v) for n, v in volumes.items() if n not in kept}
+    def set_units(self, sources: Mapping[int, Volume | Remote]) -> None:
+        """The LUN map (figure 3) from now on: volumes, and logical units of other arrays. Units that stay keep their
+        state; every nexus learns that its LUNs changed."""
+        kept = {n: u for n, u in self.units.items() if n in sources and _leads_to(u, sources[n])}
+        added = {number: self._stand(number, source) for number, source in sources.items() if number not in kept}
         removed = [unit for number, unit in self.units.items() if number not in kept]
         self.units = kept | added
         for unit in removed:
@@ -67,6 +70,11 @@ class ScsiTarget:
         self._leaving += removed
         for nexus in self.nexuses:
             self.show(nexus)
+
+    def _stand(self, number: int, source: Volume | Remote) -> Unit:
+        if isinstance(source, Volume):
+            return self._make_unit(number, DISK, source.identity, source)
+        return VirtualUnit(number, source)
 
     def show(self, nexus: Nexus) -> None:
         """Brings what `nexus` sees up to date with the LUN map and its masking, and tells it when that changed."""
@@ -79,13 +87,22 @@ class ScsiTarget:
     def resized(self, volume: Volume) -> None:
         """Tells every nexus that the capacity of `volume` changed."""
         for unit in self.units.values():
-            if unit.volume is volume:
+            if isinstance(unit, LogicalUnit) and unit.volume is volume:
                 unit.establish_for_others(Asc.CAPACITY_DATA_HAS_CHANGED, None)
                 unit.refresh_all()
 
-    def attach(self, initiator: str, isid: bytes, port: int, luns: frozenset[int] | None) -> Nexus:
-        """See `arrayd.scsi.task.Target.attach`."""
-        nexus = Nexus(self, initiator, isid, port, luns)
+    def attach(
+        self,
+        initiator: str,
+        isid: bytes,
+        port: int,
+        luns: frozenset[int] | None,
+        through: Port | None = None,
+        path: tuple[str, ...] = (),
+    ) -> Nexus:
+        """See `arrayd.scsi.task.Target.attach`; `through` a port of another array for a nexus that comes by `path`."""
+        own = self.port_groups.own
+        nexus = Nexus(self, initiator, isid, through or Port(port, own.identifier, own.names[port]), luns, path)
         self.nexuses.add(nexus)
         self.absent.attach(nexus, {})
         self.absent.take_attention(nexus)
@@ -126,3 +143,7 @@ class ScsiTarget:
         await self.settled()
         for unit in (self.controller, self.absent, *self.units.values()):
             await unit.stop()
+
+
+def _leads_to(unit: Unit, source: Volume | Remote) -> bool:
+    return source is (unit.remote if isinstance(unit, VirtualUnit) else getattr(unit, "volume", None))

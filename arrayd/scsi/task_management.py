@@ -11,6 +11,7 @@ from arrayd.scsi.task import Function, FunctionResponse
 if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
     from arrayd.scsi.nexus import Nexus
+    from arrayd.scsi.unit import Unit
 
 Done = Callable[[int], None]
 
@@ -24,7 +25,7 @@ def manage(nexus: Nexus, function: int, lun: int, tag: int, done: Done) -> None:
         if unit is None:
             done(FunctionResponse.LUN_DOES_NOT_EXIST)
         else:
-            UNIT_FUNCTIONS[function](nexus, unit, tag, done)
+            unit.manage(nexus, function, tag, done)
     elif function == Function.TASK_REASSIGN:
         done(FunctionResponse.REASSIGNMENT_NOT_SUPPORTED)
     else:
@@ -52,24 +53,19 @@ def _clear_task_set(nexus: Nexus, unit: LogicalUnit, _tag: int, done: Done) -> N
 
 
 def _lun_reset(nexus: Nexus, unit: LogicalUnit, _tag: int, done: Done) -> None:
-    reset_units((unit,), nexus, Asc.BUS_DEVICE_RESET, lambda: done(FunctionResponse.COMPLETE))
+    unit.reset_for(nexus, Asc.BUS_DEVICE_RESET, lambda: done(FunctionResponse.COMPLETE))
 
 
 def _target_reset(nexus: Nexus, done: Done) -> None:
     nexus.target.reset(nexus, lambda: done(FunctionResponse.COMPLETE))
 
 
-def reset_units(units: Iterable[LogicalUnit], originator: Nexus, asc: Asc, ended: Callable[[], None]) -> None:
+def reset_units(units: Iterable[Unit], originator: Nexus, asc: Asc, ended: Callable[[], None]) -> None:
     """Resets `units` as `originator` asked; `ended` is called when all their tasks are gone."""
     pending = list(units)
     left = [len(pending)]
 
-    def reset(unit: LogicalUnit) -> None:
-        # Every nexus is told, the one that asked too (SAM-5, 6.3.3; MultipathIO.Reset of the conformance suite), but
-        # for one that resets a unit to be rid of its own PREVENT: there the suite takes being told for a failure.
-        knowing = originator if originator in unit.medium.preventing else None
-        unit.reset()
-        unit.establish_for_others(asc, knowing)
+    def one_is_reset() -> None:
         left[0] -= 1
         if left[0] == 0:
             ended()
@@ -77,7 +73,7 @@ def reset_units(units: Iterable[LogicalUnit], originator: Nexus, asc: Asc, ended
     if not pending:
         ended()
     for unit in pending:
-        unit.abort(list(unit.tasks), lambda unit=unit: reset(unit), originator)  # type: ignore[misc]
+        unit.reset_for(originator, asc, one_is_reset)
 
 
 UNIT_FUNCTIONS: dict[int, Callable[[Nexus, LogicalUnit, int, Done], None]] = {

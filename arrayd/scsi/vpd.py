@@ -66,9 +66,9 @@ def _unit_serial_number(unit: LogicalUnit, _nexus: Nexus) -> bytes:
 
 def _device_identification(unit: LogicalUnit, nexus: Nexus) -> bytes:
     """What names the unit, the port that the question came through, and the target device (SPC-5, 7.7.6)."""
-    groups = unit.port_groups
-    name = groups.names[nexus.port]
-    ports = target_port_designators(nexus.port, groups.group, name)
+    group = unit.port_groups.of_port(nexus.port)
+    name = group.names[nexus.port]
+    ports = target_port_designators(nexus.port, group.identifier, name)
     device = target_device_designator(name.partition(",t,")[0])
     return b"".join([*logical_unit_designators(unit.identity), *ports, device])
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from arrayd.buffers import BufferPool
-from arrayd.scsi.alua import PortGroups
+from arrayd.scsi.alua import Port, PortGroups
+from arrayd.scsi.logical_unit import LogicalUnit
 from arrayd.scsi.nexus import Nexus
 from arrayd.scsi.persistent import PersistentState
 from arrayd.scsi.sense import Asc, Key
@@ -71,6 +72,13 @@ def make_target(volumes: Mapping[int, Volume], store: MemoryStore | None = None)
     return target
 
 
+def disk_unit(target: ScsiTarget, lun: int = 0) -> LogicalUnit:
+    """The logical unit of a volume."""
+    unit = target.units[lun]
+    assert isinstance(unit, LogicalUnit)
+    return unit
+
+
 class Initiator:
     """One I_T nexus of `target`. Unit attentions that stand at the beginning are taken away, but for `fresh` ones."""
 
@@ -83,12 +91,14 @@ class Initiator:
         port: int = PORTS[0],
         luns: frozenset[int] | None = None,
         fresh: bool = False,
+        through: Port | None = None,
     ) -> None:
-        self.nexus: Nexus = target.attach(name, isid, port, luns)
+        path = ("near",) if through else ()
+        self.nexus: Nexus = target.attach(name, isid, port, luns, through, path)
         self._tag = 0
         if not fresh:
             for unit in self.nexus.units.values():
-                while unit.take_attention(self.nexus) is not None:
+                while isinstance(unit, LogicalUnit) and unit.take_attention(self.nexus) is not None:
                     pass
 
     def start(

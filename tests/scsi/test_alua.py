@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arrayd.scsi.alua import AccessState, set_access_state
+from arrayd.scsi.alua import AccessState, Port, set_access_state
 from arrayd.scsi.logical_unit import LogicalUnit
 from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.task import Status
-from tests.scsi.initiator import GROUP, Answer, Initiator, make_target
+from tests.scsi.initiator import GROUP, Answer, Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import MemoryVolume
 
 TEST_UNIT_READY = bytes(6)
@@ -36,7 +36,7 @@ async def set_states(host: Initiator, *descriptors: tuple[int, int], cut: int = 
 
 def make() -> tuple[LogicalUnit, Initiator, Initiator]:
     target = make_target({0: MemoryVolume(), 1: MemoryVolume("410001:other")})
-    return target.units[0], Initiator(target, "iqn.x:a"), Initiator(target, "iqn.x:b")
+    return disk_unit(target, 0), Initiator(target, "iqn.x:a"), Initiator(target, "iqn.x:b")
 
 
 async def test_report_with_the_length_only() -> None:
@@ -69,7 +69,7 @@ async def test_a_host_sets_a_state_and_the_others_are_told() -> None:
 
 async def test_the_array_sets_a_state_and_all_are_told() -> None:
     unit, a, b = make()
-    set_access_state(unit, AccessState.ACTIVE_NON_OPTIMIZED, None)
+    set_access_state(unit, unit.port_groups.own, AccessState.ACTIVE_NON_OPTIMIZED, None)
     for host in (a, b):
         assert await host.attention() is Asc.ASYMMETRIC_ACCESS_STATE_CHANGED
     data = await a.good(report_cdb())
@@ -102,7 +102,7 @@ async def test_an_empty_list_sets_nothing() -> None:
 async def test_a_wrong_list_changes_nothing(descriptors: tuple[tuple[int, int], ...]) -> None:
     unit, a, _ = make()
     assert (await set_states(a, *descriptors)).why == IN_LIST
-    assert unit.port_groups.state is AccessState.ACTIVE_OPTIMIZED
+    assert unit.port_groups.own.state is AccessState.ACTIVE_OPTIMIZED
 
 
 async def test_a_cut_list_changes_nothing() -> None:
@@ -110,7 +110,7 @@ async def test_a_cut_list_changes_nothing() -> None:
     for cut in (1, 2, 3):
         answer = await set_states(a, (AccessState.STANDBY, GROUP), cut=cut)
         assert answer.why == (Key.ILLEGAL_REQUEST, Asc.PARAMETER_LIST_LENGTH_ERROR)
-    assert unit.port_groups.state is AccessState.ACTIVE_OPTIMIZED
+    assert unit.port_groups.own.state is AccessState.ACTIVE_OPTIMIZED
 
 
 ALWAYS = (INQUIRY, REPORT_LUNS, REQUEST_SENSE, report_cdb())
@@ -144,7 +144,7 @@ async def test_states_refuse_commands(
     state: AccessState, allowed: tuple[bytes, ...], refused: tuple[bytes, ...], asc: Asc
 ) -> None:
     unit, a, _ = make()
-    set_access_state(unit, state, a.nexus)
+    set_access_state(unit, unit.port_groups.own, state, a.nexus)
     for cdb in allowed:
         await a.good(cdb)
     for cdb in refused:
@@ -164,3 +164,21 @@ async def test_random_parameter_lists_fail_as_scsi_says(data: bytes, off: int) -
     length = max(0, len(data) + off)
     answer = await a.send(bytes((0xA4, 0x0A, 0, 0, 0, 0)) + length.to_bytes(4, "big") + bytes(2), data)
     assert answer.status == Status.GOOD or answer.why[0] is Key.ILLEGAL_REQUEST
+
+
+async def test_a_group_of_another_array_is_active_and_not_optimized() -> None:
+    """Through it the unit is the same disk: host b comes by port 7 of group 4102."""
+    unit, a, _ = make()
+    port = Port(7, 0x4102, "iqn.2026-11.io.arrayd:near,t,0x0001")
+    b = Initiator(a.nexus.target, "iqn.x:c", port=7, through=port)
+    expected = "0000001c 80 8f 4101 00 00 00 02 00000001 00000002 01 8f 4102 00 00 00 01 00000007"
+    for host in (a, b):
+        assert await host.good(report_cdb()) == bytes.fromhex(expected)
+    page = await b.good(bytes((0x12, 1, 0x83, 2, 0, 0)))
+    assert b"iqn.2026-11.io.arrayd:near,t,0x0001" in page
+    assert bytes.fromhex("51 95 00 04 0000 4102".replace(" ", "")) in page
+    assert (await set_states(a, (AccessState.STANDBY, 0x4102))).status == Status.GOOD
+    assert await b.attention() is Asc.ASYMMETRIC_ACCESS_STATE_CHANGED
+    assert (await b.send(READ_10)).why == (Key.NOT_READY, Asc.TARGET_PORT_IN_STANDBY)
+    assert (await a.send(READ_10)).status == Status.GOOD
+    assert unit.port_groups.own.state is AccessState.ACTIVE_OPTIMIZED

@@ -8,7 +8,7 @@ import pytest
 from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.task import MAX_TRANSFER_BYTES, SENDFILE_BYTES, FileExtent, Status, Task
 from arrayd.volumes.volume import VolumeError, VolumeFailed, VolumeFull
-from tests.scsi.initiator import Initiator, make_target
+from tests.scsi.initiator import Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import MemoryVolume, WarmVolume
 from tests.scsi.test_fast_path import READS, WRITES, cdb_of
 
@@ -166,7 +166,7 @@ async def test_a_read_aborted_while_it_waits_for_a_buffer_takes_none() -> None:
     host = Initiator(target)
     task, answer = host.start(cdb_of(READS[1], 0, 8))
     ended = asyncio.get_running_loop().create_future()
-    target.units[0].abort([task], lambda: ended.set_result(None))
+    disk_unit(target, 0).abort([task], lambda: ended.set_result(None))
     assert not ended.done()
     held.release()
     await answer

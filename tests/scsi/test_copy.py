@@ -18,7 +18,7 @@ from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.steps import STEP_BYTES
 from arrayd.scsi.task import Function, Status
 from arrayd.volumes.volume import VolumeFailed
-from tests.scsi.initiator import Answer, Initiator, make_target, turns
+from tests.scsi.initiator import Answer, Initiator, disk_unit, make_target, turns
 from tests.scsi.memory_volume import MemoryVolume
 
 SIZE = 1 << 20
@@ -249,7 +249,7 @@ async def test_reservations_at_the_source() -> None:
 async def reserve(lab: Lab, lun: int, kind: int) -> None:
     somebody = Registrant("iqn.x:else,i,0x000000000001", 1)
     state = PersistentState({somebody: 1}, kind, somebody)
-    await lab.target.units[lun].reservations.change(lambda _state: Change(state), counts=False)
+    await disk_unit(lab.target, lun).reservations.change(lambda _state: Change(state), counts=False)
 
 
 async def test_a_read_only_destination() -> None:
@@ -260,7 +260,9 @@ async def test_a_read_only_destination() -> None:
 
 async def test_a_destination_in_standby() -> None:
     lab = Lab()
-    set_access_state(lab.target.units[1], AccessState.STANDBY, lab.host.nexus)
+    set_access_state(
+        disk_unit(lab.target, 1), disk_unit(lab.target, 1).port_groups.own, AccessState.STANDBY, lab.host.nexus
+    )
     assert (await lab.copy(GOOD_SEGMENT)).why == (ABORTED, Asc.THIRD_PARTY_DEVICE_FAILURE)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from arrayd.scsi.data_buffer import DATA_BYTES, ECHO_BYTES
 from arrayd.scsi.sense import Asc, Key
-from tests.scsi.initiator import Initiator, make_target
+from tests.scsi.initiator import Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import MemoryVolume
 
 DATA, DESCRIPTOR, ECHO, ECHO_DESCRIPTOR = 0x02, 0x03, 0x0A, 0x0B
@@ -63,8 +63,8 @@ async def test_every_nexus_has_its_own() -> None:
     assert await other.good(read(DATA, 3)) == bytes(3)
     assert (await other.send(read(ECHO))).why == (Key.ILLEGAL_REQUEST, Asc.COMMAND_SEQUENCE_ERROR)
     one.leave()
-    assert not target.units[0].data_buffers.data
-    assert not target.units[0].data_buffers.echo
+    assert not disk_unit(target, 0).data_buffers.data
+    assert not disk_unit(target, 0).data_buffers.echo
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from arrayd.scsi.sense import Asc
 from arrayd.scsi.target import encode_lun
 from arrayd.scsi.task import TO_INITIATOR, TO_TARGET, Commit, FastTable, Status
 from arrayd.volumes.volume import VolumeFailed
-from tests.scsi.initiator import Initiator, make_target
+from tests.scsi.initiator import Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import CommittingVolume, MemoryVolume
 
 READS = (READ_6, READ_10, READ_12, READ_16)
@@ -185,9 +185,11 @@ async def test_resize_is_seen() -> None:
 async def test_a_port_in_standby_is_not_fast() -> None:
     target = make_target({0: MemoryVolume()})
     host = Initiator(target)
-    set_access_state(target.units[0], AccessState.STANDBY, host.nexus)
+    set_access_state(disk_unit(target, 0), disk_unit(target, 0).port_groups.own, AccessState.STANDBY, host.nexus)
     assert opened(host) == (False, False)
-    set_access_state(target.units[0], AccessState.ACTIVE_NON_OPTIMIZED, host.nexus)
+    set_access_state(
+        disk_unit(target, 0), disk_unit(target, 0).port_groups.own, AccessState.ACTIVE_NON_OPTIMIZED, host.nexus
+    )
     assert opened(host) == (True, True)
 
 

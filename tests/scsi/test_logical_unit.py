@@ -12,7 +12,7 @@ from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.target import ScsiTarget, encode_lun
 from arrayd.scsi.task import Attribute, Status, Task
 from arrayd.volumes.volume import VolumeFailed
-from tests.scsi.initiator import Initiator, make_target
+from tests.scsi.initiator import Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import MemoryVolume
 
 READY = bytes(6)
@@ -116,7 +116,7 @@ async def test_aborting_some_that_wait_runs_none_of_them(host: Initiator, volume
     _, reading = host.start(READ)
     tasks = [host.start(WRITE, b"\xff" * 512, attribute=ORDERED)[0] for _ in range(5)]
     ended = asyncio.get_running_loop().create_future()
-    host.nexus.target.units[0].abort(tasks, lambda: ended.set_result(None))
+    disk_unit(host.nexus.target, 0).abort(tasks, lambda: ended.set_result(None))
     assert ended.done()
     volume.held.set()
     await reading
@@ -126,7 +126,7 @@ async def test_aborting_some_that_wait_runs_none_of_them(host: Initiator, volume
 
 async def test_an_attention_is_reported_once_and_first(target: ScsiTarget) -> None:
     host = Initiator(target, fresh=True)
-    unit = target.units[0]
+    unit = disk_unit(target, 0)
     unit.establish(Asc.CAPACITY_DATA_HAS_CHANGED, host.nexus)
     unit.establish(Asc.CAPACITY_DATA_HAS_CHANGED, host.nexus)
     assert [await host.attention() for _ in range(3)] == [Asc.POWER_ON_OR_RESET, Asc.CAPACITY_DATA_HAS_CHANGED, None]
@@ -134,7 +134,7 @@ async def test_an_attention_is_reported_once_and_first(target: ScsiTarget) -> No
 
 async def test_a_reset_replaces_what_was_pending(target: ScsiTarget) -> None:
     host = Initiator(target)
-    unit = target.units[0]
+    unit = disk_unit(target, 0)
     unit.establish(Asc.CAPACITY_DATA_HAS_CHANGED, host.nexus)
     unit.establish(Asc.BUS_DEVICE_RESET, host.nexus)
     assert [await host.attention() for _ in range(2)] == [Asc.BUS_DEVICE_RESET, None]
@@ -151,9 +151,9 @@ async def test_a_refused_command_wants_no_data(target: ScsiTarget) -> None:
     task = Task(WRITE.ljust(16, b"\0"), encode_lun(0), 1, SIMPLE, 512, 0, lambda _task: None)
     host.nexus.enter(task)
     assert (task.wanted_out, task.immediate_status, task.status) == (0, True, Status.CHECK_CONDITION)
-    assert task in target.units[0].tasks
+    assert task in disk_unit(target, 0).tasks
     host.nexus.execute(task)
-    assert not target.units[0].tasks
+    assert not disk_unit(target, 0).tasks
 
 
 async def test_what_stands_against_a_write_is_looked_at_again_when_its_data_is_there(
@@ -186,7 +186,7 @@ def breaking(error: BaseException) -> CommandTable:
 
 
 async def test_what_nobody_foresaw_fails_the_task_and_nothing_else(host: Initiator, target: ScsiTarget) -> None:
-    target.units[0].commands = breaking(ZeroDivisionError())
+    disk_unit(target, 0).commands = breaking(ZeroDivisionError())
     assert (await host.send(READY)).why == (Key.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
     await host.good(READ)
 
@@ -197,7 +197,7 @@ async def test_background_work_that_fails_is_logged_and_over(
     async def fail() -> None:
         raise VolumeFailed("broken")
 
-    target.units[0].in_background(fail())
+    disk_unit(target, 0).in_background(fail())
     await target.stop()
     await host.good(READ)
 
@@ -219,7 +219,7 @@ async def test_a_lost_nexus_leaves_nothing_behind(target: ScsiTarget, volume: Me
     _, answer = host.start(READ)
     await let_run()
     host.leave()
-    unit = target.units[0]
+    unit = disk_unit(target, 0)
     assert host.nexus in unit.attentions, "its task still has a buffer"
     volume.held.set()
     await answer

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.task import Status
-from tests.scsi.initiator import Initiator, make_target
+from tests.scsi.initiator import Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import MemoryVolume
 
 CURRENT, CHANGEABLE, DEFAULT, SAVED = range(4)
@@ -157,7 +157,7 @@ async def test_others_are_told(volume: MemoryVolume) -> None:
 
 async def test_a_reset_brings_back_the_defaults(host: Initiator) -> None:
     await change(host, SWP, D_SENSE)
-    host.nexus.target.units[0].reset()
+    disk_unit(host.nexus.target, 0).reset()
     assert await page(host, CONTROL) == await page(host, CONTROL, DEFAULT)
 
 

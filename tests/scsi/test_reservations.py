@@ -16,7 +16,7 @@ from arrayd.scsi.persistent import (
     Registrant,
 )
 from arrayd.scsi.persistent import reserve as reserved_state
-from tests.scsi.initiator import Initiator, MemoryStore, make_target
+from tests.scsi.initiator import Initiator, MemoryStore, disk_unit, make_target
 from tests.scsi.memory_volume import MemoryVolume
 
 ALLOWED, READS, WRITES = "allowed", "conflicts with exclusive access", "conflicts with both"
@@ -102,7 +102,7 @@ def make_unit(state: PersistentState | None) -> tuple[LogicalUnit, dict[str, Ini
     volume = MemoryVolume(size=65536)
     volume.removable = True
     target = make_target({0: volume}, MemoryStore({} if state is None else {volume.identity: state}))
-    return target.units[0], {name: Initiator(target, name) for name in (HOLDER, REGISTERED, STRANGER)}
+    return disk_unit(target, 0), {name: Initiator(target, name) for name in (HOLDER, REGISTERED, STRANGER)}
 
 
 def held(kind: int) -> PersistentState:

@@ -9,7 +9,7 @@ from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.target import ScsiTarget
 from arrayd.scsi.task import Attribute, Function, FunctionResponse, Status, Task
 from arrayd.volumes.volume import VolumeFailed
-from tests.scsi.initiator import Initiator, make_target
+from tests.scsi.initiator import Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import MemoryVolume
 
 OVERWRITE, BLOCK_ERASE, CRYPTO_ERASE, EXIT_FAILURE_MODE = 0x01, 0x02, 0x03, 0x1F
@@ -34,7 +34,7 @@ def parameters(pattern: bytes, count: int = 1, flags: int = 0, length: int | Non
 async def sanitized(target: ScsiTarget) -> None:
     """Waits until the operation on LUN 0 has ended."""
     waiting = Task(bytes(16), 0, 1, Attribute.SIMPLE, 0, 0, lambda _task: None)
-    await target.units[0].sanitizing.ended(waiting)
+    await disk_unit(target, 0).sanitizing.ended(waiting)
 
 
 @pytest.fixture(autouse=True)

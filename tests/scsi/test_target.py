@@ -7,7 +7,7 @@ import pytest
 from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.target import encode_lun
 from arrayd.scsi.task import Status
-from tests.scsi.initiator import Initiator, make_target
+from tests.scsi.initiator import Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import MemoryVolume
 
 READ = bytes.fromhex("28000000000000000100")
@@ -27,7 +27,7 @@ async def test_a_unit_that_leaves_ends_its_tasks_and_then_lets_go_of_its_volume(
     volume.held = asyncio.Event()
     _, reading = host.start(READ, lun=1)
     await asyncio.sleep(0)
-    target.set_units({0: target.units[0].disk})
+    target.set_units({0: disk_unit(target, 0).disk})
     settling = asyncio.ensure_future(target.settled())
     await asyncio.sleep(0)
     assert not settling.done(), "a thread may still fill the buffer"
@@ -76,6 +76,6 @@ async def test_a_nexus_that_left_is_forgotten() -> None:
     host = Initiator(target)
     host.leave()
     assert not target.nexuses
-    assert not target.units[0].attentions
+    assert not disk_unit(target, 0).attentions
     assert not target.absent.attentions
     assert not host.nexus.fast
