@@ -1,0 +1,108 @@
+"""Frames of the link, declared once: a header of 24 bytes and a payload. All integers are big-endian.
+
+construct's declarations are the documentation, and build and parse the handshake. Every other frame goes through the
+precompiled `HEADER`; a property test proves that both agree.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct as Layout
+
+import crc32c
+from construct import Bytes, Const, Enum, GreedyRange, Int8ub, Int16ub, Int32ub, Int64ub, PascalString, Struct
+
+VERSION = 1
+"""Version of the protocol that this program speaks."""
+PAYLOAD_BYTES_MAX = 256 * 1024
+"""Longest payload of a frame. Longer messages come in several frames, and others may come between them."""
+HANDSHAKE_BYTES_MAX = 1024
+"""Longest payload before the peer has proven who it is."""
+NAME_BYTES_MAX = 64
+NONCE_BYTES = 32
+PROOF_BYTES = 32
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    CHALLENGE = 2
+    PROOF = 3
+    WELCOME = 4
+    GOODBYE = 5
+    BEAT = 6
+    ECHO = 7
+    REQUEST = 8
+    ANSWER = 9
+    ASK = 10
+    UNKNOWN = 11
+
+
+MORE = 0x01
+"""Flag: the message goes on in another frame of the same kind and number."""
+
+FRAME = Struct(
+    "length" / Int32ub,  # of the payload, in bytes
+    "kind" / Enum(Int8ub, Kind),
+    "flags" / Int8ub,
+    "service" / Int16ub,  # of a REQUEST: what it is for; otherwise 0
+    "number" / Int64ub,  # of a REQUEST, repeated by its ANSWER or UNKNOWN; of a BEAT, repeated by its ECHO
+    "received" / Int32ub,  # frames received on this connection, modulo 2**32
+    "crc" / Int32ub,  # CRC32C of the 20 bytes before it and of the payload
+)
+"""A frame's header."""
+
+HEADER = Layout(">IBBHQII")
+HEADER_BYTES = HEADER.size
+SEALED_BYTES = HEADER_BYTES - 4
+"""The part of the header that the CRC covers."""
+CRC = Layout(">I")
+
+NAME = PascalString(Int8ub, "utf-8")
+
+HELLO = Struct(
+    "magic" / Const(b"arrayd link\n"),
+    "version" / Int16ub,
+    "name" / NAME,  # of the array
+    "serial" / NAME,
+    "incarnation" / Int64ub,  # another number each time the array starts
+    "nonce" / Bytes(NONCE_BYTES),
+    "requests_max" / Int16ub,  # so many requests it takes at once
+    "bytes_max" / Int64ub,  # so many bytes these and their answers may come to
+)
+"""HELLO, of who dials, and CHALLENGE, of who answers: who I am, and what I take."""
+
+PROOF = Struct(
+    "proof" / Bytes(PROOF_BYTES),  # that I know the secret: see handshake.py
+)
+"""PROOF, of who dials, and WELCOME, of who answers."""
+
+NUMBERS = GreedyRange(Int64ub)
+"""ASK, the first frame of each side after the handshake: the requests of mine that I have no answer to."""
+
+
+class FrameError(Exception):
+    """What came is no frame, or none that may come now; the connection ends."""
+
+
+def seal(header: bytes, *payload: bytes | memoryview) -> bytes:
+    """`header`, its last four bytes replaced by the CRC; the payload may come in pieces."""
+    sealed = header[:SEALED_BYTES]
+    crc = crc32c.crc32c(sealed)
+    for piece in payload:
+        crc = crc32c.crc32c(piece, crc)
+    return sealed + CRC.pack(crc)
+
+
+def frame(
+    kind: Kind, payload: bytes = b"", *, flags: int = 0, service: int = 0, number: int = 0, received: int = 0
+) -> bytes:
+    """A whole frame."""
+    header = HEADER.pack(len(payload), kind, flags, service, number, received & 0xFFFFFFFF, 0)
+    return seal(header, payload) + payload
+
+
+def intact(header: memoryview, payload: memoryview, crc: int) -> bool:
+    """Whether `crc`, which came with the frame, is that of its header and payload."""
+    return crc32c.crc32c(payload, crc32c.crc32c(header[:SEALED_BYTES])) == crc

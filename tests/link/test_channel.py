@@ -1,0 +1,281 @@
+"""Requests and answers over connections that are cut anywhere: nothing is done twice, and no answer is lost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arrayd.buffers import BufferPool
+from arrayd.link import channel as channels
+from arrayd.link.channel import SHORT_BYTES, WAITING_MAX, Call, LinkError, Service
+from arrayd.link.connection import BULK_BYTES, MESSAGE_BYTES_MAX
+from arrayd.link.frames import NUMBERS, PAYLOAD_BYTES_MAX, Kind, frame
+from tests.lab.search import examples
+from tests.link.ends import Answers, End, Line, echo, give, introduction
+
+HARMLESS = b"harmless"
+"""What begins so may be carried out twice."""
+LONG = PAYLOAD_BYTES_MAX * 2 + 77
+
+
+class Patient:
+    """A service that answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Call, bytes]] = []
+        self.carried_out: list[bytes] = []
+
+    def __call__(self, call: Call, payload: memoryview) -> None:
+        self.calls.append((call, bytes(payload)))
+        self.carried_out.append(bytes(payload))
+
+    def answer(self, index: int = 0) -> None:
+        call, payload = self.calls.pop(index)
+        call.answer(b"done:", payload, keep=not payload.startswith(HARMLESS))
+
+
+def a_line(service: Service = echo, bytes_max: int = channels.BYTES_MAX) -> Line:
+    return Line(End(introduction("a"), {}), End(introduction("b", bytes_max=bytes_max), {1: service}))
+
+
+def linked(service: Service = echo, **options: int) -> Line:
+    line = a_line(service, **options)
+    line.connect()
+    line.settle()
+    assert line.a.channel.connected
+    assert line.b.channel.connected
+    return line
+
+
+@pytest.mark.parametrize("length", [0, 1, SHORT_BYTES, SHORT_BYTES + 1, LONG, 4 * BULK_BYTES])
+def test_an_answer_comes_to_its_request(length: int) -> None:
+    line, answers = linked(), Answers()
+    data = bytes(range(256)) * (length // 256) + b"x" * (length % 256)
+    line.a.channel.request(answers.request(1, head=b"head", data=data))
+    line.settle()
+    assert answers.ended == {1: b"echo:head" + data}
+    assert line.a.channel.idle
+
+
+def test_both_ends_ask() -> None:
+    line, answers = Line(End(introduction("a"), {1: echo}), End(introduction("b"), {1: echo})), Answers()
+    line.connect()
+    line.a.channel.request(answers.request(1, head=b"from a"))
+    line.b.channel.request(answers.request(2, head=b"from b"))
+    line.settle()
+    assert answers.ended == {1: b"echo:from a", 2: b"echo:from b"}
+
+
+def test_an_answer_from_a_pooled_buffer_gives_it_back_when_it_is_sent() -> None:
+    pool = BufferPool(1 << 30)
+
+    def service(call: Call, _payload: memoryview) -> None:
+        buffer = pool.take(LONG)
+        assert buffer is not None
+        buffer.view[:] = b"p" * LONG
+        call.answer(b"", buffer.view, buffer, keep)
+
+    for keep in (True, False):
+        line, answers = linked(service), Answers()
+        line.a.channel.request(answers.request(1))
+        line.carry(True)
+        assert bool(pool.used_bytes) != keep  # what is kept is a copy
+        line.settle()
+        assert answers.ended == {1: b"p" * LONG}
+        assert pool.used_bytes == 0
+
+
+def test_a_buffer_comes_back_from_a_connection_that_is_cut() -> None:
+    pool = BufferPool(1 << 30)
+    buffer = pool.take(LONG)
+    assert buffer is not None
+    service = Patient()
+    line, answers = linked(service), Answers()
+    line.a.channel.request(answers.request(1))
+    line.carry(True)
+    service.calls[0][0].answer(b"", buffer.view, buffer, keep=False)
+    line.carry(False, 1000)
+    line.cut()
+    assert pool.used_bytes == 0
+
+
+@settings(max_examples=examples(300))
+@given(data=st.data())
+def test_whatever_is_cut_nothing_is_done_twice_and_every_request_ends(data: st.DataObject) -> None:
+    service = Patient()
+    line, answers = a_line(service), Answers()
+    asked: dict[bytes, bool] = {}
+    handshakes = st.sampled_from([4, 6, 1000])  # lines carried: as far as the dialer's proof, its ASK, everything
+    for _ in range(data.draw(st.integers(1, 25))):
+        step = data.draw(st.sampled_from(["ask", "ask", "carry", "carry", "answer", "answer", "cut"]))
+        if step == "ask":
+            key = len(asked)
+            harmless = data.draw(st.booleans())
+            payload = HARMLESS * harmless + b"%d:" % key + bytes(data.draw(st.sampled_from([0, 10, SHORT_BYTES, LONG])))
+            asked[payload] = harmless
+            line.a.channel.request(answers.request(key, data=payload))
+        elif step == "carry":
+            line.carry(data.draw(st.booleans()), data.draw(st.sampled_from([30, 200, 70_000, 1 << 30, 1 << 30])))
+        elif step == "answer" and service.calls:
+            service.answer(data.draw(st.integers(0, len(service.calls) - 1)))
+        elif step == "cut":
+            line.cut()
+        if line.a.connection is None or line.a.connection.closing or line.b.connection is None:
+            line.cut()
+            line.connect()
+            for turn in range(data.draw(handshakes)):
+                if not line.carry(turn % 2 == 0) and turn > 4:
+                    break
+    line.settle()
+    while service.calls:
+        service.answer()
+        line.settle()
+    assert [answers.ended[key] for key in range(len(asked))] == [b"done:" + payload for payload in asked]
+    for payload, harmless in asked.items():
+        count = service.carried_out.count(payload)
+        assert count >= 1 if harmless else count == 1
+    # And nothing is left of them once the other end knows.
+    line.a.connection.beat()  # type: ignore[union-attr]
+    line.settle()
+    assert line.a.channel.idle
+    assert not line.b.channel.running
+    assert not line.b.channel._kept
+
+
+def test_an_array_that_was_started_again_is_not_asked_again() -> None:
+    service = Patient()
+    line, answers = linked(service), Answers()
+    line.a.channel.request(answers.request(1, head=b"one"))
+    line.settle()
+    line.cut()
+    line.a.channel.request(answers.request(2, head=b"two"))
+    line.b = End(introduction("b", incarnation=2), {1: echo})
+    line.connect()
+    line.settle()
+    error = answers.ended[1]
+    assert isinstance(error, LinkError)
+    assert error.maybe_done
+    assert str(error) == "the other array was started again"
+    assert answers.ended[2] == b"echo:two"  # none of it had reached the one before
+
+
+def test_what_is_given_up_says_whether_it_may_have_been_done() -> None:
+    line, answers = linked(Patient()), Answers()
+    line.a.channel.request(answers.request(1))
+    line.cut()
+    line.a.channel.request(answers.request(2))
+    line.a.channel.fail("no connection")
+    assert {key: (str(end), end.maybe_done) for key, end in answers.ended.items() if isinstance(end, LinkError)} == {
+        1: ("no connection", True),
+        2: ("no connection", False),
+    }
+    assert line.a.channel.idle
+
+
+def test_the_answer_to_what_was_given_up_is_forgotten() -> None:
+    service = Patient()
+    line, answers = linked(service), Answers()
+    line.a.channel.request(answers.request(1))
+    line.settle()
+    line.cut()
+    line.a.channel.fail("no connection")
+    service.answer()
+    assert line.b.channel._kept
+    line.connect()
+    line.settle()
+    assert not line.b.channel._kept
+
+
+def test_long_requests_wait_for_credit_and_short_ones_go_past_them() -> None:
+    service = Patient()
+    limit = 1 << 20
+    line, answers = linked(service, bytes_max=limit), Answers()
+    for key in range(6):
+        line.a.channel.request(answers.request(key, data=bytes([key]) * (limit // 4), expects=0))
+    line.a.channel.request(answers.request(6, data=b"short"))
+    line.settle()
+    assert [payload[:1] for payload in service.carried_out] == [b"s", b"\0", b"\1", b"\2"]
+    while service.calls:
+        service.answer()
+        line.settle()
+    assert [payload[:1] for payload in service.carried_out] == [b"s", b"\0", b"\1", b"\2", b"\3", b"\4", b"\5"]
+    assert len(answers.ended) == 7
+
+
+def test_a_short_message_does_not_wait_behind_a_long_one() -> None:
+    service = Patient()
+    line, answers = linked(service), Answers()
+    line.a.channel.request(answers.request(1, data=bytes(8 * BULK_BYTES - 100)))
+    line.carry(True, 100)
+    line.a.channel.request(answers.request(2, data=b"short"))
+    line.carry(True, 2 * BULK_BYTES)
+    assert service.carried_out == [b"short"]
+    line.settle()
+    assert len(service.carried_out) == 2
+
+
+def test_only_so_many_wait() -> None:
+    line, answers = a_line(), Answers()
+    for key in range(WAITING_MAX + 1):
+        line.a.channel.request(answers.request(key))
+    ((key, error),) = answers.ended.items()
+    assert (key, str(error)) == (WAITING_MAX, "too many requests wait for the other array")
+
+
+BAD = {
+    "an answer to none": frame(Kind.ANSWER, b"x", number=99),
+    "unknown to both": frame(Kind.UNKNOWN, number=99),
+    "a second ASK": frame(Kind.ASK, NUMBERS.build([])),
+    "no such service": frame(Kind.REQUEST, service=9, number=1),
+    "a frame of kind 200": frame(200, b"x"),  # type: ignore[arg-type]
+    "a frame of kind 1": frame(Kind.HELLO, b"x"),
+    "an ASK that is no list": frame(Kind.ASK, b"1234567"),
+    "damaged": frame(Kind.BEAT)[:-1] + b"!",
+    "too long": (PAYLOAD_BYTES_MAX + 1).to_bytes(4) + bytes(20),
+    "twice": frame(Kind.REQUEST, service=1, number=1) * 2,
+}
+
+
+@pytest.mark.parametrize("data", BAD.values(), ids=BAD)
+def test_what_must_not_come_ends_the_connection(data: bytes) -> None:
+    line = linked(Patient())
+    assert line.b.connection is not None
+    give(line.b.connection, data)
+    assert line.b.connection.closing.startswith("protocol error: ")
+
+
+def test_a_message_is_bounded_and_so_are_those_in_part() -> None:
+    piece = bytes(PAYLOAD_BYTES_MAX)
+    line = linked()
+    assert line.b.connection is not None
+    for _ in range(MESSAGE_BYTES_MAX // PAYLOAD_BYTES_MAX + 1):
+        give(line.b.connection, frame(Kind.REQUEST, piece, flags=1, service=1, number=1))
+    assert line.b.connection.closing == f"protocol error: a message of more than {MESSAGE_BYTES_MAX} bytes"
+    line = linked()
+    assert line.b.connection is not None
+    for number in range(1, 66):
+        give(line.b.connection, frame(Kind.REQUEST, b"x", flags=1, service=1, number=number))
+    assert line.b.connection.closing == "protocol error: more than 64 messages in part"
+
+
+@given(garbage=st.binary(min_size=1, max_size=500), shaken=st.booleans())
+def test_garbage_ends_the_connection_or_waits_for_more(garbage: bytes, shaken: bool) -> None:
+    line = linked() if shaken else a_line()
+    if not shaken:
+        line.connect()
+    assert line.b.connection is not None
+    give(line.b.connection, garbage)
+    line.settle()
+    assert not line.b.channel.running
+
+
+def test_a_beat_tells_how_far_away_the_other_is() -> None:
+    line = linked()
+    assert line.a.connection is not None
+    line.now = 5.0
+    line.a.connection.beat()
+    line.carry(True)
+    line.now = 5.25
+    line.carry(False)
+    assert line.a.connection.round_trip == pytest.approx(0.25)
