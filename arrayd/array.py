@@ -1,7 +1,7 @@
 """One array, built out of its rooms: the only file that knows them all.
 
-Start: tables, volumes, SCSI target, iSCSI server. Stop: in the other direction, with what is in flight answered and the
-volumes synced. A reload takes what changed in the configuration, or leaves everything as it was.
+Start: tables, volumes, SCSI target, links, iSCSI server. Stop: in the other direction, with what is in flight answered
+and the volumes synced. A reload takes what changed in the configuration, or leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -11,24 +11,34 @@ import hashlib
 import math
 import os
 import resource
+import ssl
+import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from arrayd.blockfile import BlockFile, Ring, Writeback
 from arrayd.buffers import BufferPool
-from arrayd.config import ChapConfig, Config, DiscoveryConfig, VolumeConfig
+from arrayd.config import ChapConfig, Config, DiscoveryConfig, LinkConfig, TlsConfig, VolumeConfig
 from arrayd.iscsi.chap import Credentials
 from arrayd.iscsi.login import Access
 from arrayd.iscsi.server import Server
 from arrayd.iscsi.session import PORTAL_GROUP_TAG, InitiatorRule, Node, NodeRules
+from arrayd.link.channel import Service
+from arrayd.link.peers import Links, Settings
 from arrayd.log import get_logger
-from arrayd.scsi.alua import PortGroups
+from arrayd.scsi.alua import Port, PortGroups
+from arrayd.scsi.nexus import Nexus
 from arrayd.scsi.target import ScsiTarget
+from arrayd.scsi.virtual_unit import Remote
 from arrayd.tables import Tables, TablesError
+from arrayd.virtual.far import FarEnd
+from arrayd.virtual.formats import SERVICE
+from arrayd.virtual.near import NearEnd
 from arrayd.volumes.file_volume import FileVolume, volume_error
-from arrayd.volumes.volume import VolumeError
+from arrayd.volumes.volume import Volume, VolumeError
 
 THREADS = 8
 """The one executor: cold reads, syncs, writes beyond the bound, tables."""
@@ -90,8 +100,36 @@ class Array:
         port_groups = PortGroups(port, (port,), (port_name,))
         self._target = ScsiTarget(config.array.serial, buffers, port_groups, self._tables.reservations)
         self._opened.push_async_callback(self._target.stop)
+        self._link(config, buffers)
         self._target.set_units(self._lun_map(config))
         self._node = Node(config.iscsi.target, config.array.name, self._target, port, buffers, _rules(config))
+
+    def _link(self, config: Config, buffers: BufferPool) -> None:
+        """The arrays under `link`, and the virtual volumes that lead to them, by the name of the array."""
+        name = config.array.name
+        self._far = FarEnd(name, self._attach, buffers)
+        self._links = Links(_link_settings(config), self._services, self._far.gone, os.urandom, time.monotonic)
+        self._nears = {
+            array: NearEnd(name, array, partial(self._links.request, array), buffers) for array in self._links.peers
+        }
+        self._opened.push_async_callback(self._unlink)
+        try:
+            address = self._links.start()
+        except OSError as error:
+            raise StartError(f"link.listen: cannot listen: {error.strerror or error}") from error
+        if address is not None:
+            log.info("link listens", address=_address(*address))
+
+    async def _unlink(self) -> None:
+        await self._links.stop("the array stops")
+        self._far.stop()
+
+    def _services(self, array: str) -> dict[int, Service]:
+        """What an array may ask of this one."""
+        return {SERVICE: partial(self._far.serve, array)}
+
+    def _attach(self, initiator: str, isid: bytes, port: tuple[int, int, str], path: tuple[str, ...]) -> Nexus:
+        return self._target.attach(initiator, isid, port[0], None, Port(*port), path)
 
     def _listen(self, config: Config) -> list[str]:
         server = Server(self._node, config.iscsi.poll_us, os.urandom)
@@ -158,8 +196,15 @@ class Array:
         closed = await asyncio.gather(*(_close_volume(name, volume) for name, volume in volumes.items()))
         self._synced = all(closed)
 
-    def _lun_map(self, config: Config) -> dict[int, FileVolume]:
-        return {number: self._volumes[lun.volume] for number, lun in config.luns.items()}
+    def _lun_map(self, config: Config) -> dict[int, Volume | Remote]:
+        """Figure 3: volumes, and LUNs of other arrays."""
+        sources: dict[int, Volume | Remote] = {}
+        for number, lun in config.luns.items():
+            if lun.virtual is not None:
+                sources[number] = self._nears[lun.virtual.array].unit(lun.virtual.lun)
+            elif lun.volume is not None:
+                sources[number] = self._volumes[lun.volume]
+        return sources
 
     # -- reload ------------------------------------------------------------------------------------------------------
 
@@ -257,6 +302,7 @@ def _check_reload(old: Config, new: Config) -> None:
         ("iscsi.listen", old.iscsi.listen, new.iscsi.listen),
         ("iscsi.target", old.iscsi.target, new.iscsi.target),
         ("iscsi.poll_us", old.iscsi.poll_us, new.iscsi.poll_us),
+        ("link", old.link, new.link),
     ):
         if before != after:
             raise StartError(f"{what}: changed; that takes a restart")
@@ -266,6 +312,28 @@ def _check_reload(old: Config, new: Config) -> None:
             raise StartError(f"volumes.{name}.size: {after_volume.size} is less than it was: a volume is not cut")
         if before_volume.model_copy(update={"size": after_volume.size}) != after_volume:
             raise StartError(f"volumes.{name}: only the size may change in a reload; the rest takes a restart")
+
+
+def _link_settings(config: Config) -> Settings:
+    """The links as their room wants to know them. Raises StartError."""
+    array, link = config.array, config.link or LinkConfig()
+    client = server = None
+    if link.tls is not None:
+        try:
+            client, server = (_tls(link.tls, purpose) for purpose in (ssl.Purpose.SERVER_AUTH, ssl.Purpose.CLIENT_AUTH))
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(f"link.tls: {error.strerror or error}") from error
+    secret = link.secret_file.value if link.secret_file is not None else b""
+    return Settings(array.name, array.serial, link.arrays, secret, link.timeout, link.listen, client, server)
+
+
+def _tls(files: TlsConfig, purpose: ssl.Purpose) -> ssl.SSLContext:
+    """TLS that shows our certificate, and takes none but those of the CA."""
+    context = ssl.create_default_context(purpose, cafile=files.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(files.certificate, files.key)
+    return context
 
 
 def _rules(config: Config) -> NodeRules:

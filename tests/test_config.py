@@ -158,7 +158,29 @@ def test_quoted_values_are_text(folder: Path) -> None:
          "no space at its ends"),
         ("array: primary\n", "array: primary: expected a mapping with the keys name and serial"),
         (SMALL + "statedir: x\n", "statedir: x: expected a known key; did you mean state_dir?"),
-        (SMALL + "link: {}\n", "link: (a mapping): expected one of the keys array, state_dir, iscsi, volumes, luns"),
+        (
+            SMALL + "pairs: {}\n",
+            "pairs: (a mapping): expected one of the keys array, state_dir, iscsi, volumes, luns, link",
+        ),
+        (SMALL + "luns: {1: {}}\n", "luns.1: (a mapping): expected either volume or virtual"),
+        (
+            SMALL + "volumes: {v: {size: 1MiB}}\nlink: {arrays: {b: null}}\n"
+            "luns: {1: {volume: v, virtual: {array: b, lun: 0}}}\n",
+            "luns.1.virtual: (a mapping): expected either volume or virtual",
+        ),
+        (
+            SMALL + "luns: {1: {virtual: {array: remot, lun: 0}}}\nlink: {arrays: {remote: null}}\n",
+            "luns.1.virtual.array: remot: expected the name of an array under link.arrays; did you mean remote?",
+        ),
+        (
+            SMALL + "link: {listen: '0.0.0.0:3270'}\n",
+            "link.secret_file: missing: expected secret_file or tls: without them arrays are linked over loopback only",
+        ),
+        (
+            SMALL + "link: {arrays: {b: 'array-b:3270'}}\n",
+            "link.secret_file: missing: expected secret_file or tls: without them arrays are linked over loopback only",
+        ),
+        (SMALL + "link: {timeout: 0}\n", "link.timeout: 0: expected seconds, 1 to 300"),
         (SMALL + "state_dir: ''\n", 'state_dir: "": expected a path'),
         (SMALL + "iscsi: {listen: 127.0.0.1}\n", "iscsi.listen: 127.0.0.1: expected a list of addresses"),
         (SMALL + "iscsi: {listen: []}\n", "iscsi.listen: (a list): expected a list of addresses, at least 1"),

@@ -13,7 +13,9 @@ from arrayd.config.schema import (
     DiscoveryConfig,
     InitiatorConfig,
     IscsiConfig,
+    LinkConfig,
     LunConfig,
+    TlsConfig,
     VolumeConfig,
 )
 from arrayd.config.values import Address, Secret
@@ -27,8 +29,10 @@ __all__ = [
     "DiscoveryConfig",
     "InitiatorConfig",
     "IscsiConfig",
+    "LinkConfig",
     "LunConfig",
     "Secret",
+    "TlsConfig",
     "VolumeConfig",
     "load",
 ]

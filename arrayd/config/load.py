@@ -139,6 +139,24 @@ def _broken_references(tree: Tree) -> list[Mistake]:
                 mistakes.append(Mistake(("luns", lun, "volume"), name, expected))
             used.setdefault(name, lun)
         mistakes += _broken_masks(tree, set(luns))
+        mistakes += _broken_mappings(tree, luns)
+    return mistakes
+
+
+def _broken_mappings(tree: dict[str, Tree], luns: dict[str, Tree]) -> list[Mistake]:
+    """Virtual volumes of arrays that this one is not linked with."""
+    link = tree.get("link")
+    arrays = link.get("arrays") if isinstance(link, dict) else None
+    known = list(arrays) if isinstance(arrays, dict) else []
+    mistakes = []
+    for lun, entry in luns.items():
+        virtual = entry.get("virtual") if isinstance(entry, dict) else None
+        name = virtual.get("array") if isinstance(virtual, dict) else None
+        if isinstance(name, str) and name not in known:
+            near = difflib.get_close_matches(name[:64], known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            where = ("luns", lun, "virtual", "array")
+            mistakes.append(Mistake(where, name, f"the name of an array under link.arrays{hint}"))
     return mistakes
 
 

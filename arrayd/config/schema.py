@@ -19,6 +19,8 @@ INITIATORS_MAX = 1024
 VOLUMES_MAX = 1024
 LUNS_MAX = 1024
 POLL_US_MAX = 1000
+ARRAYS_MAX = 64
+LINK_TIMEOUT_MAX = 300
 
 EXPECTED = "expected"
 """Type of an error whose context says, under this key, what was expected; and under "key", of which key."""
@@ -174,10 +176,54 @@ class VolumeConfig(Section):
         return self
 
 
-class LunConfig(Section):
-    """`luns.N`: what a host sees at this LUN."""
+class VirtualConfig(Section):
+    """`luns.N.virtual`: a LUN of another array (figure 3: target and mapping LUN)."""
 
-    volume: VolumeName = Field(description="the name of a volume")
+    array: ArrayName = Field(description="the name of an array under link.arrays")
+    lun: Lun = Field(description="a LUN")
+
+
+class LunConfig(Section):
+    """`luns.N`: what a host sees at this LUN: a volume of this array, or a LUN of another."""
+
+    volume: VolumeName | None = Field(default=None, description="the name of a volume")
+    virtual: VirtualConfig | None = Field(default=None, description="a mapping with the keys array and lun")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.volume is None) == (self.virtual is None):
+            raise mistake("either volume or virtual", None if self.volume is None else "virtual")
+        return self
+
+
+class TlsConfig(Section):
+    """`link.tls`: mutual TLS. Every array shows a certificate for its name (a DNS name in subjectAltName)."""
+
+    certificate: FilePath = Field(description="a file in PEM format")
+    key: FilePath = Field(description="a file in PEM format")
+    ca: FilePath = Field(description="a file in PEM format")
+
+
+class LinkConfig(Section):
+    """`link`: the arrays that this one is linked with."""
+
+    listen: ListenAddress | None = Field(default=None, description="an address")
+    """None: this array dials, and is not dialed."""
+    arrays: dict[ArrayName, AdvertisedAddress | None] = Field(
+        default_factory=dict, max_length=ARRAYS_MAX, description="a mapping of names to addresses, or to null"
+    )
+    """Null: that array dials."""
+    secret_file: SecretFile | None = Field(default=None, description="a file with a secret of 12 to 128 bytes")
+    tls: TlsConfig | None = Field(default=None, description="a mapping with the keys certificate, key and ca")
+    timeout: int = Field(default=10, ge=1, le=LINK_TIMEOUT_MAX, description=f"seconds, 1 to {LINK_TIMEOUT_MAX}")
+    """How long what waits for an array survives without a connection."""
+
+    @model_validator(mode="after")
+    def _safe_beyond_loopback(self) -> Self:
+        addresses = [address for address in (self.listen, *self.arrays.values()) if address is not None]
+        if self.secret_file is None and self.tls is None and not all(map(values.is_loopback, addresses)):
+            raise mistake("secret_file or tls: without them arrays are linked over loopback only", "secret_file")
+        return self
 
 
 class Config(Section):
@@ -191,6 +237,7 @@ class Config(Section):
         default_factory=dict, max_length=VOLUMES_MAX, description="a mapping of names to volumes"
     )
     luns: dict[Lun, LunConfig] = Field(default_factory=dict, max_length=LUNS_MAX, description="a mapping of LUNs")
+    link: LinkConfig | None = Field(default=None, description="a mapping")
 
     @model_validator(mode="before")
     @classmethod

@@ -134,6 +134,14 @@ def _address(value: object, expected: str, port_min: int) -> Address:
     return Address(host, port)
 
 
+def is_loopback(address: Address) -> bool:
+    """Whether it is certain that this address is on this machine; a host name may mean anything."""
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False
+
+
 def iscsi_name(value: object) -> str:
     """An iSCSI name (RFC 7143, 4.2.7), in the form that is compared: RFC 3722 folds case and applies NFKC."""
     expected = "an iSCSI name: iqn.YYYY-MM.reversed.domain:anything, eui.16-hex-digits or naa.16-or-32-hex-digits"

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.lab import conformance, parts
+from tests.lab.chain import start_chain
 from tests.lab.conformance import NO_TARGET_PASSES, Result, Score
-from tests.lab.daemon import ArraydProcess, configuration
 
 pytestmark = [pytest.mark.external, pytest.mark.timeout(300)]
 
@@ -58,13 +58,13 @@ KINDS = [
 """Settings of a volume, and the tests that do not apply to it."""
 
 
-def run(folder: Path, tests: Iterable[str], volume: Mapping[str, Any]) -> dict[str, Result]:
-    """Run ``tests`` on LUNs such as ``volume``, each reached by two portals."""
+def run(folder: Path, tests: Iterable[str], volume: Mapping[str, Any], hops: int = 0) -> dict[str, Result]:
+    """Run ``tests`` on LUNs such as ``volume``, each reached by two portals; of an array that is so many hops away."""
     with ExitStack() as stack:
         targets = []
         for number in range(TARGETS):
-            config = configuration({"data": volume}, listen=["127.0.0.1:0", "127.0.0.1:0"])
-            array = stack.enter_context(ArraydProcess(folder / f"array{number}", config))
+            listen = ["127.0.0.1:0", "127.0.0.1:0"]
+            array, *_ = start_chain(stack, folder / f"array{number}", hops, volume, listen=listen)
             targets.append([f"iscsi://{address}/{array.target}/0" for address in array.addresses])
         results = conformance.run_suite(tests, targets)
     print(conformance.summary(results))
@@ -96,6 +96,14 @@ def test_a_disk(tmp_path: Path, settings: dict[str, Any], elsewhere: set[str]) -
     results = run(tmp_path, tests, VOLUME | settings)
     assert_none_failed(results)
     assert skipped(results) == CANNOT_APPLY.keys() | ON_READ_ONLY | elsewhere
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+def test_a_virtual_volume(tmp_path: Path, hops: int) -> None:
+    """Of an array one and two hops away (figures 3 and 22): the same as the volume itself."""
+    results = run(tmp_path, conformance.listed(), VOLUME, hops)
+    assert_none_failed(results)
+    assert skipped(results) == CANNOT_APPLY.keys() | ON_READ_ONLY | ON_REMOVABLE | ON_LARGER_PHYSICAL_BLOCKS
 
 
 @pytest.mark.parametrize(
