@@ -23,6 +23,7 @@ from struct import Struct
 from typing import Protocol, Self
 
 from arrayd.blockfile import kernel
+from arrayd.blockfile.cold_read import ColdRead, too_short
 
 SETUP_SYSCALL, ENTER_SYSCALL, REGISTER_SYSCALL = 425, 426, 427
 """The same numbers on every architecture but Alpha."""
@@ -60,10 +61,10 @@ class Request(Protocol):
         """The kernel has said so; whether that was all, or it must be asked for what is left."""
 
 
-class Read:
-    """One read under way: `view` is filled up to `done`. It pins the memory until it has ended."""
+class Read(ColdRead):
+    """One read under way: `view` is filled up to `_done`. It pins the memory until it has ended."""
 
-    __slots__ = ("_descriptor", "_done", "_failing", "_future", "_offset", "_over", "_pin", "_view")
+    __slots__ = ("_done", "_pin")
 
     def __init__(
         self,
@@ -74,45 +75,34 @@ class Read:
         failing: Callable[[OSError], Exception],
         over: Callable[[], None],
     ) -> None:
-        self._descriptor = descriptor
-        self._offset = offset
-        self._view = view
+        super().__init__(descriptor, offset, view, future, failing, over)
         self._pin: ctypes.c_char | None = ctypes.c_char.from_buffer(view)
         self._done = 0
-        self._future = future
-        self._failing = failing
-        self._over = over
 
     def entry(self) -> tuple[int, int, int, int, int, int]:
         """See Request."""
         assert self._pin is not None
         done = self._done
         address = ctypes.addressof(self._pin) + done
-        return OPCODE_READ, self._descriptor, self._offset + done, address, len(self._view) - done, 0
+        return OPCODE_READ, self.descriptor, self.offset + done, address, len(self.view) - done, 0
 
     def ended(self, result: int) -> bool:
         """See Request; what was interrupted is asked for again."""
         if result in (-errno.EINTR, -errno.EAGAIN):
             return False
         if result <= 0:
-            self._end(_error(result) or OSError(errno.EIO, "the file is shorter than its volume"))
+            self.end(_error(result) or too_short())
             return True
         self._done += result
-        if self._done < len(self._view):
+        if self._done < len(self.view):
             return False
-        self._end(None)
+        self.end(None)
         return True
 
-    def _end(self, error: OSError | None) -> None:
-        """The kernel does not touch the memory any more."""
+    def end(self, error: OSError | None) -> None:
+        """See ColdRead."""
         self._pin = None
-        self._over()
-        if self._future.done():
-            return
-        if error is None:
-            self._future.set_result(None)
-        else:
-            self._future.set_exception(self._failing(error))
+        super().end(error)
 
 
 class Sync:

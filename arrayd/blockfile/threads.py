@@ -9,47 +9,27 @@ next group.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+
+from arrayd.blockfile.cold_read import ColdRead, too_short
 
 READERS = 2
 """Groups of reads under way at once: one waits for the disk while the other is answered."""
 
 
-class ColdRead(NamedTuple):
-    """One read under way."""
-
-    descriptor: int
-    offset: int
-    view: memoryview
-    future: asyncio.Future[None]
-    failing: Callable[[OSError], Exception]
-    over: Callable[[], None]
-
-    def fill(self) -> OSError | None:
-        """Waits for the disk."""
-        done = 0
-        try:
-            while done < len(self.view):
-                count = os.preadv(self.descriptor, (self.view[done:],), self.offset + done)
-                if count == 0:
-                    return OSError(errno.EIO, "the file is shorter than its volume")
-                done += count
-        except OSError as error:
-            return error
-        return None
-
-    def end(self, error: OSError | None) -> None:
-        """No thread touches the memory any more."""
-        self.over()
-        if self.future.done():
-            return
-        if error is None:
-            self.future.set_result(None)
-        else:
-            self.future.set_exception(self.failing(error))
+def _fill(read: ColdRead) -> OSError | None:
+    """Waits for the disk."""
+    done = 0
+    try:
+        while done < len(read.view):
+            count = os.preadv(read.descriptor, (read.view[done:],), read.offset + done)
+            if count == 0:
+                return too_short()
+            done += count
+    except OSError as error:
+        return error
+    return None
 
 
 class Threads:
@@ -91,7 +71,7 @@ class Threads:
             self._submit(self._in_thread, group)
 
     def _in_thread(self, group: list[ColdRead]) -> None:
-        self._loop.call_soon_threadsafe(self._done, group, [read.fill() for read in group])
+        self._loop.call_soon_threadsafe(self._done, group, [_fill(read) for read in group])
 
     def _done(self, group: list[ColdRead], errors: list[OSError | None]) -> None:
         self._running -= 1

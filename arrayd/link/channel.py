@@ -34,7 +34,7 @@ WAITING_MAX = 4096
 
 
 class LinkError(Exception):
-    """A request has no answer; the text says why. `done`: whether it may have been carried out."""
+    """A request has no answer; the text says why. `maybe_done`: whether it may have been carried out."""
 
     def __init__(self, reason: str, maybe_done: bool) -> None:
         super().__init__(reason)
@@ -47,7 +47,7 @@ class Request:
     `ended(answer)` is called once: with the answer's payload, which lasts as long as the call, or with a LinkError.
     """
 
-    __slots__ = ("begun", "cost", "data", "ended", "head", "number", "service")
+    __slots__ = ("cost", "data", "ended", "head", "number", "service")
 
     def __init__(
         self,
@@ -63,19 +63,16 @@ class Request:
         self.cost = len(head) + len(data) + expects
         self.ended = ended
         self.number = 0
-        self.begun = False
-        """Whether any of it may have reached the peer."""
 
 
 class Call:
     """One request of the peer's, as a service sees it: it calls `answer` once, at once or later."""
 
-    __slots__ = ("_channel", "cost", "number")
+    __slots__ = ("_channel", "number")
 
-    def __init__(self, channel: Channel, number: int, cost: int) -> None:
+    def __init__(self, channel: Channel, number: int) -> None:
         self._channel = channel
         self.number = number
-        self.cost = cost
 
     def answer(
         self, head: bytes, data: memoryview | bytes = b"", buffer: PooledBuffer | None = None, keep: bool = True
@@ -120,13 +117,13 @@ class Channel:
         self._bytes_max = 0
         self._next_number = 1
         self._outstanding: dict[int, Request] = {}
+        """Requests that were sent, or begun to be, by number: they may have reached the peer."""
         self._outstanding_bytes = 0
         self._short: deque[Request] = deque()
         self._long: deque[Request] = deque()
         """Requests that wait for credit or for a connection, each kind in order."""
         self.running: dict[int, Call] = {}
         """Requests of the peer that are not answered yet."""
-        self._running_bytes = 0
         self._kept: dict[int, tuple[bytes, bytes]] = {}
         """Answers that the peer may not have, by number."""
 
@@ -153,7 +150,7 @@ class Channel:
             self._fail_outstanding("the other array was started again")
         self._sender, self._asked = sender, False
         self._requests_max, self._bytes_max = requests_max, bytes_max
-        sender.send_ask([number for number, request in self._outstanding.items() if request.begun])
+        sender.send_ask(list(self._outstanding))
         self._send_waiting()
 
     def disconnect(self) -> None:
@@ -173,7 +170,7 @@ class Channel:
         outstanding, self._outstanding = self._outstanding, {}
         self._outstanding_bytes = 0
         for request in outstanding.values():
-            request.ended(LinkError(reason, maybe_done=request.begun))
+            request.ended(LinkError(reason, maybe_done=True))
 
     # -- our requests ------------------------------------------------------------------------------------------------
 
@@ -202,7 +199,6 @@ class Channel:
         self._next_number += 1
         self._outstanding[request.number] = request
         self._outstanding_bytes += request.cost
-        request.begun = True
         sender.send_request(request)
 
     def _send_waiting(self) -> None:
@@ -241,8 +237,7 @@ class Channel:
             raise FrameError(f"a request for service {service}, which there is not")
         if len(self.running) >= REQUESTS_MAX:
             raise FrameError(f"more than {REQUESTS_MAX} requests at once")
-        call = Call(self, number, len(payload))
-        self._running_bytes += call.cost
+        call = Call(self, number)
         self.running[number] = call
         found(call, payload)
 
@@ -253,7 +248,6 @@ class Channel:
         if self.running.get(call.number) is not call:
             raise AssertionError("a request is answered once")
         del self.running[call.number]
-        self._running_bytes -= call.cost
         sender = self._sender if self._asked else None
         if keep:
             data = copy = bytes(data)

@@ -71,7 +71,7 @@ class Connection:
         self.channel: Channel | None = None
         self.round_trip = 0.0
         """Seconds that the last BEAT took there and its ECHO back."""
-        self.received_at = self.sent_at = now()
+        self.received_at = now()
         self._handshake = handshake
         self._welcome = welcome
         self._wake = wake
@@ -256,7 +256,7 @@ class Connection:
             output.append(seal(header, bulk.head, piece))
             output.append(bulk.head)
             output.attach(Outside(piece, None if more else bulk.buffer))
-            self._count_sent()
+            self._frames_sent += 1
             bulk.head = b""
             if more:
                 self._bulk.append(bulk)
@@ -267,16 +267,12 @@ class Connection:
         """One short frame, or none."""
         if not data:
             return
-        self._count_sent()
+        self._frames_sent += 1
         if self.output.room >= len(data):
             self.output.append(data)
         else:
             self.output.attach(Outside(memoryview(data), None))
         self._wake()
-
-    def _count_sent(self) -> None:
-        self._frames_sent += 1
-        self.sent_at = self._now()
 
     # -- ends --------------------------------------------------------------------------------------------------------
 

@@ -125,8 +125,7 @@ class PortGroups:
 
     def state_conflict(self, nexus: Nexus, command: Command) -> None:
         """Raises CheckCondition (NOT READY) when the state of the nexus' target port group refuses `command`."""
-        group = self.own if nexus.port in self.own.names else self.of_port(nexus.port)
-        refusing = _ALLOWED.get(group.state)
+        refusing = _ALLOWED.get(self.of_port(nexus.port).state)
         if refusing is not None and (command.opcode, command.action) not in refusing[0]:
             raise CheckCondition(Key.NOT_READY, refusing[1])
 

@@ -122,8 +122,10 @@ async def test_beside_others_the_loop_looks_before_it_tries(open_file: OpenFile,
     assert file.wary == 0
 
 
-async def test_one_that_comes_alone_is_begun_where_it_is_tried(open_file: OpenFile, a_ring: Ring) -> None:
-    file = await open_file(size=PAGE, ring=a_ring)
+@pytest.mark.parametrize("with_ring", [True, False])
+async def test_nobody_is_wary_alone_or_without_a_ring(open_file: OpenFile, a_ring: Ring, with_ring: bool) -> None:
+    """One that comes alone is begun where it is tried."""
+    file = await open_file(size=PAGE, ring=a_ring if with_ring else None)
     file.write_now(0, data(5))
     (view,) = buffers(1)
     await refused_when_cold(file, lambda: file.read_now(0, view))
@@ -181,13 +183,3 @@ async def test_where_it_is_forbidden_there_is_none(number: int, monkeypatch: pyt
     monkeypatch.setattr(kernel, "system_call", refusal(number))
     assert Ring.or_none() is None
     assert open_descriptors() == before
-
-
-async def test_without_a_ring_nobody_is_wary(open_file: OpenFile) -> None:
-    file = await open_file(size=PAGE)
-    file.write_now(0, data(5))
-    (view,) = buffers(1)
-    await refused_when_cold(file, lambda: file.read_now(0, view))
-    assert file.wary == 0
-    await file.read(0, view)
-    assert view == data(5)
