@@ -22,6 +22,7 @@ from arrayd import __version__
 if TYPE_CHECKING:
     from arrayd.array import Array
     from arrayd.config import Config
+    from arrayd.estate.rows import Holdings
     from arrayd.notify import Supervisor
 
 T = TypeVar("T")
@@ -44,15 +45,19 @@ def main() -> None:
 @main.command()
 @FILE
 def check(file: Path) -> None:
-    """Say whether FILE.yaml can be served; one line a mistake, if not."""
+    """Say whether FILE.yaml can be served; one line a mistake, if not.
+
+    What was made by command counts, too: it is read in the state directory, beside a daemon if one runs.
+    """
     config = _load_or_exit(file)
+    held = _holdings_or_exit(file, config)
     iscsi = config.iscsi
     who = "any initiator on this machine" if iscsi.initiators is None else f"{len(iscsi.initiators)} initiators"
     lines = (
         f"{file}: ok",
         f"array {config.array.name}, serial {config.array.serial}, state in {config.state_dir}",
         f"target {iscsi.target} on {' '.join(map(str, iscsi.listen))} for {who}",
-        f"{len(config.volumes)} volumes, {len(config.luns)} LUNs",
+        f"{len(held.volumes)} volumes, {len(held.luns)} LUNs",
     )
     if not _say("\n".join(lines)):
         sys.exit(EXIT_NOT_STARTED)
@@ -96,6 +101,24 @@ def _load_or_exit(file: Path) -> Config:
         sys.exit(EXIT_CONFIG)
 
 
+def _holdings_or_exit(file: Path, config: Config) -> Holdings:
+    """The configuration, and what was made by command in its state directory, which a daemon may be using."""
+    from arrayd.estate.conflicts import conflicts
+    from arrayd.estate.rows import Holdings, Rows
+    from arrayd.tables.estate import read_beside_daemon
+
+    try:
+        rows = Rows.of(read_beside_daemon(config.state_dir, config.array.serial))
+    except ValueError as error:
+        _complain([str(error)])
+        sys.exit(EXIT_NOT_STARTED)
+    found = conflicts(config, rows)
+    if found:
+        _complain([f"{file}: {line}" for line in found])
+        sys.exit(EXIT_CONFIG)
+    return Holdings(config, rows)
+
+
 async def _serve(file: Path, config: Config) -> int:
     """From start to stop; the process's exit code."""
     from arrayd.array import Array, StartError
@@ -107,7 +130,7 @@ async def _serve(file: Path, config: Config) -> int:
     try:
         addresses = await signals.unless_stopped(array.start())
     except StartError as error:
-        _complain([str(error)])
+        _complain(error.lines)
         return EXIT_NOT_STARTED
     if addresses is None:
         return 0
@@ -144,8 +167,9 @@ async def _reload_until_stopped(file: Path, array: Array, supervisor: Supervisor
                 log.error("not reloaded", mistake=line)
             supervisor.ready(f"not reloaded: {error.lines[0]}")
         except StartError as error:
-            log.error("not reloaded", reason=str(error))
-            supervisor.ready(f"not reloaded: {error}")
+            for line in error.lines:
+                log.error("not reloaded", reason=line)
+            supervisor.ready(f"not reloaded: {error.lines[0]}")
         except Exception:
             # A fault of ours in a reload is no reason to take the LUNs from their hosts.
             log.exception("not reloaded")

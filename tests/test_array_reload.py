@@ -25,6 +25,7 @@ from tests.lab.array import (
 from tests.lab.connection import IscsiError
 from tests.lab.disk import MIB, disk
 from tests.lab.initiator import CHECK_CONDITION, GOOD, NAME
+from tests.lab.waiting import until
 
 __all__ = ["disk", "place", "slow_syncs"]
 
@@ -64,6 +65,7 @@ async def test_a_lun_that_goes_ends_its_tasks_first(place: Place, slow_syncs: Sl
         writing = await host.submit(write(0, fua=True), lun=5, data_out=b"\x07" * BLOCK)
         await slow_syncs.under_way()
         reloading = asyncio.ensure_future(array.reload(place.load()))
+        await until(lambda: 5 not in array._target.units)
         assert await attentions(host) == [LUNS_CHANGED]
         assert str(place.volume("more")) in place.open_files()
         slow_syncs.gate.set()

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,11 +17,14 @@ import pytest
 
 from arrayd.scsi.persistent import (
     EXCLUSIVE_ACCESS,
+    NO_RESERVATION,
     WRITE_EXCLUSIVE_ALL_REGISTRANTS,
     PersistentState,
     Registrant,
 )
 from arrayd.tables import MIGRATIONS, Tables, TablesError
+from arrayd.tables.changes import TOGETHER_MAX, WAITING_MAX
+from tests.lab.waiting import until
 
 HOST1 = Registrant("iqn.1993-08.org.debian:01:host1,i,0x00023d000001", 1)
 HOST2 = Registrant("iqn.1993-08.org.debian:01:host2,i,0x00023d000001", 2)
@@ -181,3 +184,160 @@ async def test_the_loop_runs_while_the_disk_works(tables: Tables) -> None:
     await running.wait()
     go_on.set()
     await change
+
+
+class Gate:
+    """Holds up the change that is being made, so that others come to wait for it."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._open = threading.Event()
+        self._begun = threading.Event()
+        self.change = asyncio.ensure_future(tables.change(self._wait))
+
+    def _wait(self, _connection: sqlite3.Connection) -> None:
+        self._begun.set()
+        assert self._open.wait(10)
+
+    async def begun(self) -> None:
+        await until(self._begun.is_set)
+
+    async def open(self) -> None:
+        self._open.set()
+        await self.change
+
+
+def insert(identity: str, kind: int = NO_RESERVATION) -> Callable[[sqlite3.Connection], str]:
+    def work(connection: sqlite3.Connection) -> str:
+        connection.execute("INSERT INTO reservations VALUES (?, ?)", (identity, kind))
+        return identity
+
+    return work
+
+
+async def identities(tables: Tables) -> list[str]:
+    rows = await tables.change(lambda c: c.execute("SELECT identity FROM reservations ORDER BY identity").fetchall())
+    return [identity for (identity,) in rows]
+
+
+async def test_what_waits_is_committed_together_and_a_failure_undoes_only_itself(
+    tables: Tables, tmp_path: Path
+) -> None:
+    gate = Gate(tables)
+    await gate.begun()
+    looked: list[int] = []
+
+    def fail(connection: sqlite3.Connection) -> None:
+        insert("half")(connection)
+        raise KeyError("mine")
+
+    def look(_connection: sqlite3.Connection) -> None:
+        with sqlite3.connect(tmp_path / "tables.db") as other:
+            looked.extend(other.execute("SELECT count(*) FROM reservations").fetchone())
+        other.close()
+
+    works = [insert("a"), fail, insert("b"), insert("a"), insert("c"), look]
+    changes = [asyncio.ensure_future(tables.change(work)) for work in works]
+    await asyncio.sleep(0)
+    await gate.open()
+    ended = await asyncio.gather(*changes, return_exceptions=True)
+    assert [ended[0], ended[2], ended[4]] == ["a", "b", "c"]
+    assert isinstance(ended[1], KeyError)
+    assert isinstance(ended[3], TablesError)
+    assert looked == [0], "one commit, which is not there before its end"
+    assert await identities(tables) == ["a", "b", "c"]
+
+
+async def test_a_commit_that_fails_fails_all_of_its_changes_and_no_others(tables: Tables) -> None:
+    gate = Gate(tables)
+    await gate.begun()
+
+    def orphan(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA defer_foreign_keys = ON")
+        connection.execute("INSERT INTO registrations VALUES ('nobody', 'host', 1, '0', 0)")
+
+    changes = [asyncio.ensure_future(tables.change(work)) for work in (insert("a"), orphan, insert("b"))]
+    await asyncio.sleep(0)
+    await gate.open()
+    ended = await asyncio.gather(*changes, return_exceptions=True)
+    assert all(isinstance(each, TablesError) for each in ended)
+    assert len({id(each) for each in ended}) == 3
+    assert await identities(tables) == []
+    assert await tables.change(insert("a")) == "a"
+
+
+async def test_what_sqlite_gives_up_is_given_up_whole(tables: Tables) -> None:
+    gate = Gate(tables)
+    await gate.begun()
+
+    def give_up(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT OR ROLLBACK INTO reservations VALUES ('a', 1)")
+
+    changes = [asyncio.ensure_future(tables.change(work)) for work in (insert("a"), give_up, insert("b"))]
+    await asyncio.sleep(0)
+    await gate.open()
+    ended = await asyncio.gather(*changes, return_exceptions=True)
+    assert all(isinstance(each, TablesError) and "UNIQUE" in str(each) for each in ended)
+    assert await identities(tables) == []
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_change_whose_asker_is_cancelled_is_made_all_the_same(tables: Tables, begun: bool) -> None:
+    gate = Gate(tables)
+    await gate.begun()
+    if begun:
+        cancelled = gate.change
+    else:
+        cancelled = asyncio.ensure_future(tables.change(insert("a")))  # type: ignore[arg-type]
+    other = asyncio.ensure_future(tables.change(insert("b")))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    gate._open.set()
+    assert await other == "b"
+    assert await identities(tables) == (["b"] if begun else ["a", "b"])
+
+
+async def test_changes_wait_in_one_thread_at_a_time_and_never_in_another(
+    tables: Tables, executor: ThreadPoolExecutor
+) -> None:
+    """The executor's other threads are for block data."""
+    gate = Gate(tables)
+    await gate.begun()
+    changes = [asyncio.ensure_future(tables.change(insert(f"{n:04}"))) for n in range(3 * TOGETHER_MAX)]
+    await asyncio.sleep(0)
+    others = threading.Barrier(3)  # of 4 threads
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(asyncio.get_running_loop().run_in_executor(executor, others.wait) for _ in range(3)))
+    await gate.open()
+    assert await asyncio.gather(*changes) == await identities(tables)
+
+
+async def test_only_so_many_changes_wait(tables: Tables) -> None:
+    gate = Gate(tables)
+    await gate.begun()
+    changes = [asyncio.ensure_future(tables.change(lambda _connection: None)) for _ in range(WAITING_MAX)]
+    await asyncio.sleep(0)
+    with pytest.raises(TablesError, match="more than 8192 changes at once"):
+        await tables.change(insert("a"))
+    await gate.open()
+    await asyncio.gather(*changes)
+    assert await tables.change(insert("a")) == "a"
+
+
+async def test_closing_waits_for_what_was_asked_for(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    tables = await Tables.open(tmp_path, "410001", executor)
+    gate = Gate(tables)
+    await gate.begun()
+    change = asyncio.ensure_future(tables.change(insert("a")))
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(tables.close())
+    await asyncio.sleep(0)
+    with pytest.raises(TablesError, match="closed"):
+        await tables.change(insert("b"))
+    await gate.open()
+    await closing
+    assert await change == "a"
+    tables = await Tables.open(tmp_path, "410001", executor)
+    assert await identities(tables) == ["a"]
+    await tables.close()

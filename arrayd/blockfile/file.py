@@ -94,14 +94,16 @@ class BlockFile:
         *,
         allocate: bool = False,
         read_only: bool = False,
+        larger: bool = False,
         ring: Ring | None = None,
     ) -> BlockFile:
         """Opens `path`, or makes it, durably, with its folder; with `allocate` all of it gets disk. `ring` reads what
         is cold and syncs, or threads do without one.
 
-        Raises OSError, which says what to tell the user: in use, larger than `size`, or read-only and smaller.
+        Raises OSError, which says what to tell the user: in use, larger than `size` unless it may be `larger`, or
+        read-only and smaller.
         """
-        opening_file = asyncio.wrap_future(executor.submit(opening.open_file, path, size, allocate, read_only))
+        opening_file = asyncio.wrap_future(executor.submit(opening.open_file, path, size, allocate, read_only, larger))
         try:
             descriptor = await asyncio.shield(opening_file)
         except asyncio.CancelledError:

@@ -9,11 +9,12 @@ import stat
 from pathlib import Path
 
 
-def open_file(path: Path, size: int, allocate: bool, read_only: bool) -> int:
+def open_file(path: Path, size: int, allocate: bool, read_only: bool, larger: bool = False) -> int:
     """A descriptor of the file, locked and `size` bytes long; made if need be, and there after a power loss, too.
 
-    A file that exists is opened for reading only with `read_only`; all of it gets disk with `allocate`. Raises OSError,
-    whose text says what to tell the user: in use, larger than `size`, or read-only and smaller, no regular file.
+    A file that exists is opened for reading only with `read_only`; all of it gets disk with `allocate`; it may be
+    longer with `larger`. Raises OSError, whose text says what to tell the user: in use, larger than `size`, or
+    read-only and smaller, no regular file.
     """
     _make_folder(path.parent)
     try:
@@ -25,7 +26,7 @@ def open_file(path: Path, size: int, allocate: bool, read_only: bool) -> int:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        if facts.st_size > size:
+        if facts.st_size > size and not larger:
             raise OSError(
                 errno.EFBIG, f"holds {facts.st_size} bytes, and the size wanted is {size}: a volume is not cut"
             )
@@ -34,7 +35,7 @@ def open_file(path: Path, size: int, allocate: bool, read_only: bool) -> int:
                 errno.EROFS,
                 f"holds {facts.st_size} bytes, and the size wanted is {size}: it is read-only, and not grown",
             )
-        if facts.st_size < size or allocate:
+        if facts.st_size < size or (allocate and facts.st_size == size):
             resize(descriptor, size, allocate)
             sync_folder(path.parent)
     except BaseException:
@@ -85,3 +86,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def rename(old: Path, new: Path) -> None:
+    """Gives a file another name in its folder, durably; it never takes the place of another. Raises OSError."""
+    if new.exists():
+        raise OSError(errno.EEXIST, f"{new} is in the place of {old.name}: move one of them away")
+    old.rename(new)
+    sync_folder(new.parent)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, durably. Raises OSError."""
+    path.unlink()
+    sync_folder(path.parent)

@@ -1,14 +1,16 @@
 """The configuration: one YAML file to typed, frozen values; every mistake names file, key, value and what was expected.
 
 `document` reads YAML without its surprises, `values` reads single values, `schema` says which keys there are,
-`load` puts them together and checks what no single key can know.
+`references` and `load` put them together and check what no single key can know; `part` reads what a command says in
+place of the file.
 """
 
-from arrayd.config.load import load
+from arrayd.config.load import load, part
 from arrayd.config.mistakes import ConfigError
 from arrayd.config.schema import (
     ArrayConfig,
     ChapConfig,
+    CommandsConfig,
     Config,
     DiscoveryConfig,
     InitiatorConfig,
@@ -24,6 +26,7 @@ __all__ = [
     "Address",
     "ArrayConfig",
     "ChapConfig",
+    "CommandsConfig",
     "Config",
     "ConfigError",
     "DiscoveryConfig",
@@ -35,4 +38,5 @@ __all__ = [
     "TlsConfig",
     "VolumeConfig",
     "load",
+    "part",
 ]

@@ -1,17 +1,15 @@
-"""A configuration file to a `Config`, or all of its mistakes at once."""
+"""A configuration file to a `Config`, or all of its mistakes at once; or a part of one, which a command says."""
 
-import difflib
-import typing
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
-from arrayd.config import values
-from arrayd.config.document import REFUSED, Tree, UnreadableError, read_tree
-from arrayd.config.mistakes import MISSING, ConfigError, KeyPath, Mistake
-from arrayd.config.schema import EXPECTED, ChapConfig, Config, Section
+from arrayd.config.document import UnreadableError, read_tree
+from arrayd.config.mistakes import ConfigError, KeyPath, Mistake, line_of
+from arrayd.config.references import broken_references
+from arrayd.config.schema import ChapConfig, Config, Section
+from arrayd.config.validation import mistake_of, validate
 
 
 def load(path: Path) -> Config:
@@ -23,15 +21,9 @@ def load(path: Path) -> Config:
         tree, mistakes = read_tree(path)
     except UnreadableError as error:
         raise ConfigError.of(path, [error.mistake]) from None
-    mistakes += _broken_references(tree)
-    config = None
-    try:
-        config = Config.model_validate(tree, context={"base": path.absolute().parent})
-    except ValidationError as error:
-        errors = error.errors()
-        mistakes += [
-            _mistake(each) for each in errors if not _refused_already(tree, each) and not _follows(each, errors)
-        ]
+    mistakes += broken_references(tree)
+    config, more = validate(Config, tree, path.absolute().parent)
+    mistakes += more
     if config is not None:
         mistakes += _shared_values(config)
     if config is None or mistakes:
@@ -39,146 +31,17 @@ def load(path: Path) -> Config:
     return config
 
 
-def _refused_already(tree: Tree, details: ErrorDetails) -> bool:
-    """Whether the walk over the YAML has complained about this value."""
-    for part in details["loc"]:
-        if isinstance(tree, dict) and isinstance(part, str):
-            tree = tree.get(part)
-        elif isinstance(tree, list) and isinstance(part, int):
-            tree = tree[part]
-    return tree is REFUSED or details["input"] is REFUSED
+Part = TypeVar("Part", bound=Section)
 
 
-def _follows(details: ErrorDetails, errors: list[ErrorDetails]) -> bool:
-    """Whether a list is too short only because what is in it is wrong."""
-    own = details["loc"]
-    return details["type"] == "too_short" and any(each["loc"][: len(own)] == own for each in errors if each != details)
-
-
-def _mistake(details: ErrorDetails) -> Mistake:
-    path: KeyPath = tuple(part for part in details["loc"] if part != "[key]")
-    value = details["input"]
-    context = details.get("ctx", {})
-    section, field = _schema_at(path)
-    if details["type"] == EXPECTED:
-        key = context["key"]
-        if key is not None:
-            value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
-            path = (*path, key)
-        return Mistake(path, value, context[EXPECTED])
-    if details["type"] == "missing":
-        value = MISSING
-    if details["type"] == "extra_forbidden":
-        return Mistake(path, value, _known_keys(section, str(path[-1])))
-    description = field.description if field is not None and field.description else "a mapping"
-    if details["type"] == "too_long":
-        description += f", at most {context['max_length']}"
-    if details["type"] == "too_short":
-        description += f", at least {context['min_length']}"
-    return Mistake(path, value, description)
-
-
-def _schema_at(path: KeyPath) -> tuple[type[BaseModel], FieldInfo | None]:
-    """The innermost section around this path, and the field of it the path leads to."""
-    section: type[BaseModel] = Config
-    field: FieldInfo | None = None
-    for part in path:
-        if field is not None and (inner := _section_in(field.annotation)) is not None:
-            if isinstance(part, str) and _is_mapping(field.annotation):
-                section, field = inner, None
-                continue
-            section = inner
-            if isinstance(part, int):
-                field = None
-                continue
-        field = section.model_fields.get(part) if isinstance(part, str) else field
-    return section, field
-
-
-def _section_in(annotation: object) -> type[Section] | None:
-    """The section class inside `X | None`, `tuple[X, ...]`, `dict[K, X]`."""
-    arguments = typing.get_args(annotation)
-    if not arguments:
-        return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
-    found = (_section_in(argument) for argument in arguments)
-    return next((section for section in found if section is not None), None)
-
-
-def _is_mapping(annotation: object) -> bool:
-    return typing.get_origin(annotation) is dict
-
-
-def _known_keys(section: type[BaseModel], key: str) -> str:
-    known = list(section.model_fields)
-    near = difflib.get_close_matches(key[:64], known, n=1)
-    return f"a known key; did you mean {near[0]}?" if near else f"one of the keys {', '.join(known)}"
-
-
-def _broken_references(tree: Tree) -> list[Mistake]:
-    """LUNs without their volume, volumes at two LUNs, masks of LUNs that are not there.
-
-    Read from the tree, so that they are reported beside mistakes elsewhere in the file.
-    """
-    if not isinstance(tree, dict):
-        return []
-    volumes, luns = tree.get("volumes", {}), tree.get("luns", {})
-    mistakes: list[Mistake] = []
-    if isinstance(luns, dict):
-        known = list(volumes) if isinstance(volumes, dict) else []
-        used: dict[str, str] = {}
-        for lun, entry in luns.items():
-            name = entry.get("volume") if isinstance(entry, dict) else None
-            if not isinstance(name, str):
-                continue
-            if name not in known:
-                near = difflib.get_close_matches(name[:64], known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                mistakes.append(Mistake(("luns", lun, "volume"), name, f"the name of a volume under volumes{hint}"))
-            elif name in used:
-                expected = f"a volume of its own: LUN {used[name]} has this one"
-                mistakes.append(Mistake(("luns", lun, "volume"), name, expected))
-            used.setdefault(name, lun)
-        mistakes += _broken_masks(tree, set(luns))
-        mistakes += _broken_mappings(tree, luns)
-    return mistakes
-
-
-def _broken_mappings(tree: dict[str, Tree], luns: dict[str, Tree]) -> list[Mistake]:
-    """Virtual volumes of arrays that this one is not linked with."""
-    link = tree.get("link")
-    arrays = link.get("arrays") if isinstance(link, dict) else None
-    known = list(arrays) if isinstance(arrays, dict) else []
-    mistakes = []
-    for lun, entry in luns.items():
-        virtual = entry.get("virtual") if isinstance(entry, dict) else None
-        name = virtual.get("array") if isinstance(virtual, dict) else None
-        if isinstance(name, str) and name not in known:
-            near = difflib.get_close_matches(name[:64], known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            where = ("luns", lun, "virtual", "array")
-            mistakes.append(Mistake(where, name, f"the name of an array under link.arrays{hint}"))
-    return mistakes
-
-
-def _broken_masks(tree: dict[str, Tree], luns: set[str]) -> list[Mistake]:
-    mistakes: list[Mistake] = []
-    iscsi = tree.get("iscsi")
-    initiators = iscsi.get("initiators") if isinstance(iscsi, dict) else None
-    for index, initiator in enumerate(initiators if isinstance(initiators, list) else []):
-        mask = initiator.get("luns") if isinstance(initiator, dict) else None
-        for position, lun in enumerate(mask if isinstance(mask, list) else []):
-            if _is_lun(lun) and str(lun) not in luns:
-                where = ("iscsi", "initiators", index, "luns", position)
-                mistakes.append(Mistake(where, lun, "a LUN under luns"))
-    return mistakes
-
-
-def _is_lun(value: object) -> bool:
+def part(section: type[Part], path: KeyPath, value: object) -> Part:
+    """A section that is in no file, but would be at `path`, such as ("volumes", "data"); `value` is of mappings, lists,
+    strings and numbers. Raises ConfigError; its lines begin with the key."""
     try:
-        values.lun(value)
-    except ValueError:
-        return False
-    return True
+        return section.model_validate(value, context={"base": Path("/")})
+    except ValidationError as error:
+        mistakes = [mistake_of(Config, {**each, "loc": (*path, *each["loc"])}) for each in error.errors()]
+        raise ConfigError(map(line_of, mistakes)) from None
 
 
 def _shared_values(config: Config) -> list[Mistake]:
@@ -199,7 +62,30 @@ def _shared_values(config: Config) -> list[Mistake]:
     for index, name in enumerate(names):
         if name in names[:index]:
             mistakes.append(Mistake(("iscsi", "initiators", index, "name"), name, "each initiator once"))
-    return mistakes + _shared_secrets(config)
+    return mistakes + _shared_names(config) + _shared_secrets(config)
+
+
+def _shared_names(config: Config) -> list[Mistake]:
+    """Names of arrays and initiators that are given twice, or are this array's."""
+    mistakes: list[Mistake] = []
+    commands, own = config.commands, config.array.name
+    for key, expected, names in (
+        ("initiators", "each initiator once", commands.initiators or ()),
+        ("arrays", "each array once", commands.arrays or ()),
+    ):
+        mistakes += [
+            Mistake(("commands", key, index), name, expected)
+            for index, name in enumerate(names)
+            if name in names[:index]
+        ]
+    others = (
+        (("link", "arrays"), config.link.arrays if config.link else ()),
+        (("commands", "devices"), commands.devices),
+    )
+    mistakes += [
+        Mistake((*path, own), own, "another array: this is its own name") for path, names in others if own in names
+    ]
+    return mistakes
 
 
 def _shared_secrets(config: Config) -> list[Mistake]:

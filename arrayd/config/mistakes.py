@@ -1,11 +1,16 @@
 """What is wrong with a configuration: `FILE: key.path: VALUE: expected …`, one line a mistake, never with a secret."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in the file: keys of mappings, indexes of lists."""
+
+_IN_URL = re.compile(r"(://[^%:@/]*)[%:].*(?=@)", re.DOTALL)
+_AFTER_USER = re.compile(r"%.*(?=@)|%.*", re.DOTALL)
+"""Where a secret stands in `iscsi://user%secret@host/…`, in the form that other URLs have, and in a broken one."""
 
 SHOWN_VALUE_CHARS = 120
 """A longer value is cut in a message."""
@@ -43,7 +48,7 @@ class ConfigError(Exception):
     @classmethod
     def of(cls, file: Path, mistakes: Iterable[Mistake]) -> "ConfigError":
         """The error for these mistakes in this file."""
-        return cls(f"{file}: {_line(mistake)}" for mistake in mistakes)
+        return cls(f"{file}: {line_of(mistake)}" for mistake in mistakes)
 
 
 def dotted(path: KeyPath) -> str:
@@ -54,7 +59,8 @@ def dotted(path: KeyPath) -> str:
     return text.removeprefix(".") or "(file)"
 
 
-def _line(mistake: Mistake) -> str:
+def line_of(mistake: Mistake) -> str:
+    """What is told of it, without the file."""
     return f"{dotted(mistake.path)}: {_shown(mistake.path, mistake.value)}: expected {mistake.expected}"
 
 
@@ -83,6 +89,14 @@ def _may_be_secret(path: KeyPath) -> bool:
 
 
 def _printable(text: str) -> str:
+    text = _without_secret(text)
     if len(text) > SHOWN_VALUE_CHARS:
         text = text[:SHOWN_VALUE_CHARS] + "…"
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text) or '""'
+
+
+def _without_secret(text: str) -> str:
+    """`iscsi://user%secret@host/…`, in whatever place it was written, and however wrong, without the secret."""
+    if "@" not in text and "://" not in text:
+        return text
+    return _AFTER_USER.sub("%(hidden)", _IN_URL.sub(r"\1%(hidden)", text))

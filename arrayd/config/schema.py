@@ -20,6 +20,7 @@ VOLUMES_MAX = 1024
 LUNS_MAX = 1024
 POLL_US_MAX = 1000
 ARRAYS_MAX = 64
+COMMAND_DEVICES_MAX = 256
 LINK_TIMEOUT_MAX = 300
 
 EXPECTED = "expected"
@@ -183,16 +184,22 @@ class VirtualConfig(Section):
     lun: Lun = Field(description="a LUN")
 
 
+class CommandDeviceConfig(Section):
+    """`luns.N.command_device`: a command device of this array (figure 5); it has no keys yet."""
+
+
 class LunConfig(Section):
-    """`luns.N`: what a host sees at this LUN: a volume of this array, or a LUN of another."""
+    """`luns.N`: what a host sees at this LUN: a volume of this array, a LUN of another, or a command device."""
 
     volume: VolumeName | None = Field(default=None, description="the name of a volume")
     virtual: VirtualConfig | None = Field(default=None, description="a mapping with the keys array and lun")
+    command_device: CommandDeviceConfig | None = Field(default=None, description="an empty mapping, {}")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
-        if (self.volume is None) == (self.virtual is None):
-            raise mistake("either volume or virtual", None if self.volume is None else "virtual")
+        there = [key for key in type(self).model_fields if getattr(self, key) is not None]
+        if len(there) != 1:
+            raise mistake("one of volume, virtual and command_device", there[-1] if there else None)
         return self
 
 
@@ -226,6 +233,25 @@ class LinkConfig(Section):
         return self
 
 
+class CommandsConfig(Section):
+    """`commands`: who may command this array, and what it does with commands for others."""
+
+    initiators: Annotated[tuple[IscsiName, ...], FromList] | None = Field(
+        default=None, max_length=INITIATORS_MAX, description="a list of iSCSI names"
+    )
+    """None: initiators on this machine, over loopback. Empty: none."""
+    arrays: Annotated[tuple[ArrayName, ...], FromList] | None = Field(
+        default=None, max_length=ARRAYS_MAX, description="a list of names of arrays"
+    )
+    """None: those under link.arrays. Each must be there, or be connected by command (`arrayd.estate.conflicts`)."""
+    method: Literal["delete", "keep", "shortest"] = Field(default="delete", description="delete, keep or shortest")
+    """How addressed commands go on: figures 31/32, 33/34, 37."""
+    devices: dict[ArrayName, Lun] = Field(
+        default_factory=dict, max_length=COMMAND_DEVICES_MAX, description="a mapping of names of arrays to LUNs"
+    )
+    """Figure 5: the LUN of the virtual volume that leads to the command device of another array."""
+
+
 class Config(Section):
     """A whole configuration file."""
 
@@ -238,6 +264,7 @@ class Config(Section):
     )
     luns: dict[Lun, LunConfig] = Field(default_factory=dict, max_length=LUNS_MAX, description="a mapping of LUNs")
     link: LinkConfig | None = Field(default=None, description="a mapping")
+    commands: CommandsConfig = Field(default=CommandsConfig(), description="a mapping")
 
     @model_validator(mode="before")
     @classmethod

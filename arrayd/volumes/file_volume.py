@@ -16,13 +16,14 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FileVolume(Volume):
-    """A volume whose bytes are those of `file`, which it owns."""
+    """A volume whose bytes are the first `size` of `file`, which it owns; all of them, if not said otherwise."""
 
     def __init__(
         self,
         identity: str,
         file: BlockFile,
         *,
+        size: int | None = None,
         block_size: int = 512,
         physical_block_size: int | None = None,
         write_cache: bool = True,
@@ -32,7 +33,7 @@ class FileVolume(Volume):
     ) -> None:
         self.identity = identity
         self.file = file
-        self.size = file.size
+        self.size = file.size if size is None else size
         self.block_size = block_size
         self.physical_block_size = physical_block_size or block_size
         self.write_cache = write_cache
@@ -156,9 +157,9 @@ class FileVolume(Volume):
         """Makes the file `size` bytes, as far as the volume may `resize` then. Raises VolumeFull, VolumeFailed."""
         await self.file.resize(size, allocate=not self.thin)
 
-    def resize(self) -> None:
-        """The volume is as large as its file from now on."""
-        self.size = self.file.size
+    def resize(self, size: int) -> None:
+        """The volume is `size` bytes from now on; its file is as long at least."""
+        self.size = size
 
     async def close(self) -> None:
         """Closes the file once no thread works on it; nobody uses the volume any more."""

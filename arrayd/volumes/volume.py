@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from arrayd.origin import Origin
+
 
 class VolumeError(Exception):
     """An operation on a volume failed."""
@@ -31,6 +33,10 @@ class VolumeFailed(VolumeError):
 
 class VolumeReadOnly(VolumeError):
     """The volume refuses writes."""
+
+
+class VolumeRefused(VolumeError):
+    """The volume refuses this write, as things stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class Volume(ABC):
     removable: bool
     thin: bool
     """True: unmapping frees disk."""
+    takes_commands: bool = False
+    """Whether WRITEs to it are commands: a command device."""
     read_now: Callable[[int, memoryview], bool]
     """`read_now(offset, view)` fills `view` without blocking, or returns False (cold, remote, failed…)."""
     write_now: Callable[[int, memoryview], bool]
@@ -89,6 +97,16 @@ class Volume(ABC):
 
         Writes that overlap take effect in the order of their calls. Raises VolumeFull, VolumeFailed, VolumeReadOnly.
         """
+
+    def read_from(self, _origin: Origin, offset: int, view: memoryview) -> Awaitable[None] | None:
+        """`read`, for a volume to which it matters who reads."""
+        return self.read(offset, view)
+
+    def write_from(
+        self, _origin: Origin, offset: int, view: memoryview, durable: bool = False
+    ) -> Awaitable[None] | None:
+        """`write`, for a volume to which it matters who writes. Raises VolumeRefused as well."""
+        return self.write(offset, view, durable)
 
     @abstractmethod
     def flush(self) -> Awaitable[None] | None:

@@ -221,7 +221,7 @@ async def test_a_volume_grows(open_file: OpenFile, disk: Path) -> None:
     volume = FileVolume("1:data", await open_file(size=MIB))
     await volume.reserve(2 * MIB)
     assert volume.size == MIB
-    volume.resize()
+    volume.resize(2 * MIB)
     assert volume.size == 2 * MIB
     assert volume.write_now(2 * MIB - PAGE, data(7))
     await volume.close()
