@@ -177,7 +177,7 @@ class Connection:
         parameters = login.parameters
         assert parameters is not None
         self.login = None
-        self.session = self.policy.node.begin(parameters, self.close, self.drop)
+        self.session = self.policy.node.begin(parameters, self.close, self.drop, self.policy.from_loopback)
         self._grow_buffers()
         numbers = Numbers(login.exp_cmd_sn, login.stat_sn)
         self.phase = FullFeature(self.session, self.policy, numbers, self.output, self.close, self.wake)
@@ -220,10 +220,13 @@ class Connection:
                         not lengths
                         and length <= longest
                         and (not digests or phase.intact(received, at, 0))
-                        and fast(cdb1, word, count, memory[data:after])
+                        and (done := fast(cdb1, word, count, memory[data:after]))
                     ):
                         at += header_bytes
                         expected = (expected + 1) & SERIAL_MASK
+                        if done is not True:
+                            window -= phase.tasks.parked.park(done, tag, 0, length)
+                            continue
                         limit = (expected + window) & SERIAL_MASK
                         pack(memory, tail, head(length), tag, NO_TAG, stat_sn, expected, limit)
                         stat_sn = (stat_sn + 1) & SERIAL_MASK
@@ -251,7 +254,7 @@ class Connection:
                                 phase.seal(memory, tail, 0)
                             tail += header_bytes
                         else:
-                            window -= phase.tasks.park(done, tag)
+                            window -= phase.tasks.parked.park(done, tag, length, 0)
                         continue
             self._at, output.tail, numbers.exp_cmd_sn, numbers.stat_sn = at, tail, expected, stat_sn
             if not self._one_pdu(phase):
@@ -333,7 +336,7 @@ class Connection:
 
     def waits(self) -> bool:
         """Whether tasks are in flight: they wait for a disk, or for their data."""
-        return self.phase is not None and self.phase.tasks.busy
+        return self.phase is not None and self.phase.tasks.waits
 
     def busy(self) -> bool:
         """Whether tasks are in flight, or something is left to send."""

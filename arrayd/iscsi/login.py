@@ -41,6 +41,8 @@ NEXT_STAGES: dict[Stage, frozenset[Stage]] = {
 }
 """Where each stage may lead (RFC 7143, 6.3)."""
 
+NAME_TYPES = ("iqn.", "eui.", "naa.")
+"""What iSCSI names begin with (RFC 7143, 4.2.7.2). Arrays have other names: no initiator is taken for one."""
 SECURITY_KEYS = frozenset(name for name, key in KEYS.items() if key.use is Use.SECURITY)
 
 _CONSTANT_FIELDS = ("isid", "tsih", "initiator_task_tag", "cid", "cmd_sn")
@@ -217,6 +219,8 @@ class Login:
         agreed, discovery = self._negotiation.agreed, self._negotiation.discovery
         if not self.initiator_name:
             raise _Refusal(LoginStatus.MISSING_PARAMETER, "no InitiatorName")
+        if not self.initiator_name.startswith(NAME_TYPES):
+            raise _Refusal(LoginStatus.INITIATOR_ERROR, "an InitiatorName of no type that there is")
         if self._negotiation.value("SessionType", str) not in ("Normal", "Discovery"):
             raise _Refusal(LoginStatus.SESSION_TYPE_NOT_SUPPORTED, "a SessionType of neither kind")
         if not discovery and "TargetName" not in agreed:

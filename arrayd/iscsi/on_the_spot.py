@@ -1,7 +1,8 @@
 """Plain READs that the hot loop of `connection.py` leaves, and that still need no task of the SCSI target.
 
 Long ones are answered at once by naming the file that their data lies in. Cold ones are begun, and answered when the
-disk has brought them. Whatever is not plain goes on to `tasks.py`.
+disk has brought them. Whatever is not plain goes on to `tasks.py`. Here, too: the answers to what another array has
+carried out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from arrayd.iscsi.wire import COMMAND
+from arrayd.iscsi.numbers import COMMAND_WINDOW
+from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, PAD_BYTES
+from arrayd.iscsi.wire import ANSWER, COMMAND, GOOD_RESPONSE_HEAD, SERIAL_MASK, good_data_in_head
 from arrayd.scsi.task import (
     BY_FILE,
     FETCH,
@@ -17,6 +20,7 @@ from arrayd.scsi.task import (
     Attribute,
     Fetch,
     FileExtent,
+    Relayed,
     Task,
     cannot_send,
 )
@@ -79,3 +83,38 @@ def _fetched(tasks: Tasks, task: Task, fetch: Fetch) -> None:
     tasks.ended(task)
     for finished in task.finished or ():
         finished()
+
+
+def answer_relayed(tasks: Tasks, relayed: Relayed, tag: int, expected_out: int, expected_in: int) -> None:
+    """Answers what another array has carried out: on the spot if all is well and there is room, else as a task."""
+    output, data, numbers, responder = tasks.output, relayed.data_in, tasks.numbers, tasks.responder
+    length, tail = len(data), output.tail
+    start = tail + BHS_BYTES
+    end = start + length
+    if (
+        not (relayed.status or relayed.aborted or responder.pending or responder.committed or tasks.digests)
+        and length == expected_in
+        and relayed.wanted_out == expected_out
+        and end <= len(output.view)
+        and not length % PAD_BYTES
+        and length <= responder.max_send_segment
+    ):
+        numbers.parked -= 1
+        head, transfer_tag = (good_data_in_head(length), NO_TAG) if length else (GOOD_RESPONSE_HEAD, 0)
+        stat_sn, expected = numbers.stat_sn, numbers.exp_cmd_sn
+        numbers.stat_sn = (stat_sn + 1) & SERIAL_MASK
+        limit = (expected + COMMAND_WINDOW - 1 - numbers.parked) & SERIAL_MASK
+        ANSWER.pack_into(output.view, tail, head, tag, transfer_tag, stat_sn, expected, limit)
+        if length:
+            output.view[start:end] = data
+        output.tail = end
+        tasks.wake()
+        return
+    task = Task(b"", 0, tag, Attribute.SIMPLE, expected_out, expected_in, tasks.ended)
+    task.status, task.sense, task.wanted_out, task.aborted = (
+        relayed.status, relayed.sense, relayed.wanted_out, relayed.aborted,
+    )  # fmt: skip
+    task.data_in = bytes(data)
+    task.counted = True
+    tasks.by_tag[tag] = task
+    tasks.ended(task)

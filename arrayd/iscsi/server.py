@@ -6,7 +6,6 @@ Own non-blocking sockets with `add_reader`: one `recv_into`, every whole PDU of 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 
@@ -14,12 +13,11 @@ from arrayd.iscsi.connection import Connection
 from arrayd.iscsi.discovery import Address
 from arrayd.iscsi.pdu import AsyncEvent
 from arrayd.iscsi.session import Node, PeerPolicy
-from arrayd.iscsi.spinner import Spinner
 from arrayd.log import get_logger
 from arrayd.scsi.task import FileExtent
+from arrayd.sockets import Listener, tune
+from arrayd.spinner import Spinner
 
-BACKLOG = 1024
-"""Connections that the kernel keeps until they are accepted; one more, and its initiator tries again a second later."""
 HALF_OPEN_MAX = 256
 """Connections that have not logged in yet; one more, and the oldest of them is closed."""
 LOGIN_SECONDS = 15
@@ -30,13 +28,7 @@ CLOSE_SECONDS = 5
 TICK_SECONDS = 1.0
 ROUNDS_A_TURN = 2
 """How often in a row an output may be filled and sent before other connections get their turn."""
-ACCEPT_PAUSE_SECONDS = 1.0
-"""Pause after accept(2) failed for want of resources."""
-ACCEPTS_AT_ONCE = 64
 DISCARD_BYTES = 64 * 1024
-LOOPBACK_CONGESTION_CONTROL = b"reno"
-"""Nothing congests on loopback, and an algorithm that paces what it sends (BBR) arms a timer every few segments: reads
-of 256 KiB take 2 to 3 times as long with it. Peers elsewhere get what the system is set to."""
 RECEIVES_A_TURN = 16
 """recv(2) calls for one connection before others get their turn."""
 
@@ -266,60 +258,24 @@ class Server:
         self.waste = memoryview(bytearray(DISCARD_BYTES))
         self.now = self.loop.time()
         self.paused = False
-        self._listening: list[socket.socket] = []
+        self._listening: list[Listener] = []
         self._tick = self.loop.call_later(TICK_SECONDS, self._on_tick)
 
     def listen(self, addresses: Sequence[Address]) -> list[Address]:
         """Binds and listens; the addresses, with the ports the kernel chose for port 0. Raises OSError."""
         for host, port in addresses:
-            family, kind, protocol, _, where = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
-            )[0]
-            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
-            self._listening.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
-                sock.bind(where)
-                sock.listen(BACKLOG)
+                self._listening.append(Listener(host, port, self._begin))
             except OSError as error:
                 raise OSError(error.errno, f"{host}:{port}: {error.strerror}") from error
-            self.loop.add_reader(sock.fileno(), self._accept, sock)
-        bound = [sock.getsockname()[:2] for sock in self._listening]
+        bound = [listener.address for listener in self._listening]
         self.node.listening = bound
         return bound
 
-    def _accept(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
-            try:
-                sock, peer = listening.accept()
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                continue
-            except OSError as error:
-                log.warning("cannot accept", reason=str(error))
-                self.loop.remove_reader(listening.fileno())
-                self.loop.call_later(ACCEPT_PAUSE_SECONDS, self._accept_again, listening)
-                return
-            try:
-                self._begin(sock, peer)
-            except OSError:
-                sock.close()  # it ended before it began
-
-    def _accept_again(self, listening: socket.socket) -> None:
-        if listening in self._listening:
-            self.loop.add_reader(listening.fileno(), self._accept, listening)
-
-    def _begin(self, sock: socket.socket, peer: Sequence[object]) -> None:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _begin(self, sock: socket.socket, peer: Address) -> None:
+        from_loopback = tune(sock, peer[0])
         local = sock.getsockname()[:2]
         self._make_room()
-        from_loopback = ipaddress.ip_address(str(peer[0]).partition("%")[0]).is_loopback
-        if from_loopback:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION_CONTROL)
         policy = PeerPolicy(self.node, local, from_loopback)
         connection = SocketConnection(self, sock, f"{peer[0]}:{peer[1]}", policy)
         self.connections[connection] = None
@@ -345,9 +301,8 @@ class Server:
     def stop_listening(self) -> None:
         """Takes no new connections."""
         listening, self._listening = self._listening, []
-        for sock in listening:
-            self.loop.remove_reader(sock.fileno())
-            sock.close()
+        for listener in listening:
+            listener.close()
 
     def announce_shutdown(self, seconds: int) -> None:
         """Asks every initiator to log out within `seconds`."""

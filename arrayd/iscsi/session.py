@@ -102,12 +102,20 @@ class Node:
             if self._last_tsih not in self.sessions:
                 return self._last_tsih
 
-    def begin(self, parameters: Negotiated, close: Callable[[str], None], drop: Callable[[str], None]) -> Session:
+    def begin(
+        self,
+        parameters: Negotiated,
+        close: Callable[[str], None],
+        drop: Callable[[str], None],
+        from_loopback: bool,
+    ) -> Session:
         """The session that a completed login made; for `close` and `drop` see `Session`."""
         nexus = None
         if not parameters.discovery:
             luns = self._luns(parameters.initiator_name)
-            nexus = self.target.attach(parameters.initiator_name, parameters.isid, self.relative_port, luns)
+            nexus = self.target.attach(
+                parameters.initiator_name, parameters.isid, self.relative_port, luns, local=from_loopback
+            )
         session = Session(parameters, nexus, close, drop)
         self.sessions[parameters.tsih] = session
         return session

@@ -13,13 +13,14 @@ from functools import partial
 
 from arrayd.buffers import BufferPool, PooledBuffer
 from arrayd.iscsi.numbers import Numbers
+from arrayd.iscsi.parked import Parked
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, Opcode, ProtocolError, RejectReason
 from arrayd.iscsi.responder import DIGEST_BYTES, Responder, digest
 from arrayd.iscsi.session import Session
 from arrayd.iscsi.transfer import NotDeliveredError, Solicited, Transfer
 from arrayd.iscsi.wire import COMMAND, FINAL, READY_TO_TRANSFER
 from arrayd.output import Output
-from arrayd.scsi.task import MAX_TRANSFER_BYTES, Commit, DeliveryFailure, Status, Task
+from arrayd.scsi.task import MAX_TRANSFER_BYTES, Commit, DeliveryFailure, Relayed, Status, Task
 
 READ = 0x40
 WRITE = 0x20
@@ -55,6 +56,7 @@ class Tasks:
             parameters.max_burst,
             self._left,
         )
+        self.digests = parameters.header_digest or parameters.data_digest
         self.wake = wake
         self.by_tag: dict[int, Task] = {}
         self.transfers = 0
@@ -67,11 +69,12 @@ class Tasks:
         """Tasks that wait for room in the share."""
         self._unasked: list[Transfer] = []
         """Transfers whose R2T waits for room in the output."""
-        self._commits: dict[Commit, list[int]] = {}
-        """Tags of writes that are done and wait to be durable, by what they wait for."""
+        self.parked = Parked(self)
+        """Commands without a task of the SCSI target that are answered later."""
         self.fetches: dict[Task, None] = {}
         """Reads that wait for the disk without a task of the SCSI target."""
-        self._abandoned = False
+        self.abandoned = False
+        """Whether tasks end without an answer."""
         self._when_none: Callable[[], None] | None = None
 
     # -- commands ----------------------------------------------------------------------------------------------------
@@ -100,7 +103,7 @@ class Tasks:
 
     def in_use(self, tag: int) -> bool:
         """Whether a task here has this initiator task tag."""
-        return tag in self.by_tag or (bool(self._commits) and any(tag in tags for tags in self._commits.values()))
+        return tag in self.by_tag or self.parked.has(tag)
 
     def count(self, task: Task, immediate: int) -> None:
         """Gives `task` a place in the command window, or among the immediate ones (RFC 7143, 4.2.2.1)."""
@@ -266,34 +269,15 @@ class Tasks:
             task.data_out = memoryview(b"")
             task.out_buffer.release()
             task.out_buffer = None
-        if self._abandoned or (task.aborted and task.status != Status.TASK_ABORTED):
+        if self.abandoned or (task.aborted and task.status != Status.TASK_ABORTED):
             self._drop(task)
         else:
             self.responder.pending.append(task)
             self.wake()
-        self._check_none()
+        self.check_none()
 
-    def park(self, commit: Commit, tag: int) -> int:
-        """The write `tag` is done, and answered when `commit` ends; the places it takes in the command window: 1."""
-        self.numbers.parked += 1
-        tags = self._commits.get(commit)
-        if tags is None:
-            tags = self._commits[commit] = []
-            commit.when_ended(self._committed)
-        tags.append(tag)
-        return 1
-
-    def _committed(self, commit: Commit) -> None:
-        tags = self._commits.pop(commit)
-        tags.reverse()
-        if self._abandoned:
-            self.numbers.parked -= len(tags)
-        else:
-            self.responder.committed.append((commit, tags))
-            self.wake()
-        self._check_none()
-
-    def _check_none(self) -> None:
+    def check_none(self) -> None:
+        """A command has ended: tells who waits for all of them."""
         if self._when_none is not None and not self.busy:
             when_none, self._when_none = self._when_none, None
             when_none()
@@ -301,24 +285,29 @@ class Tasks:
     @property
     def busy(self) -> bool:
         """Whether tasks are in flight."""
-        return bool(self.by_tag or self._commits)
+        return bool(self.by_tag or self.parked.commits or self.parked.relays)
+
+    @property
+    def waits(self) -> bool:
+        """Whether tasks are in flight that wait for a disk, or for their data."""
+        return bool(self.by_tag or self.parked.commits)
 
     def when_settled(self, ended: Callable[[], None]) -> None:
         """Calls `ended` when all that is at work now without a task of the SCSI target has ended, in whatever order."""
-        left: set[Commit | Task] = {*self._commits, *self.fetches}
+        left: set[Commit | Relayed | Task] = {*self.parked.commits, *self.parked.relays, *self.fetches}
         if not left:
             ended()
 
-        def one_ended(what: Commit | Task) -> None:
+        def one_ended(what: Commit | Relayed | Task) -> None:
             left.discard(what)
             if not left:
                 ended()
 
         for what in tuple(left):
-            if isinstance(what, Commit):
-                what.when_ended(one_ended)
-            else:
+            if isinstance(what, Task):
                 what.finished = [*(what.finished or ()), partial(one_ended, what)]
+            else:
+                what.when_ended(one_ended)
 
     def _break_off(self, transfer: Transfer) -> None:
         """No more data is wanted for `transfer`."""
@@ -336,7 +325,7 @@ class Tasks:
             task.data_in = b""
             task.buffer.release()
         self._left(task)
-        if self._waiting and not self._abandoned:
+        if self._waiting and not self.abandoned:
             self.wake()
 
     def _left(self, task: Task) -> None:
@@ -364,7 +353,7 @@ class Tasks:
 
     def abandon(self) -> None:
         """From now on tasks end without an answer; those that ended before are still answered."""
-        self._abandoned = True
+        self.abandoned = True
 
     def when_none(self, ended: Callable[[], None]) -> None:
         """Calls `ended` when no task is left that could touch the medium."""
@@ -375,7 +364,7 @@ class Tasks:
 
     def close(self) -> None:
         """The connection is gone: nothing is answered any more."""
-        self._abandoned = True
+        self.abandoned = True
         self._when_none = None
         self._waiting.clear()
         self.responder.committed.clear()

@@ -10,6 +10,7 @@ from functools import lru_cache
 from struct import Struct
 
 from arrayd.iscsi.pdu import NO_TAG, Opcode
+from arrayd.scsi.task import CDB
 
 SERIAL_MASK = 0xFFFFFFFF
 """Sequence numbers are 32 bits and wrap (RFC 1982)."""
@@ -22,9 +23,9 @@ DATA_IN_UNDERFLOW = 0x02
 RESPONSE_OVERFLOW = 0x04
 RESPONSE_UNDERFLOW = 0x02
 
-COMMAND = Struct(">BBxxIQIIIIBBQIH")
+COMMAND = Struct(">BBxxIQIIII" + CDB.format[1:])
 """SCSI Command (11.3): opcode, flags, TotalAHSLength and DataSegmentLength, LUN, ITT, expected data transfer length,
-CmdSN, ExpStatSN; the CDB as its byte 0, byte 1, bytes 2-9, bytes 10-13 and bytes 14-15."""
+CmdSN, ExpStatSN; the CDB as `CDB` has it."""
 
 DATA_OUT = Struct(">BBxxIQII4xI4xII4x")
 """SCSI Data-Out (11.7): opcode, flags, lengths, LUN, ITT, TTT, ExpStatSN, DataSN, Buffer Offset."""

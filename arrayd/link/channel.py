@@ -9,123 +9,64 @@ talked to.
 
 Flow control is by credit. Each side says in the handshake how many requests it takes at once, and how many bytes these
 and their answers may come to; an answer gives the credit back. So each side can always take in what comes, and none
-waits for the other to read. A part of the credit is for short requests alone: a copy never starves a command.
+waits for the other to read. Who sends more than that ends the connection. A part of the credit is for short requests
+alone: a copy never starves a command.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
-from arrayd.buffers import PooledBuffer
+from arrayd.buffers import BufferPool, PooledBuffer
+from arrayd.link.asking import HEAD_BYTES_MAX as HEAD_BYTES_MAX
+from arrayd.link.asking import MESSAGE_BYTES_MAX as MESSAGE_BYTES_MAX
+from arrayd.link.asking import Asking as Asking
+from arrayd.link.asking import LinkError as LinkError
+from arrayd.link.asking import Request as Request
 from arrayd.link.frames import FrameError
+from arrayd.link.serving import BYTES_MAX as BYTES_MAX
+from arrayd.link.serving import REQUESTS_MAX as REQUESTS_MAX
+from arrayd.link.serving import Call as Call
+from arrayd.link.serving import Done as Done
+from arrayd.link.serving import Sender as Sender
+from arrayd.link.serving import Service as Service
+from arrayd.link.serving import Serving
+from arrayd.log import get_logger
 
-REQUESTS_MAX = 512
-"""Requests of a peer that are taken at once."""
-BYTES_MAX = 64 * 1024 * 1024
-"""What requests of a peer, and their answers, may come to at once."""
 SHORT_BYTES = 64 * 1024
 """A request that is no longer, with its answer, may use the last of the credit."""
+POOL_BYTES = 2 * BYTES_MAX
+"""Memory of long messages that come; a buffer is up to twice as long as what it is for."""
+DATA_AT = HEAD_BYTES_MAX
+"""Where the data of a long message lies in its buffer: at the beginning of a page. Its head lies right before."""
+GIVEN_UP = "nobody waits for it any more"
 SHORT_SHARE = 8
 """One part in so many of the credit is for short requests."""
 WAITING_MAX = 4096
 """Requests of a kind, short or long, that wait for credit or for a connection; one more fails."""
 
-
-class LinkError(Exception):
-    """A request has no answer; the text says why. `maybe_done`: whether it may have been carried out."""
-
-    def __init__(self, reason: str, maybe_done: bool) -> None:
-        super().__init__(reason)
-        self.maybe_done = maybe_done
+log = get_logger("link")
 
 
-class Request:
-    """One request of ours: `head` and `data` are its payload, and stay as they are until `ended`.
+class Channel(Serving):
+    """Our end of what goes on with one peer. `services` are by their number in REQUEST frames; long messages are
+    received into `buffers`."""
 
-    `ended(answer)` is called once: with the answer's payload, which lasts as long as the call, or with a LinkError.
-    """
-
-    __slots__ = ("cost", "data", "ended", "head", "number", "service")
-
-    def __init__(
-        self,
-        service: int,
-        head: bytes,
-        data: memoryview | bytes,
-        expects: int,
-        ended: Callable[[memoryview | LinkError], None],
-    ) -> None:
-        self.service = service
-        self.head = head
-        self.data = data
-        self.cost = len(head) + len(data) + expects
-        self.ended = ended
-        self.number = 0
-
-
-class Call:
-    """One request of the peer's, as a service sees it: it calls `answer` once, at once or later."""
-
-    __slots__ = ("_channel", "number")
-
-    def __init__(self, channel: Channel, number: int) -> None:
-        self._channel = channel
-        self.number = number
-
-    def answer(
-        self, head: bytes, data: memoryview | bytes = b"", buffer: PooledBuffer | None = None, keep: bool = True
-    ) -> None:
-        """Sends the answer. `data` lies in `buffer`, which is the link's to release, or may change after the call.
-        Not to `keep` it means that the request may be carried out again if the answer is lost."""
-        self._channel.answered(self, head, data, buffer, keep)
-
-
-Service = Callable[[Call, memoryview], None]
-"""`service(call, payload)`: carries out a request of the peer's; `payload` lasts as long as this call. It must not
-raise: what is wrong with a payload is for the service to answer."""
-
-
-class Sender(Protocol):
-    """The connection that a channel has now."""
-
-    def send_request(self, request: Request) -> None:
-        """Sends it, all of it or as it goes."""
-
-    def send_answer(self, number: int, head: bytes, data: memoryview | bytes, buffer: PooledBuffer | None) -> None:
-        """Sends it. `buffer`, in which `data` lies, is the connection's to release; without one `data` may change."""
-
-    def send_unknown(self, number: int) -> None:
-        """Says of a request that it never came."""
-
-    def send_ask(self, numbers: list[int]) -> None:
-        """Asks for the answers to these."""
-
-
-class Channel:
-    """Our end of what goes on with one peer. `services` are by their number in REQUEST frames."""
-
-    def __init__(self, services: Mapping[int, Service]) -> None:
-        self._services = services
-        self._sender: Sender | None = None
-        self._asked = False
-        """Whether the peer has said, on this connection, what it waits for: no answer is sent before."""
+    def __init__(self, services: Mapping[int, Service], buffers: BufferPool | None = None) -> None:
+        super().__init__(services)
+        self.buffers = buffers or BufferPool(POOL_BYTES)
         self.incarnation = 0
         """Of the peer that we talk to; 0: none so far."""
         self._requests_max = 0
         self._bytes_max = 0
         self._next_number = 1
-        self._outstanding: dict[int, Request] = {}
+        self._outstanding: dict[int, Asking] = {}
         """Requests that were sent, or begun to be, by number: they may have reached the peer."""
         self._outstanding_bytes = 0
-        self._short: deque[Request] = deque()
-        self._long: deque[Request] = deque()
+        self._short: deque[Asking] = deque()
+        self._long: deque[Asking] = deque()
         """Requests that wait for credit or for a connection, each kind in order."""
-        self.running: dict[int, Call] = {}
-        """Requests of the peer that are not answered yet."""
-        self._kept: dict[int, tuple[bytes, bytes]] = {}
-        """Answers that the peer may not have, by number."""
 
     # -- connections -------------------------------------------------------------------------------------------------
 
@@ -146,6 +87,7 @@ class Channel:
         if incarnation != self.incarnation:
             assert not self.running
             self._kept.clear()
+            self._kept_bytes = 0
             self.incarnation = incarnation
             self._fail_outstanding("the other array was started again")
         self._sender, self._asked = sender, False
@@ -174,7 +116,7 @@ class Channel:
 
     # -- our requests ------------------------------------------------------------------------------------------------
 
-    def request(self, request: Request) -> None:
+    def request(self, request: Asking) -> None:
         """Sends it as soon as there is a connection, and credit."""
         waiting = self._short if request.cost <= SHORT_BYTES else self._long
         if not waiting and self._sender is not None and self._has_credit(request):
@@ -184,20 +126,40 @@ class Channel:
         else:
             request.ended(LinkError("too many requests wait for the other array", maybe_done=False))
 
-    def _has_credit(self, request: Request) -> bool:
-        outstanding = len(self._outstanding)
-        if not outstanding:
-            return True  # even what is longer than it should be
+    def request_at_once(self, request: Asking) -> bool:
+        """Sends a short request now, or returns False. Of all that is here this is the hottest."""
+        sender, outstanding = self._sender, self._outstanding
+        cost = request.cost
+        taken = self._outstanding_bytes + cost
+        if (
+            sender is None
+            or self._short
+            or cost > SHORT_BYTES
+            or len(outstanding) >= self._requests_max
+            or taken > self._bytes_max
+        ):
+            return False
+        request.number = number = self._next_number
+        self._next_number = number + 1
+        outstanding[number] = request
+        self._outstanding_bytes = taken
+        sender.send_request(request)
+        return True
+
+    def _has_credit(self, request: Asking) -> bool:
+        outstanding, cost = len(self._outstanding), request.cost
         requests_max, bytes_max = self._requests_max, self._bytes_max
-        if request.cost > SHORT_BYTES:
+        if cost > SHORT_BYTES:
             requests_max -= requests_max // SHORT_SHARE
             bytes_max -= bytes_max // SHORT_SHARE
-        return outstanding < requests_max and self._outstanding_bytes + request.cost <= bytes_max
+        if outstanding < requests_max and self._outstanding_bytes + cost <= bytes_max:
+            return True
+        return not outstanding  # even what is longer than it should be
 
-    def _send(self, request: Request, sender: Sender) -> None:
-        request.number = self._next_number
-        self._next_number += 1
-        self._outstanding[request.number] = request
+    def _send(self, request: Asking, sender: Sender) -> None:
+        request.number = number = self._next_number
+        self._next_number = number + 1
+        self._outstanding[number] = request
         self._outstanding_bytes += request.cost
         sender.send_request(request)
 
@@ -205,72 +167,58 @@ class Channel:
         """Sends what there is credit for now."""
         for waiting in (self._short, self._long):
             while waiting and self._sender is not None and self._has_credit(waiting[0]):
-                self._send(waiting.popleft(), self._sender)
+                request = waiting.popleft()
+                if request.wanted():
+                    self._send(request, self._sender)
+                else:
+                    request.ended(LinkError(GIVEN_UP, maybe_done=False))
 
-    def answer_came(self, number: int, payload: memoryview) -> None:
-        """ANSWER: raises FrameError for one that nobody waits for."""
+    def answer_came(self, number: int, payload: memoryview, buffer: PooledBuffer | None = None) -> None:
+        """ANSWER, all of it, in `buffer` if it is long: raises FrameError for one that nobody waits for, or that is
+        malformed."""
         request = self._outstanding.pop(number, None)
         if request is None:
             raise FrameError(f"an answer to request {number}, which waits for none")
         self._outstanding_bytes -= request.cost
-        request.ended(payload)
+        request.buffer = buffer
+        try:
+            request.ended(payload if len(payload) <= request.expects else _too_long(request, len(payload)))
+        finally:
+            if request.buffer is not None:
+                request.buffer.release()
         if self._short or self._long:
             self._send_waiting()
+
+    def answer_begins(self, number: int, length: int) -> bool:
+        """A long ANSWER begins to come; False: it is to be dropped, since it is longer than what was asked for. Raises
+        FrameError for one that nobody waits for."""
+        request = self._outstanding.get(number)
+        if request is None:
+            raise FrameError(f"an answer to request {number}, which waits for none")
+        if length <= request.expects:
+            return True
+        # It ends here and now: asked for on the next connection, the same answer would come, and end that, too.
+        self._give_up(request, _too_long(request, length))
+        return False
 
     def unknown_came(self, number: int) -> None:
         """UNKNOWN: the peer never took the request, or has forgotten its answer, and may carry it out again."""
         request = self._outstanding.get(number)
         if request is None or self._sender is None:
             raise FrameError(f"request {number} is unknown to both")
-        self._sender.send_request(request)
+        if request.wanted():
+            self._sender.send_request(request)
+            return
+        self._give_up(request, LinkError(GIVEN_UP, maybe_done=False))
 
-    # -- requests of the peer ----------------------------------------------------------------------------------------
+    def _give_up(self, request: Asking, error: LinkError) -> None:
+        del self._outstanding[request.number]
+        self._outstanding_bytes -= request.cost
+        request.ended(error)
+        self._send_waiting()
 
-    def request_came(self, service: int, number: int, payload: memoryview) -> None:
-        """REQUEST, all of it. Raises FrameError."""
-        if not self._asked:
-            raise FrameError("a request before ASK")
-        if number in self.running or number in self._kept:
-            raise FrameError(f"request {number} came twice")
-        found = self._services.get(service)
-        if found is None:
-            raise FrameError(f"a request for service {service}, which there is not")
-        if len(self.running) >= REQUESTS_MAX:
-            raise FrameError(f"more than {REQUESTS_MAX} requests at once")
-        call = Call(self, number)
-        self.running[number] = call
-        found(call, payload)
 
-    def answered(
-        self, call: Call, head: bytes, data: memoryview | bytes, buffer: PooledBuffer | None, keep: bool
-    ) -> None:
-        """See `Call.answer`."""
-        if self.running.get(call.number) is not call:
-            raise AssertionError("a request is answered once")
-        del self.running[call.number]
-        sender = self._sender if self._asked else None
-        if keep:
-            data = copy = bytes(data)
-            self._kept[call.number] = (head, copy)
-        if buffer is not None and (keep or sender is None):
-            buffer.release()
-            buffer = None
-        if sender is not None:
-            sender.send_answer(call.number, head, data, buffer)
-
-    def delivered(self, number: int) -> None:
-        """The peer has the answer to this request."""
-        self._kept.pop(number, None)
-
-    def ask_came(self, numbers: list[int]) -> None:
-        """ASK: these wait for an answer, and no others. Raises FrameError for a second one."""
-        sender = self._sender
-        if self._asked or sender is None:
-            raise FrameError("a second ASK")
-        self._asked = True
-        self._kept = {number: self._kept[number] for number in numbers if number in self._kept}
-        for number in numbers:
-            if number in self._kept:
-                sender.send_answer(number, *self._kept[number], None)
-            elif number not in self.running:
-                sender.send_unknown(number)
+def _too_long(request: Asking, length: int) -> LinkError:
+    """Nobody knows what it says, but that the request was carried out."""
+    log.error("answer dropped", bytes=length, expected=request.expects)
+    return LinkError(f"an answer of {length} bytes, where {request.expects} were expected at most", maybe_done=True)

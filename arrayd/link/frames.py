@@ -9,13 +9,13 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct as Layout
 
-import crc32c
 from construct import Bytes, Const, Enum, GreedyRange, Int8ub, Int16ub, Int32ub, Int64ub, PascalString, Struct
+from crc32c import crc32c
 
 VERSION = 1
 """Version of the protocol that this program speaks."""
 PAYLOAD_BYTES_MAX = 256 * 1024
-"""Longest payload of a frame. Longer messages come in several frames, and others may come between them."""
+"""Longest payload of a frame. Others may come between the frames of a longer message."""
 HANDSHAKE_BYTES_MAX = 1024
 """Longest payload before the peer has proven who it is."""
 NAME_BYTES_MAX = 64
@@ -40,24 +40,27 @@ class Kind(IntEnum):
 
 
 MORE = 0x01
-"""Flag: the message goes on in another frame of the same kind and number."""
+"""Flag: the message goes on in another frame of the same kind and number. The first of several has no data, but says
+how much there is (`OPENING`), so that it can be received where it is wanted."""
 
 FRAME = Struct(
+    "crc" / Int32ub,  # CRC32C of all that follows, payload included
     "length" / Int32ub,  # of the payload, in bytes
     "kind" / Enum(Int8ub, Kind),
     "flags" / Int8ub,
     "service" / Int16ub,  # of a REQUEST: what it is for; otherwise 0
     "number" / Int64ub,  # of a REQUEST, repeated by its ANSWER or UNKNOWN; of a BEAT, repeated by its ECHO
     "received" / Int32ub,  # frames received on this connection, modulo 2**32
-    "crc" / Int32ub,  # CRC32C of the 20 bytes before it and of the payload
 )
 """A frame's header."""
 
-HEADER = Layout(">IBBHQII")
+HEADER = Layout(">IIBBHQI")
 HEADER_BYTES = HEADER.size
-SEALED_BYTES = HEADER_BYTES - 4
-"""The part of the header that the CRC covers."""
 CRC = Layout(">I")
+CRC_BYTES = CRC.size
+OPENING = Layout(">I")
+"""What the first payload of a message in several frames begins with: the bytes of its data, which come in the frames
+after it. The rest of it is the message's head."""
 
 NAME = PascalString(Int8ub, "utf-8")
 
@@ -86,23 +89,9 @@ class FrameError(Exception):
     """What came is no frame, or none that may come now; the connection ends."""
 
 
-def seal(header: bytes, *payload: bytes | memoryview) -> bytes:
-    """`header`, its last four bytes replaced by the CRC; the payload may come in pieces."""
-    sealed = header[:SEALED_BYTES]
-    crc = crc32c.crc32c(sealed)
-    for piece in payload:
-        crc = crc32c.crc32c(piece, crc)
-    return sealed + CRC.pack(crc)
-
-
 def frame(
     kind: Kind, payload: bytes = b"", *, flags: int = 0, service: int = 0, number: int = 0, received: int = 0
 ) -> bytes:
     """A whole frame."""
-    header = HEADER.pack(len(payload), kind, flags, service, number, received & 0xFFFFFFFF, 0)
-    return seal(header, payload) + payload
-
-
-def intact(header: memoryview, payload: memoryview, crc: int) -> bool:
-    """Whether `crc`, which came with the frame, is that of its header and payload."""
-    return crc32c.crc32c(payload, crc32c.crc32c(header[:SEALED_BYTES])) == crc
+    data = HEADER.pack(0, len(payload), kind, flags, service, number, received & 0xFFFFFFFF)[CRC_BYTES:] + payload
+    return CRC.pack(crc32c(data)) + data

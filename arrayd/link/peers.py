@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from arrayd.link.channel import BYTES_MAX, REQUESTS_MAX, Channel, LinkError, Request, Service
+from arrayd.buffers import BufferPool
+from arrayd.link.channel import BYTES_MAX, POOL_BYTES, REQUESTS_MAX, Asking, Channel, LinkError, Service
 from arrayd.link.connection import Connection
 from arrayd.link.frames import NONCE_BYTES
 from arrayd.link.handshake import Handshake, Introduction, RefusedError
-from arrayd.link.transport import Listener, Stream, dial, take
+from arrayd.link.transport import Stream, dial, take
 from arrayd.log import get_logger
+from arrayd.sockets import Address, Listener
+from arrayd.spinner import Spinner
 
 TICK_SECONDS = 0.5
 BEAT_SECONDS = 1.0
@@ -35,15 +38,14 @@ PAUSE_SECONDS_MAX = 5.0
 STRANGERS_MAX = 64
 """Connections whose handshake has not ended; one more is closed at once."""
 
-Address = tuple[str, int]
-
 log = get_logger("link")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the links are made of. `arrays` are the names that may talk, with the address to dial or None; `timeout` is
-    how long, in seconds, what waits for an array survives without a connection."""
+    how long, in seconds, what waits for an array survives without a connection; `poll_us` is adaptive polling, in
+    microseconds (0: off)."""
 
     name: str
     serial: str
@@ -53,6 +55,7 @@ class Settings:
     listen: Address | None = None
     client: ssl.SSLContext | None = None
     server: ssl.SSLContext | None = None
+    poll_us: int = 0
 
 
 @dataclass
@@ -75,6 +78,25 @@ class Peer:
     """Whether what waited for it has failed; more fails at once."""
     down: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while there is no connection."""
+    keeper: asyncio.Task[None] | None = None
+    """What dials it."""
+
+
+class Way:
+    """Sends requests to the array of this name, whether it may be talked to now or not."""
+
+    def __init__(self, links: Links, name: str) -> None:
+        self._links = links
+        self._name = name
+
+    def __call__(self, request: Asking) -> None:
+        """See `Links.request`."""
+        self._links.request(self._name, request)
+
+    def at_once(self, request: Asking) -> bool:
+        """See `Channel.request_at_once`."""
+        peer = self._links.peers.get(self._name)
+        return peer is not None and peer.channel.request_at_once(request)
 
 
 @dataclass
@@ -90,7 +112,7 @@ class Stranger:
 class Links:
     """All links of this array. `services(name)` are there for an array of this name. `gone(name)` is called when an
     array was started again, or cannot be reached: what is done for it shall end. It is let in again when nothing of
-    that runs any more."""
+    that runs any more. `changed(name, reason)` is called when a connection comes (None), or goes (why)."""
 
     def __init__(
         self,
@@ -99,22 +121,31 @@ class Links:
         gone: Callable[[str], None],
         random_bytes: Callable[[int], bytes],
         now: Callable[[], float],
+        changed: Callable[[str, str | None], None] = lambda _name, _reason: None,
     ) -> None:
+        self._changed = changed
         self._settings = settings
         self._gone = gone
         self._random_bytes = random_bytes
         self._now = now
         self._loop = asyncio.get_running_loop()
         incarnation = int.from_bytes(random_bytes(8))
+        self._services = services
         self._us = Introduction(settings.name, settings.serial, incarnation, REQUESTS_MAX, BYTES_MAX)
+        self._buffers = buffers = BufferPool(POOL_BYTES)
         self.peers = {
-            name: Peer(name, address, Channel(services(name)), now()) for name, address in settings.arrays.items()
+            name: Peer(name, address, Channel(services(name), buffers), now())
+            for name, address in settings.arrays.items()
         }
+        self._spinner = Spinner(self._loop, settings.poll_us)
+        self._former: dict[str, Peer] = {}
+        """Arrays that were talked to and may not talk any more: what they asked, and were asked, keeps its number."""
         self._strangers: dict[Connection, Stranger] = {}
         self._securing = 0
         """Connections that were accepted and are not strangers yet."""
         self._listener: Listener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
 
     # -- start, stop, requests ---------------------------------------------------------------------------------------
 
@@ -124,18 +155,48 @@ class Links:
             self._listener = Listener(*self._settings.listen, self._accepted)
         self._begin(self._tick())
         for peer in self.peers.values():
-            peer.down.set()
-            if peer.address is not None:
-                self._begin(self._keep(peer, peer.address))
+            self._begin_to_keep(peer)
         return self._listener.address if self._listener else None
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin_to_keep(self, peer: Peer) -> None:
+        peer.down.set()
+        if peer.address is not None and not self._stopped:
+            peer.keeper = self._begin(self._keep(peer, peer.address))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def add(self, name: str, address: Address | None) -> None:
+        """One more array may talk; it is dialed if there is an address."""
+        peer = self._former.pop(name, None) or Peer(name, None, Channel(self._services(name), self._buffers), 0)
+        peer.address, peer.since = address, self._now()
+        peer.serial, peer.reason, peer.given_up = "", "not connected yet", self._stopped
+        self.peers[name] = peer
+        self._begin_to_keep(peer)
+
+    def remove(self, name: str) -> None:
+        """The array may not talk any more: its connection ends, what waits for it fails, what is done for it ends."""
+        peer, why = self.peers.pop(name), "not linked any more"
+        if peer.keeper is not None:
+            peer.keeper.cancel()
+        for stranger in list(self._strangers.values()):
+            claimed = stranger.stream.connection.peer
+            if stranger.dialed is peer or (claimed is not None and claimed.name == name):
+                stranger.stream.close(why)
+        if peer.stream is not None:
+            peer.stream.part(why)
+        peer.given_up = True
+        peer.channel.fail(why)
+        self._gone(name)
+        if peer.channel.incarnation:
+            self._former[name] = peer
 
     async def stop(self, why: str) -> None:
         """Ends all connections; what waits for an answer fails. A second call does nothing more."""
+        self._stopped = True
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
@@ -150,10 +211,16 @@ class Links:
                 peer.stream.part(why)
             peer.channel.fail(why)
 
-    def request(self, name: str, request: Request) -> None:
+    def way(self, name: str) -> Way:
+        """How requests of an array are sent."""
+        return Way(self, name)
+
+    def request(self, name: str, request: Asking) -> None:
         """Sends a request to an array; it ends with a LinkError where there is no connection in time."""
-        peer = self.peers[name]
-        if peer.given_up:
+        peer = self.peers.get(name)
+        if peer is None:
+            request.ended(LinkError(f"not linked with {name}", maybe_done=False))
+        elif peer.given_up:
             request.ended(LinkError(f"no connection to {name}: {peer.reason}", maybe_done=False))
         else:
             peer.channel.request(request)
@@ -178,7 +245,7 @@ class Links:
     async def _dial(self, peer: Peer, address: Address) -> None:
         async with asyncio.timeout(DIAL_SECONDS):
             make = partial(self._make, peer)
-            stream = await dial(*address, self._settings.client, peer.name, make)
+            stream = await dial(*address, self._settings.client, peer.name, make, self._spinner)
         if peer.stream is not None:
             stream.close("connected meanwhile")
             return
@@ -188,17 +255,18 @@ class Links:
         finally:
             peer.dialing = False
 
-    def _accepted(self, sock: socket.socket, where: str) -> None:
+    def _accepted(self, sock: socket.socket, where: Address) -> None:
         if len(self._strangers) + self._securing >= STRANGERS_MAX:
             sock.close()
         else:
-            self._begin(self._take(sock, where))
+            self._begin(self._take(sock, f"{where[0]}:{where[1]}"))
 
     async def _take(self, sock: socket.socket, where: str) -> None:
         self._securing += 1
         try:
             async with asyncio.timeout(DIAL_SECONDS):
-                stream = await take(sock, self._settings.server, partial(self._make, None))
+                make = partial(self._make, None)
+                stream = await take(sock, self._settings.server, make, self._spinner)
         except OSError as error:
             log.warning("connection refused", peer=where, reason=error.strerror or str(error) or "no TLS in time")
             return
@@ -215,7 +283,7 @@ class Links:
             check=partial(self._check, dialed, stream),
             admit=partial(self._admit, dialed, stream),
         )
-        return Connection(handshake, self._welcome, stream.wake, self._now)
+        return Connection(handshake, self._welcome, stream.wake, self._now, stream.push)
 
     def _check(self, dialed: Peer | None, stream: Stream, claimed: Introduction) -> None:
         """Whether the array that it says it is may talk to us."""
@@ -272,6 +340,7 @@ class Links:
         peer.given_up = False
         peer.down.clear()
         log.info("link up", array=peer.name, peer=stream.where)
+        self._changed(peer.name, None)
         return peer.channel
 
     # -- connections go ----------------------------------------------------------------------------------------------
@@ -281,6 +350,7 @@ class Links:
             peer.stream, peer.since, peer.reason = None, self._now(), why
             peer.down.set()
             log.warning("link down", array=peer.name, reason=why)
+            self._changed(peer.name, why)
 
     def _not_connected(self, peer: Peer, why: str) -> None:
         if why != peer.reason:

@@ -1,4 +1,4 @@
-"""The sockets of the link: listens, dials, receives and sends for `connection.py`; nothing else here touches one.
+"""The sockets of the link: dials, receives and sends for `connection.py`; nothing else here touches one.
 
 TLS, where it is configured, wraps the socket; both sides show a certificate.
 """
@@ -11,9 +11,9 @@ import ssl
 from collections.abc import Callable
 
 from arrayd.link.connection import Connection
+from arrayd.sockets import tune
+from arrayd.spinner import Spinner
 
-BACKLOG = 16
-ACCEPTS_AT_ONCE = 16
 NOT_SENT_BYTES = 512 * 1024
 """Most that waits in the kernel unsent (TCP_NOTSENT_LOWAT): what is short goes past what we still have ourselves."""
 RECEIVES_A_TURN = 8
@@ -32,9 +32,10 @@ Make = Callable[["Stream"], Connection]
 class Stream:
     """A connection on its socket. `ended(why)` is called once, when the socket is closed."""
 
-    def __init__(self, sock: socket.socket, make: Make) -> None:
+    def __init__(self, sock: socket.socket, make: Make, spinner: Spinner) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
+        self._touch = spinner.touch
         self._descriptor = sock.fileno()
         self._flush_due = False
         self._writing = False
@@ -66,6 +67,7 @@ class Stream:
                 break
         else:
             self._loop.call_soon(self._readable_again)  # TLS may hold what the loop does not see
+        self._touch()
         self._flush()
 
     def _readable_again(self) -> None:
@@ -77,6 +79,15 @@ class Stream:
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
+
+    def push(self) -> None:
+        """Sends what goes without waiting, in the middle of a turn."""
+        try:
+            if self._closed or self._writing or self._drain():
+                return
+        except OSError:
+            pass  # that is for the end of the turn
+        self.wake()
 
     def _flush(self) -> None:
         """Sends what goes without waiting."""
@@ -103,6 +114,7 @@ class Stream:
     def _drain(self) -> bool:
         """Sends as much as goes without waiting; whether that is all."""
         connection, output = self.connection, self.connection.output
+        connection.unpushed = 0
         try:
             while True:
                 connection.fill()
@@ -148,14 +160,14 @@ class Stream:
         self.ended(why)
 
 
-async def dial(host: str, port: int, context: ssl.SSLContext | None, name: str, make: Make) -> Stream:
+async def dial(host: str, port: int, context: ssl.SSLContext | None, name: str, make: Make, spinner: Spinner) -> Stream:
     """Connects to an array, which shows a certificate for `name` if there is a `context`. Raises OSError."""
     loop = asyncio.get_running_loop()
     family, kind, protocol, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     try:
         await loop.sock_connect(sock, address)
-        return Stream(await _prepared(sock, context, name), make)
+        return Stream(await _prepared(sock, context, name), make, spinner)
     except BaseException:
         sock.close()
         raise
@@ -163,7 +175,7 @@ async def dial(host: str, port: int, context: ssl.SSLContext | None, name: str, 
 
 async def _prepared(sock: socket.socket, context: ssl.SSLContext | None, name: str | None) -> socket.socket:
     """The socket with its options, and TLS on it if there is a `context`. Raises OSError."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tune(sock, sock.getpeername()[0])
     sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
     if context is None:
         return sock
@@ -200,47 +212,10 @@ async def _ready(sock: socket.socket, writing: bool) -> None:
         remove(descriptor)
 
 
-class Listener:
-    """Takes connections on one address. Raises OSError. `accepted(socket, from)` is called for each."""
-
-    def __init__(self, host: str, port: int, accepted: Callable[[socket.socket, str], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._accepted = accepted
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
-        )[0]
-        self._sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
-        try:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            self._sock.bind(address)
-            self._sock.listen(BACKLOG)
-        except OSError:
-            self._sock.close()
-            raise
-        self.address: tuple[str, int] = self._sock.getsockname()[:2]
-        self._loop.add_reader(self._sock.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
-            try:
-                sock, peer = self._sock.accept()
-            except OSError:
-                return  # none left, or no resources for it now: the peer dials again
-            sock.setblocking(False)
-            self._accepted(sock, f"{peer[0]}:{peer[1]}")
-
-    def close(self) -> None:
-        """Takes no more."""
-        self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()
-
-
-async def take(sock: socket.socket, context: ssl.SSLContext | None, make: Make) -> Stream:
+async def take(sock: socket.socket, context: ssl.SSLContext | None, make: Make, spinner: Spinner) -> Stream:
     """A connection on a socket that was accepted; as `dial`."""
     try:
-        return Stream(await _prepared(sock, context, None), make)
+        return Stream(await _prepared(sock, context, None), make, spinner)
     except BaseException:
         sock.close()
         raise

@@ -13,21 +13,38 @@ from typing import Any
 from construct import ConstructError
 
 from arrayd.buffers import BufferPool, PooledBuffer
-from arrayd.link.channel import Call
+from arrayd.link.channel import Call, Done
 from arrayd.log import get_logger
+from arrayd.scsi.alua import PortTakenError
 from arrayd.scsi.nexus import Nexus
-from arrayd.scsi.task import TO_INITIATOR, TO_TARGET, Attribute, FileExtent, Function, Status, Task
+from arrayd.scsi.task import (
+    MAX_TRANSFER_BYTES,
+    TO_INITIATOR,
+    TO_TARGET,
+    Attribute,
+    Commit,
+    FileExtent,
+    Function,
+    Relayed,
+    Status,
+    Task,
+)
 from arrayd.virtual.formats import (
     ANSWER_HEAD,
     ATTACH,
     CDB_BYTES_MAX,
     DETACH,
     EXECUTE_HEAD,
+    GOOD_READ,
     HOPS_MAX,
     MANAGE,
     NEXUSES_MAX,
+    PLAIN,
+    PLAIN_CDB_BYTES,
+    TEXT_BYTES_MAX,
     Operation,
     Outcome,
+    good_write,
 )
 
 POOL_FACTOR = 2
@@ -35,14 +52,15 @@ POOL_FACTOR = 2
 READS = frozenset({0x08, 0x28, 0xA8, 0x88})
 """Operation codes of READ: what went well changed nothing, and may be done again."""
 CDB_ALIGNED_BYTES = 16
-ON_THE_SPOT_BYTES = 256 * 1024
-"""Longest transfer without a task."""
+EXECUTE, SIMPLE = int(Operation.EXECUTE), int(Attribute.SIMPLE)
+HEAD_BYTES, PLAIN_BYTES, unpack_plain = ANSWER_HEAD.size, PLAIN.size, PLAIN.unpack_from
 
 log = get_logger("virtual")
 
 
-Attach = Callable[[str, bytes, tuple[int, int, str], tuple[str, ...]], Nexus]
-"""`attach(initiator, isid, (port, group, port name), path)`: makes an I_T nexus of the SCSI target here."""
+Attach = Callable[[str, bytes, tuple[int, int, str], tuple[str, ...], bool], Nexus]
+"""`attach(initiator, isid, (port, group, port name), path, local)`: makes an I_T nexus of the SCSI target here.
+Raises PortTakenError for a port that is not the other array's."""
 
 
 class Host:
@@ -69,9 +87,17 @@ class FarEnd:
         self._hosts: dict[str, Hosts] = {}
         """By array."""
 
+    def service(self, array: str) -> FarService:
+        """What this array may ask; see `link.channel.Service`."""
+        return FarService(self, array)
+
+    def hosts(self, array: str) -> Hosts:
+        """The hosts of an array."""
+        return self._hosts.setdefault(array, {})
+
     def serve(self, array: str, call: Call, payload: memoryview) -> None:
         """See `link.channel.Service`; for requests of this array."""
-        hosts = self._hosts.setdefault(array, {})
+        hosts = self.hosts(array)
         operation = payload[0] if payload else 0
         try:
             if operation == Operation.EXECUTE:
@@ -105,10 +131,14 @@ class FarEnd:
     def _new(self, array: str, hosts: Hosts, call: Call, told: Any) -> None:
         self._lost(hosts, told.nexus)
         path = tuple(told.path)
-        refusal = self._refusal(hosts, path)
+        refusal = self._refusal(array, hosts, path)
         if refusal is None:
             port = (told.port, told.group, told.port_name)
-            hosts[told.nexus] = Host(self._attach(told.initiator, told.isid, port, path))
+            try:
+                hosts[told.nexus] = Host(self._attach(told.initiator, told.isid, port, path, bool(told.local)))
+            except PortTakenError as error:
+                refusal = str(error)
+        if refusal is None:
             _answer(call, Outcome.DONE)
         else:
             log.warning("virtual volume refused", array=array, path=" -> ".join((*path, self._us)), reason=refusal)
@@ -116,7 +146,10 @@ class FarEnd:
                 hosts[told.nexus] = refusal
             _answer(call, Outcome.REFUSED, refusal.encode())
 
-    def _refusal(self, hosts: Hosts, path: tuple[str, ...]) -> str | None:
+    def _refusal(self, array: str, hosts: Hosts, path: tuple[str, ...]) -> str | None:
+        # Who may command is decided by the last array of the path, and the link has proven only who asks.
+        if not path or path[-1] != array:
+            return "it comes by another array than it says"
         if self._us in path:
             return "it leads back to this array"
         if len(path) >= HOPS_MAX:
@@ -154,12 +187,11 @@ class FarEnd:
         host = self._host(hosts, call, number)
         if host is None:
             return
+        call.charge(min(expected_in, MAX_TRANSFER_BYTES))
         nexus = host.nexus
-        cdb, data = bytes(payload[EXECUTE_HEAD.size : data_at]), payload[data_at:]
-        if attribute <= Attribute.SIMPLE and _done_on_the_spot(nexus, call, lun, cdb, expected_in, data):
-            return
-        buffer = self._copy(data)
-        if data and buffer is None:
+        cdb, length = bytes(payload[EXECUTE_HEAD.size : data_at]), len(payload) - data_at
+        buffer = self._keep(call, payload[data_at:])
+        if length and buffer is None:
             _answer(call, Outcome.DONE, status=Status.BUSY)
             return
         padded, done = cdb.ljust(CDB_ALIGNED_BYTES, b"\0"), partial(_ended, call, host)
@@ -167,14 +199,18 @@ class FarEnd:
         task.out_buffer = buffer
         nexus.enter(task)
         if buffer is not None:
-            task.data_out = buffer.view[: min(task.wanted_out, len(data))]
+            # A long request lies where its data begins a page, a short one was copied to the beginning.
+            start = len(buffer.view) - length
+            task.data_out = buffer.view[start : start + min(task.wanted_out, length)]
         nexus.execute(task)
 
-    def _copy(self, data: memoryview) -> PooledBuffer | None:
-        """The data in a buffer of its own; None without data, or without room."""
-        buffer = self._buffers.take_beyond(len(data), POOL_FACTOR) if data else None
-        if buffer is not None:
-            buffer.view[:] = data
+    def _keep(self, call: Call, data: memoryview) -> PooledBuffer | None:
+        """A buffer that ends with the data: what a long request lies in, or a copy. None without data, or room."""
+        buffer, call.buffer = call.buffer, None
+        if buffer is None and data:
+            buffer = self._buffers.take_beyond(len(data), POOL_FACTOR)
+            if buffer is not None:
+                buffer.view[:] = data
         return buffer
 
     def _manage(self, hosts: Hosts, call: Call, told: Any) -> None:
@@ -188,24 +224,77 @@ class FarEnd:
             host.nexus.manage(told.function, told.lun, told.tag, done)
 
 
-def _done_on_the_spot(nexus: Nexus, call: Call, lun: int, cdb: bytes, expected_in: int, data: memoryview) -> bool:
-    """READ and WRITE without a task, where nothing stands against it: see `scsi.task.FastIO`."""
-    table = nexus.fast.get(lun)
-    if not table or len(cdb) > CDB_ALIGNED_BYTES or max(expected_in, len(data)) > ON_THE_SPOT_BYTES:
-        return False
-    fast = table.get((TO_TARGET if data else TO_INITIATOR) | cdb[0])
-    if fast is None or any(cdb[14:]):
-        return False
-    padded = cdb.ljust(CDB_ALIGNED_BYTES, b"\0")
-    view = data if data else memoryview(bytearray(expected_in))
-    done = fast(padded[1], int.from_bytes(padded[2:10]), int.from_bytes(padded[10:14]), view)
-    if done is True:
-        _answer(call, Outcome.DONE, wanted_out=len(data), data=b"" if data else view, keep=bool(data))
-    elif done:
-        done.when_ended(
-            lambda commit: _answer(call, Outcome.DONE, commit.sense, status=commit.status, wanted_out=len(data))
-        )
-    return bool(done)
+class FarService:
+    """The service of virtual volumes for one array: see `link.channel.Service`."""
+
+    def __init__(self, end: FarEnd, array: str) -> None:
+        self._end = end
+        self._array = array
+
+    def __call__(self, call: Call, payload: memoryview) -> None:
+        """What is not done on the spot."""
+        self._end.serve(self._array, call, payload)
+
+    def at_once(self, payload: memoryview, room: memoryview) -> Done:
+        """READ and WRITE, where nothing stands against it: see `scsi.task.FastIO`. Data goes straight between the
+        volume and what the link has received, or is to send."""
+        length = len(payload) - PLAIN_BYTES
+        done: bool | Commit | Relayed
+        if length < 0 or payload[0] != EXECUTE:
+            return 0
+        _, attribute, cdb_length, number, lun, _, out, into, code, flags, word, count, rest = unpack_plain(payload)
+        host = self._end.hosts(self._array).get(number)
+        if cdb_length != PLAIN_CDB_BYTES or rest or attribute > SIMPLE or host.__class__ is not Host:
+            return 0
+        table = host.nexus.fast.get(lun)
+        if not table:
+            return 0
+        if length:
+            write = table.get(TO_TARGET | code)
+            if write is None or into or out != length or len(room) < HEAD_BYTES:
+                return 0
+            done = write(flags, word, count, payload[PLAIN_BYTES:])
+            if done is True:
+                room[:HEAD_BYTES] = good_write(length)
+                return -HEAD_BYTES
+        else:
+            read = table.get(TO_INITIATOR | code)
+            end: int = HEAD_BYTES + into
+            if read is None or out or end > len(room):
+                return 0
+            done = read(flags, word, count, room[HEAD_BYTES:end])
+            if done is True:
+                room[:HEAD_BYTES] = GOOD_READ
+                return end
+        if isinstance(done, bool):
+            return 0
+        # Not charged: so many requests as there may be, of this length, are within the credit.
+        if isinstance(done, Commit):
+            later: Done = partial(_answer_committed, done, length)
+        else:
+            later = partial(_answer_relayed, done, bool(length))
+        return later
+
+
+def _answer_committed(commit: Commit, length: int, call: Call) -> None:
+    commit.when_ended(partial(_committed, call, length))
+
+
+def _answer_relayed(relayed: Relayed, writes: bool, call: Call) -> None:
+    relayed.when_ended(partial(_relayed, call, writes))
+
+
+def _committed(call: Call, length: int, commit: Commit) -> None:
+    _answer(call, Outcome.DONE, commit.sense, status=commit.status, wanted_out=length)
+
+
+def _relayed(call: Call, writes: bool, relayed: Relayed) -> None:
+    """What was passed on to the next array has ended."""
+    if relayed.aborted:
+        _answer(call, Outcome.ABORTED)
+        return
+    head = ANSWER_HEAD.pack(Outcome.DONE, relayed.status, len(relayed.sense), relayed.wanted_out) + relayed.sense
+    call.answer(head, relayed.data_in, keep=writes or relayed.status != Status.GOOD)
 
 
 def _managed(call: Call, response: int) -> None:
@@ -224,8 +313,13 @@ def _ended(call: Call, host: Host, task: Task) -> None:
         _answer(call, Outcome.LOST if host.lost else Outcome.ABORTED)
         return
     keep = task.cdb[0] not in READS or task.status != Status.GOOD
-    head = ANSWER_HEAD.pack(Outcome.DONE, task.status, len(task.sense), task.wanted_out) + task.sense
-    call.answer(head, memoryview(data), task.buffer, keep)
+    view, wanted = memoryview(data), task.wanted_out
+    if len(view) > task.expected_in:
+        # More than was asked for is not sent, but told: the host's residual comes of it.
+        wanted += 0 if task.expected_out else len(view) - task.expected_in
+        view = view[: task.expected_in]
+    head = ANSWER_HEAD.pack(Outcome.DONE, task.status, len(task.sense), wanted) + task.sense
+    call.answer(head, view, task.buffer, keep)
 
 
 def _answer(
@@ -238,4 +332,5 @@ def _answer(
     data: memoryview | bytes = b"",
     keep: bool = True,
 ) -> None:
+    text = text[:TEXT_BYTES_MAX]
     call.answer(ANSWER_HEAD.pack(outcome, status, len(text), wanted_out) + text, data, keep=keep)

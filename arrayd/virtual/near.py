@@ -5,24 +5,44 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from arrayd.buffers import BufferPool
-from arrayd.link.channel import LinkError, Request
+from arrayd.link.channel import Asking, LinkError, Request
+from arrayd.link.frames import FrameError
 from arrayd.log import get_logger
+from arrayd.scsi.lun import encode_lun
 from arrayd.scsi.nexus import Nexus
-from arrayd.scsi.sense import Asc, CheckCondition, Key
-from arrayd.scsi.target import encode_lun
-from arrayd.scsi.task import FunctionResponse, Status, Task
-from arrayd.virtual.formats import ANSWER_HEAD, ATTACH, DETACH, EXECUTE_HEAD, MANAGE, SERVICE, Operation, Outcome
+from arrayd.scsi.task import FastTable, FunctionResponse, Status, Task
+from arrayd.scsi.virtual_unit import VirtualUnit
+from arrayd.virtual import passage
+from arrayd.virtual.formats import (
+    ANSWER_BYTES,
+    ATTACH,
+    DETACH,
+    EXECUTE_HEAD,
+    MANAGE,
+    SERVICE,
+    Operation,
+    Outcome,
+    read_answer,
+)
+from arrayd.virtual.passage import TRIES_MAX
 
 POOL_FACTOR = 2
 """Data-In has come: it may take so many times what the pool is to hold."""
-ANSWER_BYTES = 512
-"""What an answer comes to beside Data-In."""
-TRIES_MAX = 3
-"""How often a command is sent to an array that has forgotten its nexus."""
 
-Send = Callable[[Request], None]
+
+class Send(Protocol):
+    """Puts a request on the link: see `link.peers.Way`."""
+
+    def __call__(self, request: Asking) -> None:
+        """Now, or when there is a connection and credit."""
+
+    @property
+    def at_once(self) -> Callable[[Asking], bool]:
+        """Now, or not at all."""
+
 
 log = get_logger("virtual")
 
@@ -37,7 +57,7 @@ class NearEnd:
         self.buffers = buffers
         self._numbers = itertools.count(1)
         self._units: dict[int, RemoteUnit] = {}
-        self._known: dict[Nexus, int] = {}
+        self.known: dict[Nexus, int] = {}
         """Nexuses that the other array was told of, by our number for them."""
         self._uses: dict[Nexus, int] = {}
         """How many virtual volumes of this array each nexus sees."""
@@ -49,9 +69,9 @@ class NearEnd:
 
     def number(self, nexus: Nexus) -> int:
         """Our number for a nexus; the other array is told of it before anything else is asked for it."""
-        number = self._known.get(nexus)
+        number = self.known.get(nexus)
         if number is None:
-            number = self._known[nexus] = next(self._numbers)
+            number = self.known[nexus] = next(self._numbers)
             port = nexus.target_port
             told = {
                 "operation": Operation.ATTACH,
@@ -61,19 +81,22 @@ class NearEnd:
                 "port": port.identifier,
                 "group": port.group,
                 "port_name": port.name,
+                "local": nexus.origin.local,
                 "path": [*nexus.path, self._us],
             }
             self.send(Request(SERVICE, ATTACH.build(told), b"", ANSWER_BYTES, self._attached))
         return number
 
     def _attached(self, answer: memoryview | LinkError) -> None:
-        if not isinstance(answer, LinkError) and answer[0] == Outcome.REFUSED:
-            log.warning("virtual volume refused", array=self.array, reason=bytes(answer[ANSWER_HEAD.size :]).decode())
+        if not isinstance(answer, LinkError):
+            told = read_answer(answer)
+            if told.outcome == Outcome.REFUSED:
+                log.warning("virtual volume refused", array=self.array, reason=fit_for_a_log(told.text))
 
     def forgotten(self, nexus: Nexus, number: int) -> None:
         """The other array does not know this number, or no more."""
-        if self._known.get(nexus) == number:
-            del self._known[nexus]
+        if self.known.get(nexus) == number:
+            del self.known[nexus]
 
     def meet(self, nexus: Nexus) -> None:
         """A nexus sees one more unit there."""
@@ -85,7 +108,7 @@ class NearEnd:
         if self._uses[nexus]:
             return
         del self._uses[nexus]
-        number = self._known.pop(nexus, None)
+        number = self.known.pop(nexus, None)
         if number is not None:
             told = {"operation": Operation.DETACH, "nexus": number}
             self.send(Request(SERVICE, DETACH.build(told), b"", ANSWER_BYTES, lambda _answer: None))
@@ -97,7 +120,7 @@ class RemoteUnit:
     def __init__(self, near: NearEnd, lun: int) -> None:
         self.near = near
         self.lun = lun
-        self._encoded = encode_lun(lun)
+        self.encoded = encode_lun(lun)
         self._tags: dict[Task, tuple[int, int]] = {}
         """Of tasks under way: our numbers for the nexus and the task."""
 
@@ -113,40 +136,55 @@ class RemoteUnit:
         number, tag = self.near.number(nexus), next(self.near.tags) & 0xFFFFFFFF
         self._tags[task] = number, tag
         head = EXECUTE_HEAD.pack(
-            Operation.EXECUTE, task.attribute, len(task.cdb), number, self._encoded, tag, task.expected_out,
+            Operation.EXECUTE, task.attribute, len(task.cdb), number, self.encoded, tag, task.expected_out,
             task.expected_in,
         )  # fmt: skip
+        expects = task.expected_in + ANSWER_BYTES
+        request = Request(
+            SERVICE,
+            head + task.cdb,
+            task.data_out,
+            expects,
+            lambda answer: came(request, answer),
+            lambda: not task.aborted and lives(nexus),
+        )
         came = partial(self._came, nexus, task, ended, tries)
-        self.near.send(Request(SERVICE, head + task.cdb, task.data_out, task.expected_in + ANSWER_BYTES, came))
+        self.near.send(request)
 
     def _came(
-        self, nexus: Nexus, task: Task, ended: Callable[[], None], tries: int, answer: memoryview | LinkError
+        self,
+        nexus: Nexus,
+        task: Task,
+        ended: Callable[[], None],
+        tries: int,
+        request: Request,
+        answer: memoryview | LinkError,
     ) -> None:
         number, _ = self._tags.pop(task)
         if isinstance(answer, LinkError):
-            _cannot(task, answer)
-        else:
-            outcome, status, text_length, wanted_out = ANSWER_HEAD.unpack_from(answer)
-            if outcome == Outcome.NO_NEXUS and tries < TRIES_MAX and not task.aborted:
-                self.near.forgotten(nexus, number)
-                self._send(nexus, task, ended, tries + 1)
-                return
-            data_at = ANSWER_HEAD.size + text_length
-            task.wanted_out = wanted_out
-            if outcome == Outcome.DONE:
-                task.status = status
-                task.sense = bytes(answer[ANSWER_HEAD.size : data_at])
-                self._take_data(task, answer[data_at:])
-            elif outcome == Outcome.ABORTED:
-                task.aborted = True
-            elif outcome in (Outcome.LOST, Outcome.NO_NEXUS):
-                _fail(task, Key.ABORTED_COMMAND, Asc.LOGICAL_UNIT_COMMUNICATION_FAILURE)
-            else:
-                _fail(task, Key.NOT_READY, Asc.MANUAL_INTERVENTION_REQUIRED)
+            passage.cannot(task, answer)
+            ended()
+            return
+        try:
+            told = read_answer(answer)
+        except FrameError:
+            passage.fail_between(task)
+            ended()
+            raise
+        if told.outcome == Outcome.NO_NEXUS and tries < TRIES_MAX and not task.aborted:
+            self.near.forgotten(nexus, number)
+            self._send(nexus, task, ended, tries + 1)
+            return
+        passage.take(task, told)
+        if told.data and told.outcome == Outcome.DONE:
+            self._take_data(task, told.data, request)
         ended()
 
-    def _take_data(self, task: Task, data: memoryview) -> None:
-        if not data:
+    def _take_data(self, task: Task, data: memoryview, request: Request) -> None:
+        """Data-In, from where a long answer lies, or in a copy."""
+        if request.buffer is not None:
+            task.buffer, request.buffer = request.buffer, None
+            task.data_in = data
             return
         buffer = self.near.buffers.take_beyond(len(data), POOL_FACTOR)
         if buffer is None:
@@ -155,19 +193,36 @@ class RemoteUnit:
         buffer.view[:] = data
         task.buffer, task.data_in = buffer, buffer.view
 
+    def fast(self, nexus: Nexus, unit: VirtualUnit) -> FastTable:
+        """See Remote."""
+        return passage.fast(self, unit, nexus)
+
+    def number_again(self, nexus: Nexus, number: int) -> int:
+        """The other array has forgotten our number for a nexus: another one, or 0 for a nexus that is gone."""
+        self.near.forgotten(nexus, number)
+        return self.near.number(nexus) if lives(nexus) else 0
+
     def manage(self, nexus: Nexus, function: int, task: Task | None, done: Callable[[int], None]) -> None:
         """See Remote."""
         number, tag = self._tags.get(task, (0, 0)) if task is not None else (self.near.number(nexus), 0)
         if not number:
             done(FunctionResponse.TASK_DOES_NOT_EXIST)
             return
-        told = {"operation": Operation.MANAGE, "function": function, "nexus": number, "lun": self._encoded, "tag": tag}
+        told = {"operation": Operation.MANAGE, "function": function, "nexus": number, "lun": self.encoded, "tag": tag}
 
         def came(answer: memoryview | LinkError) -> None:
-            if isinstance(answer, LinkError) or answer[0] != Outcome.DONE:
+            if isinstance(answer, LinkError):
+                done(FunctionResponse.REJECTED)
+                return
+            try:
+                told = read_answer(answer)
+            except FrameError:
+                done(FunctionResponse.REJECTED)
+                raise
+            if told.outcome != Outcome.DONE:
                 done(FunctionResponse.REJECTED)
             else:
-                done(FunctionResponse.COMPLETE if task is not None else answer[1])
+                done(FunctionResponse.COMPLETE if task is not None else told.status)
 
         self.near.send(Request(SERVICE, MANAGE.build(told), b"", ANSWER_BYTES, came))
 
@@ -176,16 +231,11 @@ class RemoteUnit:
         self.near.forget(nexus)
 
 
-def _cannot(task: Task, error: LinkError) -> None:
-    """What a host is told when the other array cannot be reached: to try again where a command may have been carried
-    out, else that there is no way there now, so that it takes another."""
-    task.wanted_out = 0
-    if error.maybe_done:
-        _fail(task, Key.ABORTED_COMMAND, Asc.LOGICAL_UNIT_COMMUNICATION_FAILURE)
-    else:
-        _fail(task, Key.NOT_READY, Asc.TARGET_PORT_UNAVAILABLE)
+def lives(nexus: Nexus) -> bool:
+    """Whether the session of a nexus goes on."""
+    return nexus in nexus.target.nexuses
 
 
-def _fail(task: Task, key: Key, asc: Asc) -> None:
-    task.status = Status.CHECK_CONDITION
-    task.sense = CheckCondition(key, asc).fixed()
+def fit_for_a_log(text: memoryview) -> str:
+    """What another array says, without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in bytes(text).decode(errors="replace"))

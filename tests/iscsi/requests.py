@@ -10,7 +10,7 @@ from crc32c import crc32c
 
 from arrayd.iscsi.keys import MAX_RECV_SEGMENT_BYTES, format_pairs
 from arrayd.iscsi.pdu import BHS_BYTES, Opcode, build, pad
-from arrayd.scsi.target import encode_lun
+from arrayd.scsi.lun import encode_lun
 
 TARGET = "iqn.2026-11.io.arrayd:primary"
 

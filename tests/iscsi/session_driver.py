@@ -263,7 +263,8 @@ class Host(Requests):
         assert int(self.agreed["MaxRecvDataSegmentLength"]) == MAX_RECV_SEGMENT_BYTES
         if self.connection.session is not None and not discovery:
             for unit in self.connection.session.nexus.units.values():  # type: ignore[attr-defined]
-                while unit.take_attention(self.connection.session.nexus) is not None:
+                nexus: Any = self.connection.session.nexus
+                while isinstance(unit, LogicalUnit) and unit.take_attention(nexus) is not None:
                     pass
         return self
 

@@ -10,6 +10,7 @@ import struct
 
 import pytest
 
+from arrayd import sockets
 from arrayd.iscsi import server as server_module
 from arrayd.iscsi.pdu import AsyncEvent
 from arrayd.iscsi.server import HALF_OPEN_MAX, Server
@@ -275,7 +276,7 @@ async def test_logins_of_one_second_are_not_taken_for_half_open(
 async def test_accept_goes_on_when_there_are_descriptors_again(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "ACCEPT_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(sockets, "ACCEPT_PAUSE_SECONDS", 0.05)
     session = await serving.session()
     sock = socket.socket()
     sock.setblocking(False)

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 
 from arrayd.link.channel import BYTES_MAX, REQUESTS_MAX, Call, Channel, LinkError, Request, Service
 from arrayd.link.connection import Connection
+from arrayd.link.frames import MORE, OPENING, Kind, frame
 from arrayd.link.handshake import Handshake, Introduction
 
 SECRET = b"a secret of the tests"
+SPARE_BYTES = 100
+"""What the services of the tests answer beside what they were asked."""
 
 
 def introduction(name: str, incarnation: int = 1, bytes_max: int = BYTES_MAX) -> Introduction:
@@ -80,6 +83,10 @@ class End:
         self.channel = Channel(self.services)
 
 
+HARMLESS = b"harmless"
+"""What begins so may be carried out twice."""
+
+
 class Line:
     """The ends of a link, and what is between them. `a` dials."""
 
@@ -127,7 +134,7 @@ class Answers:
         service: int = 1,
         head: bytes = b"",
         data: bytes = b"",
-        expects: int = 0,
+        expects: int | None = None,
     ) -> Request:
         """A request whose end is noted under `key`."""
 
@@ -135,9 +142,49 @@ class Answers:
             assert key not in self.ended
             self.ended[key] = answer if isinstance(answer, LinkError) else bytes(answer)
 
+        expects = len(head) + len(data) + SPARE_BYTES if expects is None else expects
         return Request(service, head, memoryview(data), expects, ended)
 
 
 def echo(call: Call, payload: memoryview) -> None:
     """A service that answers with what it was asked."""
     call.answer(b"echo:", payload)
+
+
+class Patient:
+    """A service that answers when the test says so."""
+
+    def __init__(self, charges: int = 0) -> None:
+        self.charges = charges
+        self.calls: list[tuple[Call, bytes]] = []
+        self.carried_out: list[bytes] = []
+
+    def __call__(self, call: Call, payload: memoryview) -> None:
+        call.charge(self.charges)
+        self.calls.append((call, bytes(payload)))
+        self.carried_out.append(bytes(payload))
+
+    def answer(self, index: int = 0) -> None:
+        call, payload = self.calls.pop(index)
+        call.answer(b"done:", payload, keep=not payload.startswith(HARMLESS))
+
+
+def opening(length: int, head: bytes = b"", number: int = 1, kind: Kind = Kind.REQUEST) -> bytes:
+    return frame(kind, OPENING.pack(length) + head, flags=MORE, service=1, number=number)
+
+
+def piece(length: int, more: bool, number: int = 1, kind: Kind = Kind.REQUEST) -> bytes:
+    return frame(kind, bytes(length), flags=MORE if more else 0, service=1, number=number)
+
+
+def a_line(service: Service = echo, bytes_max: int = BYTES_MAX) -> Line:
+    return Line(End(introduction("a"), {}), End(introduction("b", bytes_max=bytes_max), {1: service}))
+
+
+def linked(service: Service = echo, **options: int) -> Line:
+    line = a_line(service, **options)
+    line.connect()
+    line.settle()
+    assert line.a.channel.connected
+    assert line.b.channel.connected
+    return line

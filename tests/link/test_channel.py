@@ -7,45 +7,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arrayd.buffers import BufferPool
-from arrayd.link import channel as channels
-from arrayd.link.channel import SHORT_BYTES, WAITING_MAX, Call, LinkError, Service
-from arrayd.link.connection import BULK_BYTES, MESSAGE_BYTES_MAX
-from arrayd.link.frames import NUMBERS, PAYLOAD_BYTES_MAX, Kind, frame
+from arrayd.link.channel import (
+    MESSAGE_BYTES_MAX,
+    SHORT_BYTES,
+    WAITING_MAX,
+    Call,
+    LinkError,
+)
+from arrayd.link.connection import BULK_BYTES
+from arrayd.link.frames import MORE, NUMBERS, PAYLOAD_BYTES_MAX, Kind, frame
 from tests.lab.search import examples
-from tests.link.ends import Answers, End, Line, echo, give, introduction
+from tests.link.ends import (
+    HARMLESS,
+    Answers,
+    End,
+    Line,
+    Patient,
+    a_line,
+    echo,
+    give,
+    introduction,
+    linked,
+    opening,
+    piece,
+)
 
-HARMLESS = b"harmless"
-"""What begins so may be carried out twice."""
 LONG = PAYLOAD_BYTES_MAX * 2 + 77
-
-
-class Patient:
-    """A service that answers when the test says so."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Call, bytes]] = []
-        self.carried_out: list[bytes] = []
-
-    def __call__(self, call: Call, payload: memoryview) -> None:
-        self.calls.append((call, bytes(payload)))
-        self.carried_out.append(bytes(payload))
-
-    def answer(self, index: int = 0) -> None:
-        call, payload = self.calls.pop(index)
-        call.answer(b"done:", payload, keep=not payload.startswith(HARMLESS))
-
-
-def a_line(service: Service = echo, bytes_max: int = channels.BYTES_MAX) -> Line:
-    return Line(End(introduction("a"), {}), End(introduction("b", bytes_max=bytes_max), {1: service}))
-
-
-def linked(service: Service = echo, **options: int) -> Line:
-    line = a_line(service, **options)
-    line.connect()
-    line.settle()
-    assert line.a.channel.connected
-    assert line.b.channel.connected
-    return line
 
 
 @pytest.mark.parametrize("length", [0, 1, SHORT_BYTES, SHORT_BYTES + 1, LONG, 4 * BULK_BYTES])
@@ -78,7 +65,7 @@ def test_an_answer_from_a_pooled_buffer_gives_it_back_when_it_is_sent() -> None:
 
     for keep in (True, False):
         line, answers = linked(service), Answers()
-        line.a.channel.request(answers.request(1))
+        line.a.channel.request(answers.request(1, expects=LONG))
         line.carry(True)
         assert bool(pool.used_bytes) != keep  # what is kept is a copy
         line.settle()
@@ -92,7 +79,7 @@ def test_a_buffer_comes_back_from_a_connection_that_is_cut() -> None:
     assert buffer is not None
     service = Patient()
     line, answers = linked(service), Answers()
-    line.a.channel.request(answers.request(1))
+    line.a.channel.request(answers.request(1, expects=LONG))
     line.carry(True)
     service.calls[0][0].answer(b"", buffer.view, buffer, keep=False)
     line.carry(False, 1000)
@@ -192,7 +179,7 @@ def test_long_requests_wait_for_credit_and_short_ones_go_past_them() -> None:
     limit = 1 << 20
     line, answers = linked(service, bytes_max=limit), Answers()
     for key in range(6):
-        line.a.channel.request(answers.request(key, data=bytes([key]) * (limit // 4), expects=0))
+        line.a.channel.request(answers.request(key, data=bytes([key]) * (limit // 8)))
     line.a.channel.request(answers.request(6, data=b"short"))
     line.settle()
     assert [payload[:1] for payload in service.carried_out] == [b"s", b"\0", b"\1", b"\2"]
@@ -232,7 +219,7 @@ BAD = {
     "a frame of kind 1": frame(Kind.HELLO, b"x"),
     "an ASK that is no list": frame(Kind.ASK, b"1234567"),
     "damaged": frame(Kind.BEAT)[:-1] + b"!",
-    "too long": (PAYLOAD_BYTES_MAX + 1).to_bytes(4) + bytes(20),
+    "too long": bytes(4) + (PAYLOAD_BYTES_MAX + 1).to_bytes(4) + bytes(16),
     "twice": frame(Kind.REQUEST, service=1, number=1) * 2,
 }
 
@@ -245,18 +232,32 @@ def test_what_must_not_come_ends_the_connection(data: bytes) -> None:
     assert line.b.connection.closing.startswith("protocol error: ")
 
 
-def test_a_message_is_bounded_and_so_are_those_in_part() -> None:
-    piece = bytes(PAYLOAD_BYTES_MAX)
-    line = linked()
+IN_PART = {
+    "a message of 8392705 bytes, where 8392704 is the most": opening(MESSAGE_BYTES_MAX + 1),
+    "a message of 4097 bytes, where 8392704 is the most": opening(0, bytes(4097)),
+    "a long message that does not say how long it is": frame(Kind.REQUEST, b"123", flags=MORE, service=1, number=1),
+    "more than 64 messages in part": b"".join(opening(1, number=number) for number in range(1, 66)),
+    "requests of more than 67108864 bytes at once": b"".join(
+        opening(8 << 20, number=number) for number in range(1, 10)
+    ),
+    "a frame of 2 bytes, where 10 are left of the message": opening(10) + piece(2, more=False),
+    "a frame of 10 bytes, where 10 are left of the message": opening(10) + piece(10, more=True),
+    "a frame of 11 bytes, where 10 are left of the message": opening(10) + piece(11, more=False),
+    "a frame of 0 bytes, where 10 are left of the message": opening(10) + piece(0, more=True),
+    "an answer to request 7, which waits for none": opening(10, number=7, kind=Kind.ANSWER),
+    "request 1 came twice": frame(Kind.REQUEST, service=1, number=1) + opening(1) + piece(1, more=False),
+}
+
+
+@pytest.mark.parametrize(("reason", "data"), IN_PART.items(), ids=IN_PART)
+def test_a_message_in_part_goes_on_as_it_began_and_is_bounded(reason: str, data: bytes) -> None:
+    line = linked(Patient())
     assert line.b.connection is not None
-    for _ in range(MESSAGE_BYTES_MAX // PAYLOAD_BYTES_MAX + 1):
-        give(line.b.connection, frame(Kind.REQUEST, piece, flags=1, service=1, number=1))
-    assert line.b.connection.closing == f"protocol error: a message of more than {MESSAGE_BYTES_MAX} bytes"
-    line = linked()
-    assert line.b.connection is not None
-    for number in range(1, 66):
-        give(line.b.connection, frame(Kind.REQUEST, b"x", flags=1, service=1, number=number))
-    assert line.b.connection.closing == "protocol error: more than 64 messages in part"
+    give(line.b.connection, data)
+    assert line.b.connection.closing == f"protocol error: {reason}"
+    line.cut()
+    assert line.b.channel.buffers.used_bytes == 0
+    assert line.b.channel._taken == sum(call.cost for call in line.b.channel.running.values())
 
 
 @given(garbage=st.binary(min_size=1, max_size=500), shaken=st.booleans())

@@ -17,7 +17,7 @@ A, B = introduction("a"), introduction("b")
 
 def parts(data: bytes) -> tuple[int, bytes]:
     """Kind and payload of one frame."""
-    length, kind, *_ = HEADER.unpack_from(data)
+    _, length, kind, *_ = HEADER.unpack_from(data)
     assert len(data) == HEADER_BYTES + length
     return kind, data[HEADER_BYTES:]
 

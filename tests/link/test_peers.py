@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -13,7 +14,8 @@ import pytest
 
 from arrayd.link import peers as rules
 from arrayd.link.channel import Call, LinkError, Service
-from arrayd.link.peers import Address, Links, Settings
+from arrayd.link.peers import Links, Settings
+from arrayd.sockets import LOOPBACK_CONGESTION_CONTROL, Address
 from tests.lab.waiting import until
 from tests.link.ends import SECRET, Answers, echo
 
@@ -37,7 +39,7 @@ class Array:
     async def ask(self, name: str, data: bytes = b"", **options: Any) -> bytes | LinkError:
         """Asks another array, and waits for the end of it."""
         key = len(self.answers.ended) + 1_000_000
-        self.links.request(name, self.answers.request(key, data=data, **options))
+        self.links.way(name)(self.answers.request(key, data=data, **options))
         await until(lambda: key in self.answers.ended)
         return self.answers.ended.pop(key)
 
@@ -75,6 +77,18 @@ async def test_requests_go_both_ways_over_the_one_connection(build: Build) -> No
     assert await a.ask("b", data) == b"echo:" + data
 
 
+async def test_both_ends_on_one_machine_do_without_pacing(build: Build) -> None:
+    """And send without delay: see `arrayd.sockets`."""
+    b = await build("b", {"a": None})
+    a = await build("a", {"b": b.address})
+    await until(lambda: a.up("b") and b.up("a"))
+    for stream in (a.links.peers["b"].stream, b.links.peers["a"].stream):
+        assert stream is not None
+        control = stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+        assert control.rstrip(b"\0") == LOOPBACK_CONGESTION_CONTROL
+        assert stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_when_both_dial_one_connection_is_left(build: Build) -> None:
     a = await build("a", {"b": None})
     b = await build("b", {"a": a.address})
@@ -97,7 +111,7 @@ async def test_a_cut_is_not_noticed_by_who_asks(build: Build) -> None:
     b = await build("b", {"a": None}, service)
     a = await build("a", {"b": b.address})
     for number in range(1000):
-        a.links.request("b", a.answers.request(number, data=b"%d" % number))
+        a.links.way("b")(a.answers.request(number, data=b"%d" % number))
         if number % 100 == 99:
             await until(lambda: a.up("b") and b.up("a"))
             await asyncio.sleep(0.002)
@@ -151,7 +165,7 @@ async def test_a_restart_is_not_let_in_while_the_old_work_runs(build: Build) -> 
     calls: list[Call] = []
     b = await build("b", {"a": None}, lambda call, _payload: calls.append(call))
     a = await build("a", {"b": b.address})
-    a.links.request("b", a.answers.request(1))
+    a.links.way("b")(a.answers.request(1))
     await until(lambda: bool(calls))
     await a.links.stop("restart")
     a = await build("a", {"b": b.address})
@@ -208,3 +222,47 @@ async def test_a_port_in_use_is_an_error(build: Build) -> None:
     b = await build("b", {"a": None})
     with pytest.raises(OSError, match="in use"):
         await build("c", {}, listen=b.address)
+
+
+async def test_an_array_that_is_taken_off_and_let_in_again_finds_what_it_asked(build: Build) -> None:
+    """Numbers go on where they were, on both sides: each request is carried out once, and answered once."""
+    seen: list[bytes] = []
+
+    def service(call: Call, payload: memoryview) -> None:
+        seen.append(bytes(payload))
+        asyncio.get_running_loop().call_later(0.001, call.answer, b"", bytes(payload))
+
+    b = await build("b", {"a": None}, service)
+    a = await build("a", {"b": b.address})
+    given_up: list[LinkError] = []
+    for number in range(1000):
+        a.links.request("b", a.answers.request(number, data=b"%d" % number))
+        if number % 100 == 99:
+            await until(lambda: a.up("b") and b.up("a"))
+            back = asyncio.ensure_future(b.ask("a", b"back"))
+            await asyncio.sleep(0.002)
+            b.links.remove("a")
+            assert "a" not in b.links.peers
+            b.links.add("a", None)
+            answer = await back
+            if isinstance(answer, LinkError):
+                given_up.append(answer)
+    await until(lambda: len(a.answers.ended) == 1000)
+    assert a.answers.ended == {number: b"%d" % number for number in range(1000)}
+    assert sorted(seen) == sorted(b"%d" % number for number in range(1000))
+    assert b.gone == ["a"] * 10
+    assert all(str(error) == "not linked any more" for error in given_up)
+
+
+async def test_an_array_that_is_added_is_dialed_and_one_that_is_removed_is_not(build: Build) -> None:
+    a = await build("a", {})
+    b = await build("b", {"a": None})
+    a.links.add("b", b.address)
+    assert await a.ask("b", b"x") == b"echo:x"
+    a.links.remove("b")
+    answer = await a.ask("b", b"y")
+    assert isinstance(answer, LinkError)
+    assert (str(answer), answer.maybe_done) == ("not linked with b", False)
+    await until(lambda: not b.up("a"))
+    assert b.reason("a") == "ended by the other array: not linked any more"
+    await until(lambda: len(a.links._tasks) == 1)

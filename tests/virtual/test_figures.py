@@ -7,7 +7,7 @@ import os
 from tests.lab.array import attentions, luns, read, write
 from tests.lab.disk import MIB
 from tests.lab.initiator import GOOD
-from tests.virtual.conftest import Row
+from tests.lab.row import Row
 
 
 async def test_figure_3_the_lun_map_has_volumes_and_mappings_to_other_arrays(row: Row) -> None:

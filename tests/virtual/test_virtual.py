@@ -10,8 +10,8 @@ from arrayd.link.handshake import RefusedError
 from tests.lab.array import TEST_UNIT_READY, SlowSyncs, attentions, luns, read, write
 from tests.lab.initiator import CHECK_CONDITION, GOOD, NAME
 from tests.lab.pdu import IMMEDIATE, Opcode, request
+from tests.lab.row import Row
 from tests.lab.waiting import until
-from tests.virtual.conftest import Row
 
 POWER_ON = 0x2900
 NOT_READY = 2

@@ -7,6 +7,7 @@ counts in milliseconds.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 
@@ -27,8 +28,10 @@ class Spinner:
             self._loop.call_soon(self._spin)
 
     def _spin(self) -> None:
-        """A callback that is always ready keeps the loop polling; at its end the loop sleeps again."""
+        """A callback that is always ready keeps the loop polling; at its end the loop sleeps again. Who has something
+        to do goes first: what we poll for may be what it makes."""
         if time.monotonic() < self._until:
+            os.sched_yield()
             self._loop.call_soon(self._spin)
         else:
             self._spinning = False
