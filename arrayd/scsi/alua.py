@@ -1,8 +1,8 @@
 """Asymmetric logical unit access (SPC-5, 5.17): target port groups, their states, REPORT and SET TARGET PORT GROUPS.
 
 All ports of this array are one target port group. Arrays that offer the same logical unit through this one (virtual
-volumes, figure 3) have groups of their own: by them it is active, and not optimized. A state belongs to a logical unit
-and a group, so every logical unit has a `PortGroups` of its own.
+volumes, figure 3) have groups of their own: by them it is active, and never optimized, whatever a host asks for. A
+state belongs to a logical unit and a group, so every logical unit has a `PortGroups` of its own.
 """
 
 from __future__ import annotations
@@ -95,6 +95,10 @@ class PortGroup:
         self.status_code = StatusCode.NONE
 
 
+class PortTakenError(Exception):
+    """Another array names a target port as its own that is not."""
+
+
 class PortGroups:
     """One logical unit's view of the target port groups that it is reached through: `own`, which this array's ports are
     in, and those of other arrays, as they turn up."""
@@ -111,6 +115,12 @@ class PortGroups:
     def ports(self) -> tuple[int, ...]:
         """The relative identifiers of all target ports."""
         return tuple(port for group in self.groups.values() for port in group.names)
+
+    def check(self, port: Port) -> None:
+        """Raises PortTakenError for a port of another array that a host could not tell from one of this array's."""
+        own = self.own
+        if port.identifier in own.names or port.group == own.identifier or port.name in own.names.values():
+            raise PortTakenError(f"its target port {port.identifier}, {port.name}, is one of this array's own")
 
     def meet(self, port: Port) -> None:
         """The logical unit is reached through a port of another array."""
@@ -152,7 +162,7 @@ GROUP_DESCRIPTOR = Struct(
         "u_sup" / Const(True, Flag),
         "s_sup" / Const(True, Flag),
         "an_sup" / Const(True, Flag),
-        "ao_sup" / Const(True, Flag),
+        "ao_sup" / Flag,
         "group" / Bytewise(Int16ub),
     ),
     Padding(1),
@@ -171,9 +181,10 @@ def report_target_port_groups(unit: LogicalUnit, task: Task) -> None:
     body = b"" if parameter_format == 0 else bytes((0x10, IMPLICIT_TRANSITION_SECONDS, 0, 0))
     groups = unit.port_groups
     for group in groups.groups.values():
+        own = group is groups.own
         body += GROUP_DESCRIPTOR.build(
             {
-                "access": {"pref": group is groups.own, "state": group.state, "group": group.identifier},
+                "access": {"pref": own, "state": group.state, "ao_sup": own, "group": group.identifier},
                 "status_code": group.status_code,
                 "port_count": len(group.names),
             }
@@ -196,6 +207,9 @@ def set_target_port_groups(unit: LogicalUnit, task: Task) -> None:
         identifier = int.from_bytes(data[at + 2 : at + 4], "big")
         if identifier not in unit.port_groups.groups:
             raise invalid_parameter(at + 2)
+        if state == AccessState.ACTIVE_OPTIMIZED and identifier != unit.port_groups.own.identifier:
+            # Linux asks for it whenever dm-multipath turns to a path. It would take it for as good as the direct one.
+            raise invalid_parameter((at, 3))
         wanted[identifier] = AccessState(state)
     for identifier, asked in wanted.items():
         set_access_state(unit, unit.port_groups.groups[identifier], asked, task.nexus)

@@ -92,7 +92,7 @@ def read(unit: LogicalUnit, task: Task) -> Awaitable[None] | None:
 
 def _read_into(unit: LogicalUnit, task: Task, offset: int, buffer: PooledBuffer) -> Awaitable[None] | None:
     try:
-        pending = unit.disk.read(offset, buffer.view)
+        pending = unit.disk.read_from(task.nexus.origin, offset, buffer.view)
     except BaseException:
         buffer.release()
         raise
@@ -138,7 +138,7 @@ def write(unit: LogicalUnit, task: Task) -> Awaitable[None] | None:
     data = whole_blocks(unit, task, length)
     if not data:
         return None
-    return unit.disk.write(offset, data, forces_unit_access(task.cdb))
+    return unit.disk.write_from(task.nexus.origin, offset, data, forces_unit_access(task.cdb))
 
 
 def _read_row(name: str, opcode: int, usage: str) -> Command:

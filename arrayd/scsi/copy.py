@@ -188,8 +188,9 @@ def _find_unit(unit: LogicalUnit, task: Task, cscds: list[Cscd], index: int) -> 
         raise _aborted(Asc.COPY_TARGET_NOT_REACHABLE)
     cscd = cscds[index]
     for candidate in (unit, *task.nexus.units.values()):
-        # A logical unit of another array is not copied from here: hosts ask that array.
-        if isinstance(candidate, VirtualUnit) or candidate.volume is None:
+        # A logical unit of another array is not copied from here: hosts ask that array. A command device is not at all:
+        # to read it is to take answers that are for somebody.
+        if isinstance(candidate, VirtualUnit) or candidate.volume is None or candidate.volume.takes_commands:
             continue
         if cscd.designator in logical_unit_designators(candidate.identity):
             if cscd.device_type != candidate.device_type or cscd.block_bytes != candidate.volume.block_size:

@@ -23,12 +23,13 @@ RESPONSE_FORMAT = 0x02
 HISUP = 0x10
 """LUNs are in the format of REPORT LUNS, some by flat space addressing."""
 SCCS = 0x80
-TPGS_IMPLICIT_AND_EXPLICIT = 0x30
+TPGS_IMPLICIT, TPGS_IMPLICIT_AND_EXPLICIT = 0x10, 0x30
 THIRD_PARTY_COPY = 0x08
 MULTIP = 0x10
 CMDQUE = 0x02
 RMB = 0x80
 
+COMMAND_DEVICE = "COMMAND DEVICE"
 PRODUCTS = {DISK: "VOLUME", STORAGE_ARRAY_CONTROLLER: "CONTROLLER", NO_DEVICE: ""}
 REVISION = "0001"
 """Product revision level: changes when what hosts see of a unit changes."""
@@ -70,11 +71,14 @@ def _standard(unit: LogicalUnit) -> bytes:
     data[2] = VERSION
     data[3] = HISUP | RESPONSE_FORMAT
     data[4] = STANDARD_BYTES - 5
-    data[5] = TPGS_IMPLICIT_AND_EXPLICIT | (THIRD_PARTY_COPY if copies else 0) | (SCCS if controller else 0)
+    takes_commands = unit.volume is not None and unit.volume.takes_commands
+    groups = TPGS_IMPLICIT if takes_commands else TPGS_IMPLICIT_AND_EXPLICIT
+    data[5] = groups | (THIRD_PARTY_COPY if copies else 0) | (SCCS if controller else 0)
     data[6] = MULTIP
     data[7] = CMDQUE
     data[8:16] = VENDOR.ljust(8).encode("ascii")
-    data[16:32] = PRODUCTS[unit.device_type].ljust(16).encode("ascii")
+    product = COMMAND_DEVICE if takes_commands else PRODUCTS[unit.device_type]
+    data[16:32] = product.ljust(16).encode("ascii")
     data[32:36] = REVISION.encode("ascii")
     for index, descriptor in enumerate(VERSION_DESCRIPTORS[unit.device_type]):
         data[58 + 2 * index : 60 + 2 * index] = descriptor.to_bytes(2, "big")

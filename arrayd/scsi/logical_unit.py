@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from arrayd.log import get_logger
 from arrayd.scsi.alua import PortGroups
-from arrayd.scsi.command import Command, CommandTable, Reserved
+from arrayd.scsi.command import Command, CommandTable
 from arrayd.scsi.copy import Copies
-from arrayd.scsi.data_buffer import DataBuffers
+from arrayd.scsi.data_buffer import Commander, DataBuffers
+from arrayd.scsi.failing import error_of, failed
 from arrayd.scsi.medium import Medium
 from arrayd.scsi.mode import ModePages
 from arrayd.scsi.reservations import Reservations
@@ -24,7 +25,7 @@ from arrayd.scsi.sanitize import Sanitizing
 from arrayd.scsi.sense import Asc, CheckCondition, Key, ReservationConflict
 from arrayd.scsi.task import Attribute, FastTable, Status, Task
 from arrayd.scsi.task_management import UNIT_FUNCTIONS
-from arrayd.volumes.volume import Volume, VolumeFailed, VolumeFull, VolumeReadOnly
+from arrayd.volumes.volume import Volume
 
 if TYPE_CHECKING:
     from arrayd.buffers import BufferPool
@@ -50,6 +51,7 @@ class LogicalUnit:
         port_groups: PortGroups,
         reservations: Reservations,
         volume: Volume | None = None,
+        commander: Commander | None = None,
     ) -> None:
         self.number = number
         self.device_type = device_type
@@ -68,7 +70,7 @@ class LogicalUnit:
         self.fast_tables: dict[Nexus, FastTable] = {}
         self.medium = Medium()
         self.sanitizing = Sanitizing()
-        self.data_buffers = DataBuffers()
+        self.data_buffers = DataBuffers(commander)
         self.copies = Copies()
         self.fetches = 0
         """Reads that were begun on the spot and wait for the disk: they are at work, and have no task here."""
@@ -175,7 +177,9 @@ class LogicalUnit:
         try:
             command = self.commands.find(self, task.cdb)
             task.command = command
-            self._check_attention(task, command)
+            asc = None if command.ignores_attention else self.take_attention(task.nexus)
+            if asc is not None:
+                raise CheckCondition(Key.UNIT_ATTENTION, asc)
             self.check_access(task, command)
             task.wanted_out = command.data_out(self, task.cdb)
         except CheckCondition as error:
@@ -184,12 +188,6 @@ class LogicalUnit:
         except ReservationConflict:
             task.status = Status.RESERVATION_CONFLICT
             task.immediate_status = True
-
-    def _check_attention(self, task: Task, command: Command) -> None:
-        if not command.ignores_attention:
-            asc = self.take_attention(task.nexus)
-            if asc is not None:
-                raise CheckCondition(Key.UNIT_ATTENTION, asc)
 
     def check_access(self, task: Task, command: Command) -> None:
         """Raises what stands between this nexus and `command`: reservations, readiness."""
@@ -250,7 +248,7 @@ class LogicalUnit:
             self.check_access(task, task.command)
             result = task.command.handler(self, task)
         except Exception as error:
-            self._failed(task, error)
+            failed(self, task, task.command, error)
             result = None
         if result is None:
             self._end(task)
@@ -264,9 +262,9 @@ class LogicalUnit:
 
     def _ended(self, task: Task, future: asyncio.Future[None]) -> None:
         self._at_work.discard(future)
-        error = future.exception()
-        if isinstance(error, Exception):
-            self._failed(task, error)
+        error = error_of(future)
+        if error is not None:
+            failed(self, task, task.command, error)
         self._end(task)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -286,23 +284,6 @@ class LogicalUnit:
         self.sanitizing.stop()
         while self._at_work:
             await asyncio.wait(self._at_work)
-
-    def _failed(self, task: Task, error: Exception) -> None:
-        """Turns what a handler raised into status and sense; what nobody foresaw is logged, and the task fails."""
-        if isinstance(error, ReservationConflict):
-            task.status = Status.RESERVATION_CONFLICT
-        elif isinstance(error, CheckCondition):
-            self.fail(task, error)
-        elif isinstance(error, VolumeFull):
-            self.fail(task, CheckCondition(Key.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED))
-        elif isinstance(error, VolumeReadOnly):
-            self.fail(task, CheckCondition(Key.DATA_PROTECT, Asc.WRITE_PROTECTED))
-        elif isinstance(error, VolumeFailed):
-            asc = Asc.WRITE_ERROR if task.command.reserved is Reserved.WRITE else Asc.UNRECOVERED_READ_ERROR
-            self.fail(task, CheckCondition(Key.MEDIUM_ERROR, asc))
-        else:
-            log.error("command failed", opcode=task.cdb[0], lun=self.number, exc_info=error)
-            self.fail(task, CheckCondition(Key.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE))
 
     def fail(self, task: Task, error: CheckCondition) -> None:
         """Ends `task` with CHECK CONDITION and sense data in the format that D_SENSE asks for."""

@@ -77,7 +77,8 @@ class ModePages:
     def changeable(self, code: int) -> bytes:
         """The page with ones where a host may change it."""
         page = bytearray(self.default(code)[:2].ljust(len(self.default(code)), b"\0"))
-        if code == CONTROL:
+        takes_commands = self._volume is not None and self._volume.takes_commands
+        if code == CONTROL and not takes_commands:  # which has no MODE SELECT
             for byte, bit in (D_SENSE, SWP, TAS):
                 page[byte] |= bit
         return bytes(page)

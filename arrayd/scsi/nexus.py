@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from arrayd.origin import Origin, over_link
 from arrayd.scsi.alua import Port
 from arrayd.scsi.sense import Asc, CheckCondition, Key
 from arrayd.scsi.task import DeliveryFailure, FastTable, FunctionResponse, Task
 from arrayd.scsi.task_management import manage
 
 if TYPE_CHECKING:
+    from arrayd.scsi.data_buffer import Sent
     from arrayd.scsi.target import ScsiTarget
     from arrayd.scsi.unit import Unit
 
@@ -27,6 +29,7 @@ class Nexus:
         port: Port,
         visible: frozenset[int] | None,
         path: tuple[str, ...] = (),
+        local: bool = False,
     ) -> None:
         self.target = target
         self.initiator = initiator
@@ -35,9 +38,13 @@ class Nexus:
         self.port = port.identifier
         """The relative target port identifier."""
         self.path = path
+        self.origin = over_link(initiator, path, local) if path else Origin(initiator, local=local)
+        """Who a command that comes by this nexus comes from."""
         self.visible = visible
         self.units: dict[int, Unit] = {}
         self.fast: dict[int, FastTable] = {}
+        self.sent: dict[int, Sent] = {}
+        """Command interfaces that it wrote, at whatever unit, by buffer ID."""
 
     @property
     def initiator_port(self) -> str:

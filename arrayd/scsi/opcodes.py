@@ -68,6 +68,20 @@ _BLOCK_DEVICE = (
 )
 
 
+_COMMAND_DEVICE_NAMES = frozenset(
+    (
+        *("READ(6)", "READ(10)", "READ(12)", "READ(16)", "WRITE(6)", "WRITE(10)", "WRITE(12)", "WRITE(16)"),
+        *("READ CAPACITY(10)", "READ CAPACITY(16)", "SYNCHRONIZE CACHE(10)", "SYNCHRONIZE CACHE(16)", "LOG SENSE"),
+        *("TEST UNIT READY", "MODE SENSE(6)", "MODE SENSE(10)", "WRITE BUFFER", "READ BUFFER(10)"),
+        *("INQUIRY", "REQUEST SENSE", "REPORT LUNS", "REPORT SUPPORTED OPERATION CODES"),
+        *("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "REPORT TARGET PORT GROUPS"),
+    )
+)
+_COMMAND_DEVICE = tuple(row for row in _BLOCK_DEVICE if row.name in _COMMAND_DEVICE_NAMES)
+"""Of a disk what it takes to be found, written and read. One host must not stop it for the others: nothing that
+reserves, erases, ejects or sets anything."""
+
+
 def never_fast(_unit: LogicalUnit, _nexus: Nexus) -> FastTable:
     """For units without a medium."""
     return {}
@@ -79,3 +93,5 @@ TABLES: dict[int, CommandTable] = {
     NO_DEVICE: CommandTable(_ANY_LUN, never_fast, unknown=Asc.LOGICAL_UNIT_NOT_SUPPORTED),
 }
 """By peripheral device type."""
+COMMAND_DEVICE = CommandTable(_COMMAND_DEVICE, never_fast)
+"""Of a disk whose WRITEs are commands (figure 5)."""

@@ -8,8 +8,10 @@ from functools import partial
 from arrayd.buffers import BufferPool
 from arrayd.scsi import opcodes
 from arrayd.scsi.alua import Port, PortGroups
+from arrayd.scsi.data_buffer import Commander
 from arrayd.scsi.kinds import DISK, NO_DEVICE, STORAGE_ARRAY_CONTROLLER
 from arrayd.scsi.logical_unit import LogicalUnit
+from arrayd.scsi.lun import encode_lun
 from arrayd.scsi.nexus import Nexus
 from arrayd.scsi.reservations import Reservations, ReservationStore
 from arrayd.scsi.sense import Asc
@@ -19,26 +21,25 @@ from arrayd.scsi.unit import Unit
 from arrayd.scsi.virtual_unit import Remote, VirtualUnit
 from arrayd.volumes.volume import Volume
 
-PERIPHERAL_LUNS = 256
-LUNS_MAX = 16384
-
-
-def encode_lun(number: int) -> int:
-    """The 8-byte LUN of `number` as an integer: peripheral addressing to 255, flat space above (SAM-5, 4.7.6)."""
-    if number < PERIPHERAL_LUNS:
-        return number << 48
-    return (0x4000 | number) << 48
-
 
 class ScsiTarget:
-    """One SCSI target device. `serial` is the array's; `store` keeps persistent reservations."""
+    """One SCSI target device. `serial` is the array's; `store` keeps persistent reservations; `commander` takes
+    command interfaces, if there are any."""
 
-    def __init__(self, serial: str, buffers: BufferPool, port_groups: PortGroups, store: ReservationStore) -> None:
+    def __init__(
+        self,
+        serial: str,
+        buffers: BufferPool,
+        port_groups: PortGroups,
+        store: ReservationStore,
+        commander: Commander | None = None,
+    ) -> None:
         self.serial = serial
         self.buffers = buffers
         self.scratch = BufferPool(SCRATCH_BYTES)
         self.port_groups = port_groups
         self.store = store
+        self._commander = commander
         self.units: dict[int, Unit] = {}
         self.nexuses: set[Nexus] = set()
         self._leaving: list[Unit] = []
@@ -46,16 +47,18 @@ class ScsiTarget:
         self.absent = self._make_unit(0, NO_DEVICE, serial, None)
 
     def _make_unit(self, number: int, device_type: int, identity: str, volume: Volume | None) -> LogicalUnit:
+        takes_commands = volume is not None and volume.takes_commands
         return LogicalUnit(
             number,
             device_type,
             identity,
-            opcodes.TABLES[device_type],
+            opcodes.COMMAND_DEVICE if takes_commands else opcodes.TABLES[device_type],
             self.buffers,
             self.scratch,
             self.port_groups.of_another_unit(),
             Reservations(identity, self.store),
             volume,
+            self._commander,
         )
 
     def set_units(self, sources: Mapping[int, Volume | Remote]) -> None:
@@ -74,7 +77,7 @@ class ScsiTarget:
     def _stand(self, number: int, source: Volume | Remote) -> Unit:
         if isinstance(source, Volume):
             return self._make_unit(number, DISK, source.identity, source)
-        return VirtualUnit(number, source)
+        return VirtualUnit(number, source, self._commander)
 
     def show(self, nexus: Nexus) -> None:
         """Brings what `nexus` sees up to date with the LUN map and its masking, and tells it when that changed."""
@@ -99,10 +102,15 @@ class ScsiTarget:
         luns: frozenset[int] | None,
         through: Port | None = None,
         path: tuple[str, ...] = (),
+        *,
+        local: bool = False,
     ) -> Nexus:
-        """See `arrayd.scsi.task.Target.attach`; `through` a port of another array for a nexus that comes by `path`."""
+        """See `arrayd.scsi.task.Target.attach`; `through` a port of another array for a nexus that comes by `path`;
+        raises PortTakenError if it is one of ours."""
         own = self.port_groups.own
-        nexus = Nexus(self, initiator, isid, through or Port(port, own.identifier, own.names[port]), luns, path)
+        if through is not None:
+            self.port_groups.check(through)
+        nexus = Nexus(self, initiator, isid, through or Port(port, own.identifier, own.names[port]), luns, path, local)
         self.nexuses.add(nexus)
         self.absent.attach(nexus, {})
         self.absent.take_attention(nexus)

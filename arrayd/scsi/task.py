@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from struct import Struct as Layout
 from typing import Any, Protocol
 
 from arrayd.buffers import PooledBuffer
@@ -144,7 +145,23 @@ class Fetch:
         return self.length
 
 
-FastIO = Callable[[int, int, int, Any], "bool | Commit"]
+class Relayed(Protocol):
+    """A READ or WRITE that was begun on the spot and is carried out by another array.
+
+    `ended(relayed)`, for everybody who asked by `when_ended`, is called when the rest is final: as of a `Task`, with
+    `data_in`, which lasts as long as the call."""
+
+    status: int
+    sense: bytes
+    wanted_out: int
+    aborted: bool
+    data_in: memoryview
+
+    def when_ended(self, ended: Callable[[Relayed], None]) -> None:
+        """Calls `ended` when it has ended, never from within this call."""
+
+
+FastIO = Callable[[int, int, int, Any], "bool | Commit | Relayed"]
 """`fast(flags, word, count, view)`: carries out a CDB on the spot, or returns False having done nothing.
 
 The CDB comes as the integers that byte 1, bytes 2-9 and bytes 10-13 are, so that a transport decodes it along with its
@@ -152,8 +169,11 @@ own header; bytes 14-15 are zero (no group number, no control byte of a 16-byte 
 For a read, the memoryview `view` is filled wholly; for a write, it holds all of the data. A read `BY_FILE` has a
 `FileExtent` of the length wanted instead, which is told where the data lies; a read `FETCH` a `Fetch`, which ends when
 the data is there. True means status GOOD, no residual (of a `FETCH`: begun); a `Commit` that a write is done, and
-answered when that has ended.
+answered when that has ended; a `Relayed` that the command is begun, and `view` may be used for something else.
 """
+
+CDB = Layout(">BBQIH")
+"""A CDB of 16 bytes as these integers: its byte 0, byte 1, bytes 2-9, bytes 10-13 and bytes 14-15."""
 
 TO_INITIATOR = 0x100
 TO_TARGET = 0x200
@@ -281,5 +301,8 @@ class Nexus(Protocol):
 class Target(Protocol):
     """A SCSI target device as a transport sees it."""
 
-    def attach(self, initiator: str, isid: bytes, port: int, luns: frozenset[int] | None) -> Nexus:
-        """A new I_T nexus: initiator name and ISID, relative target port, and the LUNs it may see (None: all)."""
+    def attach(
+        self, initiator: str, isid: bytes, port: int, luns: frozenset[int] | None, *, local: bool = False
+    ) -> Nexus:
+        """A new I_T nexus: initiator name and ISID, relative target port, the LUNs it may see (None: all), and whether
+        the initiator is on this machine."""

@@ -11,6 +11,7 @@ from arrayd.scsi.kinds import NO_DEVICE, peripheral
 from arrayd.scsi.provisioning import (
     UNMAP_BLOCKS_MAX,
     UNMAP_DESCRIPTORS_MAX,
+    WRITE_SAME_16,
     WRITE_SAME_BLOCKS_MAX,
     granularity_blocks,
     threshold_exponent,
@@ -21,6 +22,8 @@ from arrayd.scsi.task import MAX_TRANSFER_BYTES
 if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
     from arrayd.scsi.nexus import Nexus
+
+COMPARE_AND_WRITE, SANITIZE = 0x89, 0x48
 
 SIMPLE_ORDERED_HEAD = 0x07
 """SIMPSUP, ORDSUP and HEADSUP: the task attributes there are."""
@@ -81,13 +84,18 @@ def _extended_inquiry(_unit: LogicalUnit, _nexus: Nexus) -> bytes:
     return bytes(body)
 
 
+def _offers(unit: LogicalUnit, opcode: int) -> bool:
+    """Whether `unit` has the command at all: a command device has few, and no limits of others."""
+    return any(row.opcode == opcode for row in unit.commands.offered(unit))
+
+
 def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
-    """SBC-4, 6.6.4. No WRITE ATOMIC: its limits are 0."""
+    """SBC-4, 6.6.4. No WRITE ATOMIC: its limits are 0, as are those of whatever the unit has not."""
     block_size = unit.disk.block_size
     granularity = granularity_blocks(unit)
     body = bytearray(60)
-    body[0] = WSNZ
-    body[1] = COMPARE_AND_WRITE_BLOCKS_MAX
+    if _offers(unit, COMPARE_AND_WRITE):
+        body[1] = COMPARE_AND_WRITE_BLOCKS_MAX
     body[2:4] = granularity.to_bytes(2, "big")
     body[4:8] = (MAX_TRANSFER_BYTES // block_size).to_bytes(4, "big")
     body[8:12] = (OPTIMAL_TRANSFER_BYTES // block_size).to_bytes(4, "big")
@@ -96,15 +104,17 @@ def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
         body[20:24] = UNMAP_DESCRIPTORS_MAX.to_bytes(4, "big")
         body[24:28] = granularity.to_bytes(4, "big")
         body[28:32] = (1 << 31).to_bytes(4, "big")
-    body[32:40] = WRITE_SAME_BLOCKS_MAX.to_bytes(8, "big")
+    if _offers(unit, WRITE_SAME_16):
+        body[0] = WSNZ
+        body[32:40] = WRITE_SAME_BLOCKS_MAX.to_bytes(8, "big")
     return bytes(body)
 
 
-def _block_device_characteristics(_unit: LogicalUnit, _nexus: Nexus) -> bytes:
+def _block_device_characteristics(unit: LogicalUnit, _nexus: Nexus) -> bytes:
     """SBC-4, 6.6.2."""
     body = bytearray(60)
     body[0:2] = NON_ROTATING.to_bytes(2, "big")
-    body[3] = WABEREQ_NOT_NEEDED
+    body[3] = WABEREQ_NOT_NEEDED if _offers(unit, SANITIZE) else 0
     body[4] = FUAB
     return bytes(body)
 

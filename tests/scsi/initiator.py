@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from arrayd.buffers import BufferPool
 from arrayd.scsi.alua import Port, PortGroups
 from arrayd.scsi.logical_unit import LogicalUnit
+from arrayd.scsi.lun import encode_lun
 from arrayd.scsi.nexus import Nexus
 from arrayd.scsi.persistent import PersistentState
 from arrayd.scsi.sense import Asc, Key
-from arrayd.scsi.target import ScsiTarget, encode_lun
+from arrayd.scsi.target import ScsiTarget
 from arrayd.scsi.task import Attribute, FileExtent, Status, Task
 from arrayd.volumes.volume import Volume
 

@@ -171,12 +171,15 @@ async def test_a_group_of_another_array_is_active_and_not_optimized() -> None:
     unit, a, _ = make()
     port = Port(7, 0x4102, "iqn.2026-11.io.arrayd:near,t,0x0001")
     b = Initiator(a.nexus.target, "iqn.x:c", port=7, through=port)
-    expected = "0000001c 80 8f 4101 00 00 00 02 00000001 00000002 01 8f 4102 00 00 00 01 00000007"
+    expected = "0000001c 80 8f 4101 00 00 00 02 00000001 00000002 01 8e 4102 00 00 00 01 00000007"
     for host in (a, b):
         assert await host.good(report_cdb()) == bytes.fromhex(expected)
     page = await b.good(bytes((0x12, 1, 0x83, 2, 0, 0)))
     assert b"iqn.2026-11.io.arrayd:near,t,0x0001" in page
     assert bytes.fromhex("51 95 00 04 0000 4102".replace(" ", "")) in page
+    # What Linux asks for when dm-multipath turns to this path: it must not make it as good as the direct one.
+    assert (await set_states(b, (AccessState.ACTIVE_OPTIMIZED, 0x4102))).why == IN_LIST
+    assert await b.good(report_cdb()) == bytes.fromhex(expected)
     assert (await set_states(a, (AccessState.STANDBY, 0x4102))).status == Status.GOOD
     assert await b.attention() is Asc.ASYMMETRIC_ACCESS_STATE_CHANGED
     assert (await b.send(READ_10)).why == (Key.NOT_READY, Asc.TARGET_PORT_IN_STANDBY)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from arrayd.scsi.alua import AccessState, set_access_state
 from arrayd.scsi.fast_path import READ_6, READ_10, READ_12, READ_16, WRITE_6, WRITE_10, WRITE_12, WRITE_16
+from arrayd.scsi.lun import encode_lun
 from arrayd.scsi.sense import Asc
-from arrayd.scsi.target import encode_lun
 from arrayd.scsi.task import TO_INITIATOR, TO_TARGET, Commit, FastTable, Status
 from arrayd.volumes.volume import VolumeFailed
 from tests.scsi.initiator import Initiator, disk_unit, make_target

@@ -7,9 +7,10 @@ import pytest
 
 from arrayd.scsi.command import Command, CommandTable
 from arrayd.scsi.kinds import DISK
+from arrayd.scsi.lun import encode_lun
 from arrayd.scsi.opcodes import TABLES
 from arrayd.scsi.sense import Asc, Key
-from arrayd.scsi.target import ScsiTarget, encode_lun
+from arrayd.scsi.target import ScsiTarget
 from arrayd.scsi.task import Attribute, Status, Task
 from arrayd.volumes.volume import VolumeFailed
 from tests.scsi.initiator import Initiator, disk_unit, make_target

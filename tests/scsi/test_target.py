@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from arrayd.scsi.lun import encode_lun
 from arrayd.scsi.sense import Asc, Key
-from arrayd.scsi.target import encode_lun
 from arrayd.scsi.task import Status
 from tests.scsi.initiator import Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import MemoryVolume
