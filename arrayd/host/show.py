@@ -1,0 +1,128 @@
+"""What arrayctl prints: tables when a person looks, tab-separated columns or JSON when a program does.
+
+What arrays say is shown without control characters: a name in an event may be an attacker's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import click
+
+NOTHING = "-"
+"""Stands for what there is not."""
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+Value = Callable[[Any], str]
+
+
+def plain(value: Any) -> str:
+    """A value as a program reads it, in one cell: no tabs, line ends or other control characters."""
+    if value is None or value == "":
+        return NOTHING
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def size(value: Any) -> str:
+    """Bytes as a person reads them: `1.5 GiB`."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return plain(value)
+    amount, unit = float(value), 0
+    while abs(amount) >= 1024 and unit < len(UNITS) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{amount:.4g} {UNITS[unit]}"
+
+
+def duration(value: Any) -> str:
+    """Seconds as a person reads them: `3d 04:05:06`."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return plain(value)
+    minutes, seconds = divmod(int(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (f"{days}d " if days else "") + f"{hours:02}:{minutes:02}:{seconds:02}"
+
+
+def moment(value: Any) -> str:
+    """Seconds since 1970 as a person reads them, in UTC; a text as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return plain(value)
+    try:
+        return datetime.fromtimestamp(value, UTC).isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+    except (ValueError, OverflowError, OSError):
+        return plain(value)
+
+
+def yes(value: Any) -> str:
+    """True as a person is told it; false is nothing to speak of."""
+    return "yes" if value is True else NOTHING if value is False else plain(value)
+
+
+class Column(NamedTuple):
+    """One column: its head, the key of a row that it shows, and how a person is shown it."""
+
+    head: str
+    key: str
+    human: Value = plain
+
+
+class Output:
+    """Standard output, for a person or for a program."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.for_people = not as_json and sys.stdout.isatty()
+
+    def data(self, value: Any) -> None:
+        """Anything, as JSON: on one line for a program."""
+        click.echo(json.dumps(value, ensure_ascii=not self.for_people, indent=2 if self.for_people else None))
+
+    def rows(self, columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> None:
+        """A table. As JSON it is a list of the rows as they are, with all their keys."""
+        listed = list(rows)
+        if self.as_json:
+            self.data(listed)
+        elif self.for_people:
+            _draw(columns, listed)
+        else:
+            for row in listed:
+                click.echo("\t".join(plain(row.get(column.key)) for column in columns))
+
+    def line(self, columns: Sequence[Column], row: Mapping[str, Any]) -> None:
+        """One row of a table that has no end."""
+        if self.as_json:
+            click.echo(json.dumps(row))
+        else:
+            cells = ((column.human if self.for_people else plain)(row.get(column.key)) for column in columns)
+            click.echo(("  " if self.for_people else "\t").join(cells))
+        sys.stdout.flush()
+
+
+def _draw(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    cells = [[column.human(row.get(column.key)) for column in columns] for row in rows]
+    told = [at for at in range(len(columns)) if not cells or any(row[at] != NOTHING for row in cells)]
+    for at in told:
+        table.add_column(columns[at].head, overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(row[at]) for at in told))
+    Console().print(table)
+
+
+def complain(text: str) -> None:
+    """A reason on standard error. Each of its lines is one."""
+    for line in text.splitlines() or [""]:
+        click.echo(f"arrayctl: {plain(line)}", err=True)

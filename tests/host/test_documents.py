@@ -1,0 +1,70 @@
+"""docs/arrayctl.md and docs/host-library.md are so: every option, verb, key and code; and the examples run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from arrayd.commands.results import Result
+from arrayd.host.cli import arrayctl
+from arrayd.host.many import read_commands
+from arrayd.host.paths import PathFile, PathTable, Row
+from arrayd.host.way import DEFAULT, Way
+from tests.host.row import Row as Arrays
+from tests.test_docs import blocks, read, table
+
+PAGE, LIBRARY = "docs/arrayctl.md", "docs/host-library.md"
+
+
+def test_every_option_and_every_verb_is_documented() -> None:
+    text = read(PAGE)
+    options = {
+        option
+        for command in (arrayctl, *arrayctl.commands.values())
+        for each in command.params
+        for option in each.opts
+        if option.startswith("--") and option != "--version"
+    }
+    assert {row[0] for row in table(text, "option", "meaning")} <= options
+    assert {option for option in options if f"`{option}`" not in text} == set()
+    assert {row[0] for row in table(text, "verb", "what it shows")} == set(arrayctl.commands)
+
+
+def test_every_exit_code_is_documented() -> None:
+    rows = table(read(PAGE), "code", "name", "why")
+    assert [(int(row[0]), row[1]) for row in rows] == [(int(code), code.name) for code in Result if code]
+
+
+def test_every_key_of_the_path_table_is_documented() -> None:
+    keys = {*PathFile.model_fields, *(f"paths.NAME.{key}" for key in Row.model_fields)}
+    assert {row[0] for row in table(read(PAGE), "key", "what it says")} == keys
+
+
+def test_every_field_of_a_way_is_documented() -> None:
+    rows = table(read(LIBRARY), "field", "meaning", "default")
+    assert {row[0]: row[2] for row in rows} == {name: str(getattr(DEFAULT, name)) for name in Way.__dataclass_fields__}
+
+
+@pytest.mark.parametrize("name", [PAGE, LIBRARY])
+def test_the_examples_of_yaml_load(name: str, tmp_path: Path) -> None:
+    for number, example in enumerate(blocks(read(name), "yaml")):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(example)
+        if example.startswith("-"):
+            assert read_commands(file)
+        else:
+            assert len(PathTable.load(file).rows) == 3
+
+
+@pytest.mark.parametrize("example", blocks(read(LIBRARY), "python"))
+def test_the_examples_of_python_print_what_they_say(example: str, row: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
+    row.table()
+    monkeypatch.chdir(row.folder)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(example, LIBRARY, "exec"), {})
+    assert printed.getvalue().splitlines() == re.findall(r"^ *# (.*)$", example, re.MULTILINE)
