@@ -15,10 +15,12 @@ from scripts.benchmark.generator import GeneratorError, Run
 from scripts.benchmark.rows import Comparison, FileSystem, Metric, Row, Subject, TargetSetup
 from scripts.benchmark.statistics import LOOKS, Estimate, Verdict, estimate
 from scripts.benchmark.target_arrayd import ArraydTarget
+from scripts.benchmark.target_chain import ChainTarget
 from scripts.benchmark.target_tgt import TgtError, TgtTarget
 from tests.lab.daemon import DaemonError
 
-Target = ArraydTarget | TgtTarget
+Target = ArraydTarget | ChainTarget | TgtTarget
+KINDS: dict[str, type[Target]] = {"arrayd": ArraydTarget, "chain": ChainTarget, "tgt": TgtTarget}
 EXPECTED_ERRORS = (BackingError, DaemonError, GeneratorError, TgtError, OSError)
 MANY_LUNS_BYTES = 2 << 20
 """Of each LUN where there are more than two: together they are no more than what one has elsewhere."""
@@ -63,10 +65,9 @@ class TargetPool:
         if setup not in self._running:
             folder = self._folders[setup.file_system] / f"{setup.program}-{next(self._started)}"
             size = self._pace.volume_bytes if setup.luns <= 2 else MANY_LUNS_BYTES
-            kind: type[Target] = ArraydTarget if setup.program == "arrayd" else TgtTarget
             with ExitStack() as starting:
                 starting.callback(shutil.rmtree, folder, ignore_errors=True)
-                target: Target = kind(setup, folder, size)
+                target = KINDS[setup.program](setup, folder, size)
                 starting.enter_context(target)
                 self._running[setup] = target, starting.pop_all()
         return self._running[setup][0]
@@ -102,7 +103,9 @@ class Outcome:
 
 def ratio(of: Run, against: Run, metric: Metric) -> float:
     """Above 1 when ``of`` is the better."""
-    return of.iops / against.iops if metric is Metric.RATE else against.p99_us / of.p99_us
+    if metric is Metric.RATE:
+        return of.iops / against.iops
+    return against.p50_us / of.p50_us if metric is Metric.P50 else against.p99_us / of.p99_us
 
 
 def decide(comparison: Comparison, runs: dict[str, list[Run]]) -> Decision:
@@ -159,7 +162,7 @@ class Contest:
             backing.cool(cold)
         return generator.run(
             self._program,
-            target.place,
+            target.place_at(subject.hops) if isinstance(target, ChainTarget) else target.place,
             subject.works,
             seconds=row.seconds * self._pace.seconds_factor,
             warmup=row.warmup * self._pace.seconds_factor,

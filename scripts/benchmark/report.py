@@ -58,6 +58,11 @@ def interval(estimate: Estimate) -> str:
     return f"{estimate.low:.2f}-{estimate.high:.2f}"
 
 
+def latency_of(metric: Metric) -> Callable[[Run], float]:
+    """What is compared of a run, in microseconds."""
+    return (lambda run: run.p50_us) if metric is Metric.P50 else (lambda run: run.p99_us)
+
+
 def ratio_line(outcome: Outcome, decision: Decision) -> list[str]:
     """One comparison: both rates or latencies, ratio, interval, claim, verdict, number of pairs."""
     of, peer = outcome.runs[decision.comparison.of], outcome.runs[decision.peer]
@@ -65,7 +70,8 @@ def ratio_line(outcome: Outcome, decision: Decision) -> list[str]:
         work = outcome.row.subjects[0].works[0]
         values = [rate(work, of), rate(work, peer)]
     else:
-        values = [f"{median_of(runs, lambda run: run.p99_us):,.0f} us" for runs in (of, peer)]
+        latency = latency_of(decision.comparison.metric)
+        values = [f"{median_of(runs, latency):,.0f} us" for runs in (of, peer)]
     claim = decision.comparison.at_least
     return [
         *values,
@@ -161,6 +167,7 @@ def text(outcomes: Sequence[Outcome], machine: dict[str, str]) -> str:
     parts = [
         "\n".join(f"{name}: {value}" for name, value in machine.items()),
         "## Speed\n\n" + comparison_table(measured, Metric.RATE),
+        "## Median latency\n\n" + comparison_table(measured, Metric.P50),
         "## p99 latency\n\n" + comparison_table(measured, Metric.P99),
         "## Every subject\n\n" + subject_table(measured),
         "## Claims\n\n" + summary(measured),

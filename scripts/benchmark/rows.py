@@ -5,6 +5,7 @@ A row has *subjects*, which run in turn (a target as it is set up, with the work
 """
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 KIB, MIB = 1024, 1024 * 1024
@@ -12,6 +13,7 @@ P99_NO_WORSE = 1.0
 MANY_SESSIONS, MANY_LUNS = 16, 256
 ARRAYD, TGT, TGT_T1 = "arrayd", "tgt", "tgt -t 1"
 ALONE, BESIDE_SLOW, BESIDE_FAST = "alone", "beside slow", "beside fast"
+BESIDE_COMMANDS = "beside commands"
 
 
 class FileSystem(enum.Enum):
@@ -25,6 +27,7 @@ class Metric(enum.Enum):
     """What of a run is compared. A ratio above 1 is always in favour of the first subject."""
 
     RATE = "rate"
+    P50 = "p50"
     P99 = "p99"
 
 
@@ -40,12 +43,17 @@ class Work:
     first_lun: int = 0
     sequential: bool = False
     once: bool = False
+    path: str = ""
+    """Of ``message``: arrays behind the one that is asked."""
+    gap_us: int = 0
+    """Of ``command`` and ``message``: a pause before each."""
 
     def option(self, lun_0: int) -> str:
         """As the load generator wants it; ``lun_0`` is the target's number for our first LUN."""
         pattern = "sequential" if self.sequential else "random"
         text = f"op={self.op},pattern={pattern},bytes={self.bytes},depth={self.depth},sessions={self.sessions}"
-        return f"{text},lun={lun_0 + self.first_lun},luns={self.luns}" + (",once" if self.once else "")
+        text = f"{text},lun={lun_0 + self.first_lun},luns={self.luns}" + (",once" if self.once else "")
+        return text + (f",path={self.path}" if self.path else "") + (f",gap={self.gap_us}" if self.gap_us else "")
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Subject:
     digests: bool = False
     cold_luns: tuple[int, ...] = ()
     """Dropped from the page cache before each run; the others are in it."""
+    hops: int = 0
+    """Of a chain: links between the array that is asked and the one with the volume."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,73 @@ def watched(
     return Row(name, (Subject(ARRAYD, setup, (work,), digests),), seconds=seconds)
 
 
+def over_links(name: str, work: Work, one_hop: float | None, metric: Metric) -> Row:
+    """A virtual LUN over one and over two links beside the LUN it leads to. All three arrays and the load generator
+    share this machine's processors."""
+    setup = TargetSetup("chain", FileSystem.TMPFS)
+    subjects = tuple(Subject(label, setup, (work,), hops=hops) for hops, label in enumerate((DIRECT, *OVER)))
+    claims = {OVER[0]: one_hop, OVER[1]: LATENCY_CLAIMS[1] if metric is Metric.P50 else None}
+    comparisons = tuple(Comparison(label, (DIRECT,), metric, claim) for label, claim in claims.items())
+    return Row(f"virtual/{name}", subjects, comparisons)
+
+
+DIRECT = "direct"
+OVER = ("1 hop", "2 hops")
+VIRTUAL_CLAIM = 0.6
+"""Of the rate on the far array itself, at depth 32."""
+LATENCY_CLAIMS = (1 / (2 * 1.25), 1 / (3 * 1.25))
+"""A command over one link goes two ways, host to array and array to array, each as long as the direct one; over two
+links three. It may take what they take together, and a quarter more."""
+
+
+def rows_virtual() -> list[Row]:
+    """4k and 1M at depth 32 and 1."""
+    rows = []
+    for op in ("read", "write"):
+        rows.append(over_links(f"4k-{op}-qd32", Work(op, depth=32), VIRTUAL_CLAIM, Metric.RATE))
+        rows.append(over_links(f"4k-{op}-qd1", Work(op), LATENCY_CLAIMS[0], Metric.P50))
+        for depth in (32, 1):
+            work = Work(op, MIB, depth, sequential=True)
+            metric, claim = (Metric.RATE, VIRTUAL_CLAIM) if depth > 1 else (Metric.P50, LATENCY_CLAIMS[0])
+            rows.append(over_links(f"1m-{op}-qd{depth}", work, claim, metric))
+    return rows
+
+
+COMMANDS_CLAIM = 0.9
+"""What a stream of commands leaves of the rate of reads on another LUN."""
+COMMANDS_DEPTH = 16
+COMMAND_GAP_US = 8000
+"""So that no command waits for its turn (`arrayd.commands.pace`): it is the latency that is measured."""
+DEVICE_LUN = 9
+"""Of a chain: the last array's command device, and what leads to it."""
+
+
+def commands_row(name: str, works: Sequence[Work]) -> Row:
+    """Commands for the array itself, and over one and two links."""
+    setup = TargetSetup("chain", FileSystem.TMPFS)
+    labels = (DIRECT, *OVER)
+    subjects = tuple(Subject(label, setup, (works[hops],), hops=hops) for hops, label in enumerate(labels))
+    comparisons = tuple(Comparison(label, (DIRECT,), Metric.P50, None) for label in OVER)
+    return Row(f"commands/{name}", subjects, comparisons)
+
+
+def rows_commands() -> list[Row]:
+    """By a command device and by a message; and what a stream of them costs reads on another LUN."""
+    device = Work("command", first_lun=DEVICE_LUN)
+    here, one, two = (Work("message", path=path) for path in ("", "chain2/", "chain1/chain2/"))
+    setup, reads = TargetSetup("chain", FileSystem.TMPFS), Work("read", depth=32)
+    rows = []
+    for name, works in (("device", (device, device, device)), ("message", (here, one, two))):
+        apart = [replace(work, gap_us=COMMAND_GAP_US) for work in works]
+        rows.append(commands_row(f"{name}-latency", apart))
+        rows.append(commands_row(f"{name}-rate", [replace(work, depth=COMMANDS_DEPTH) for work in works]))
+    for name, stream in (("device", device), ("message", here)):
+        subjects = (Subject(BESIDE_COMMANDS, setup, (reads, stream)), Subject(ALONE, setup, (reads,)))
+        claim = Comparison(BESIDE_COMMANDS, (ALONE,), Metric.RATE, COMMANDS_CLAIM)
+        rows.append(Row(f"beside/commands-{name}", subjects, (claim,)))
+    return rows
+
+
 WORKS = (
     ("4k-read-qd32", Work("read", depth=32), 2.5),
     ("4k-write-qd32", Work("write", depth=32), 2.3),
@@ -191,6 +268,8 @@ def all_rows() -> list[Row]:
         against_tgt("durable/4k-write-qd32", Work("write", depth=32), DURABLE_CLAIM, durable),
         beside_neighbour("beside/cold-reads", Work("read", depth=8, once=True), Work("read", depth=8), cold=True),
         beside_neighbour("beside/fsync", Work("sync", depth=4), Work("write", depth=4), cold=False),
+        *rows_virtual(),
+        *rows_commands(),
         watched("watch/4k-read-digests", Work("read", depth=32), digests=True),
         watched("watch/4k-write-digests", Work("write", depth=32), digests=True),
         watched("watch/1m-read-digests", Work("read", MIB, 8, sequential=True), digests=True),

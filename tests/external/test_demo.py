@@ -1,6 +1,7 @@
-"""scripts/demo: its data is right, it leaves nothing behind however it ends, and does what it can on a poor machine."""
+"""scripts/demo: data and answers are right, it leaves nothing behind, and does what it can on a poor machine."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from tests.lab import parts
 from tests.lab.daemon import CHECKOUT
+from tests.lab.three import NAMES, VOLUME_LUN_OF
 
 pytestmark = [pytest.mark.external, pytest.mark.timeout(300)]
 
@@ -23,6 +25,12 @@ DEMO_TIMEOUT_S = 240.0
 """It may have to make its virtual environment first."""
 STOP_TIMEOUT_S = 15.0
 NOTHING_SHOWN = 3
+METHODS = (
+    "--method command-device",
+    "--method addressed",
+    "--method addressed --keep-addresses",
+    "--method addressed --shortest",
+)
 PROCESS = re.compile(r"\(process (\d+)\)")
 SAME = "the same"
 NO_PROGRAMS = "/nonexistent"
@@ -98,26 +106,45 @@ def test_data_is_there_after_every_kill_and_everything_is_stopped(folder: Path) 
     parts.require_fuse()
     done = demo(folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(f": {SAME}") == 2
+    assert done.stdout.count(f": {SAME}") == 4
     assert "not shown" not in done.stdout
     assert "     written before kill -9\n     and after it\n" in done.stdout
-    assert len(set(PROCESS.findall(done.stdout))) == 3
+    assert "     written through two arrays\n" in done.stdout
+    assert re.search(r"\$ grep .*\$DIR/remote/state/volumes/data.img\n     1\n", done.stdout)
+    assert_commands_were_answered(done.stdout)
+    assert len(set(PROCESS.findall(done.stdout))) == len(NAMES) + 2
     assert done.stdout.count("$ kill -9") == 2
     assert_nothing_is_left(folder)
 
 
-def test_keep_leaves_an_array_that_serves(folder: Path) -> None:
+def assert_commands_were_answered(said: str) -> None:
+    """By each array, by each method, and in one message."""
+    sent = re.findall(r"\$ \S+arrayctl send (.+) (\S+) echo text=hello\n     (.+)\n", said)
+    expected = [(options, name) for options in METHODS for name in NAMES]
+    assert [(options, name) for options, name, _ in sent] == expected
+    assert all(json.loads(answer) == {"array": name, "text": "hello"} for _, name, answer in sent)
+    (many,) = re.findall(r"\$ \S+arrayctl send-many \S+\n     (.+)\n", said)
+    assert [(each["array"], each["result"]) for each in json.loads(many)] == [(name, 0) for name in NAMES[1:]]
+    assert re.findall(r"^     (\S+)\tnormal\t", said, re.MULTILINE) == list(NAMES)
+
+
+def test_keep_leaves_arrays_that_serve(folder: Path) -> None:
     require_writing_initiator()
     done = demo(folder, "--keep")
     assert done.returncode == 0, done.stdout + done.stderr
-    (pid,) = processes_of(folder)
-    assert pid == int(PROCESS.findall(done.stdout)[-1])
+    pids = processes_of(folder)
+    assert len(pids) == len(NAMES)
     (kept,) = folder.iterdir()
-    assert f"$ kill {pid}; rm -r {kept}\n" in done.stdout
+    (listed,) = re.findall(rf"\$ kill ([\d ]+); rm -r {kept}\n", done.stdout)
+    assert sorted(map(int, listed.split())) == sorted(pids)
     (url,) = re.findall(r"\$ URL=(\S+)", done.stdout)
-    info = subprocess.run(["qemu-img", "info", url], capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=True)
-    assert "1 GiB" in info.stdout
-    os.kill(pid, signal.SIGTERM)
+    for lun in (0, VOLUME_LUN_OF["remote"]):
+        info = subprocess.run(
+            ["qemu-img", "info", f"{url}/{lun}"], capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=True
+        )
+        assert "1 GiB" in info.stdout
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
     wait_until_none_is_left(folder)
     shutil.rmtree(kept)
     assert_nothing_is_left(folder)
@@ -147,7 +174,8 @@ def test_without_initiators_it_says_so_and_shows_the_rest(folder: Path) -> None:
     assert done.returncode == NOTHING_SHOWN, done.stdout + done.stderr
     assert "apt-get install libiscsi-bin" in done.stdout
     assert done.stderr.splitlines()[-1].startswith("scripts/demo: no data was written: apt-get install qemu-utils")
-    assert len(set(PROCESS.findall(done.stdout))) == 2
+    assert len(set(PROCESS.findall(done.stdout))) == len(NAMES) + 1
+    assert_commands_were_answered(done.stdout)
     assert_nothing_is_left(folder)
 
 

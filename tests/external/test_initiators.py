@@ -66,6 +66,18 @@ def test_iscsi_inq_reads_who_it_is(array: ArraydProcess) -> None:
     assert len(serials) == 2
 
 
+def test_a_command_device_is_a_disk_for_them(start_array: StartArray) -> None:
+    parts.require("iscsi-ls", "iscsi-inq", "iscsi-readcapacity16")
+    array = start_array(configuration({"data": {"size": "64MiB"}}) | {"luns": {"9": {"command_device": {}}}})
+    listing = tool("iscsi-ls", "--show-luns", f"iscsi://{array.addresses[0]}/")
+    (line,) = [line for line in listing.splitlines() if line.startswith("Lun:9")]
+    assert "Type:DIRECT_ACCESS" in line
+    assert "Product:COMMAND DEVICE" in tool("iscsi-inq", array.url(9))
+    for code in (0x00, 0x80, 0xB0, 0xB1, 0xB2):
+        tool("iscsi-inq", "--evpd=1", f"--pagecode={code}", array.url(9))
+    assert f"Total size:{65 * 256 * 1024}" in tool("iscsi-readcapacity16", array.url(9)).splitlines()
+
+
 @pytest.mark.parametrize(("lun", "mib", "block_size"), [(0, 64, 512), (1, 32, 4096)])
 def test_iscsi_readcapacity16_reads_size_and_provisioning(
     array: ArraydProcess, lun: int, mib: int, block_size: int

@@ -8,6 +8,7 @@ from tests.lab import openiscsi
 from tests.lab.daemon import ArraydProcess, configuration
 from tests.lab.fixtures import StartArray
 from tests.lab.guest import Guest
+from tests.lab.load import Load
 from tests.lab.openiscsi import Initiator
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
@@ -25,18 +26,6 @@ done
 sync
 echo 3 >/proc/sys/vm/drop_caches
 cd /mnt && sha256sum -c /tmp/sums
-"""
-
-WRITE_UNDER_LOAD = """
-set -e
-n=0
-while [ ! -e /tmp/enough ]; do
-    n=$((n + 1))
-    dd if=/dev/urandom of=/tmp/chunk bs=64k count=16 2>/dev/null
-    dd if=/tmp/chunk of=/mnt/load$((n % 20)) bs=64k conv=fsync 2>/dev/null
-    sha256sum </tmp/chunk >/tmp/sum.load$((n % 20))
-    echo $n >/tmp/written
-done
 """
 
 NO_ERRORS = "! dmesg | grep -iE 'I/O error|EXT4-fs error|Buffer I/O|aborting journal|Remounting'"
@@ -114,24 +103,15 @@ def test_the_array_ends_under_load_and_the_file_system_sees_no_error(
     initiator = logged_in(guest, array)
     disk = initiator.disk()
     make_and_mount(guest, disk)
-    load = guest.spawn(WRITE_UNDER_LOAD)
+    load = Load.start(guest)
     for _ in range(ENDS):
-        written = int(guest.until("cat /tmp/written"))
-        guest.until(f"test $(cat /tmp/written) -ge {written + 5}")
+        load.goes_on()
         if how == "killed":
             array.kill()
         else:
             array.terminate()  # asks the initiator to log out, and answers what is on its way
         guest.until("dmesg | grep 'detected conn error'; dmesg -c >/tmp/dmesg; cat /tmp/dmesg >>/tmp/dmesg.all")
         array.start()
-    written = int(guest.check("cat /tmp/written"))
-    guest.until(f"test $(cat /tmp/written) -ge {written + 5}", timeout=90)
-    guest.check("touch /tmp/enough")
-    answer = load.wait()
-    assert answer.status == 0, answer.output
-    guest.check(
-        "sync; echo 3 >/proc/sys/vm/drop_caches\n"
-        "for f in /mnt/load*; do sha256sum <$f | cmp - /tmp/sum.$(basename $f); done"
-    )
+    load.end()
     unmount_and_check(guest, disk)
     initiator.logout()

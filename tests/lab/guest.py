@@ -2,7 +2,10 @@
 
 The scripts and answers go over a virtio-serial port of their own (init.sh holds the other end and says the form), so
 that nothing is echoed and kernel messages, which go to the serial console, never mix with them. The guest reaches this
-machine's loopback as ``HOST``.
+machine's loopback as ``HOST``, and by its second network card as ``OTHER_HOST``.
+
+This machine's root file system is mounted read only at ``MACHINE`` (9p), so that what runs here runs there, too: Python
+with its virtual environment, dash, coreutils. ``on_machine`` says how.
 """
 
 import base64
@@ -23,6 +26,12 @@ from tests.lab.kernel import Kernel
 
 HOST = "10.0.2.2"
 """This machine's loopback, seen from the guest."""
+OTHER_HOST = "10.0.3.2"
+"""The same by its second card, ``OTHER_CARD``: taken down, that card is a cable that was pulled."""
+OTHER_CARD = "eth1"
+MACHINE = "/machine"
+WORK = "/run/work"
+"""A folder for scripts that run on_machine; it has this path inside and outside of ``MACHINE``."""
 
 BOOT_TIMEOUT_S = 90.0
 RUN_TIMEOUT_S = 60.0
@@ -37,6 +46,11 @@ CONSOLE_TAIL_LINES = 40
 
 class GuestError(Exception):
     """The guest does not boot, does not answer, or a script that must succeed did not."""
+
+
+def on_machine(script: str, shell: str = "/bin/sh") -> str:
+    """A script of the guest that runs this one in ``WORK``, by a shell and the programs of this machine."""
+    return f"chroot {MACHINE} {shell} -c {shlex.quote(f'cd {WORK} || exit{chr(10)}{script}')}"
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,8 @@ class Guest:
             *("-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on nokaslr"),
             *("-serial", f"file:{self._console}"),
             *("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="),
+            *("-netdev", "user,id=other,net=10.0.3.0/24", "-device", "virtio-net-pci,netdev=other,romfile="),
+            *("-virtfs", "local,path=/,mount_tag=machine,security_model=none,readonly=on,multidevs=remap"),
             *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
             *("-chardev", f"socket,id=port,path={address}"),
             *("-device", "virtserialport,chardev=port,name=arrayd.lab"),

@@ -6,9 +6,9 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-mkdir -p /dev/pts /dev/shm /run /tmp /mnt /var/lib
+mkdir -p /dev/pts /dev/shm /run /tmp /mnt /var/lib /machine
 mount -t tmpfs tmpfs /run
-mkdir -p /run/lock/iscsi /run/udev
+mkdir -p /run/lock/iscsi /run/udev /run/work
 hostname guest
 for module in $(cat /etc/modules); do modprobe "$module" || echo "no module $module"; done
 /lib/systemd/systemd-udevd --daemon
@@ -16,6 +16,10 @@ ip link set lo up
 ip link set eth0 up
 ip addr add 10.0.2.15/24 dev eth0
 ip route add default via 10.0.2.2
+ip link set eth1 up
+ip addr add 10.0.3.15/24 dev eth1
+mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=262144 machine /machine
+for folder in dev proc sys run; do mount --bind /$folder /machine/$folder; done
 iscsid
 
 port=

@@ -31,7 +31,7 @@ PROGRAMS = (
     "sg_vpd",
     "sg_turs",
     "sg_write_buffer",
-    "sg_read_buffer",
+    "sg_raw",
     "sg_dd",
     "sg_xcopy",
 )
@@ -94,11 +94,21 @@ defaults {
     find_multipaths no
     polling_interval 1
     max_polling_interval 2
-    no_path_retry queue
     fast_io_fail_tmo 2
-    path_grouping_policy multibus
+}
+devices {
+    device {
+        vendor "ARRAYD"
+        product "VOLUME"
+        path_grouping_policy group_by_prio
+        prio alua
+        path_checker tur
+        failback immediate
+        no_path_retry queue
+    }
 }
 """
+"""As docs/connect-linux.md says, but quicker to see that a path is lost."""
 
 
 @dataclass

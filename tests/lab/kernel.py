@@ -31,6 +31,8 @@ MODULES = (
     "dm_multipath",
     "dm_service_time",
     "scsi_dh_alua",
+    "9pnet_virtio",
+    "9p",
 )
 """Modules the guest loads at boot, in this order; crc32c serves both ext4 and the iSCSI digests."""
 

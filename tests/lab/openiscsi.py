@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from tests.lab.guest import HOST, Answer, Guest
 
 LOGIN_FATAL = 19
-NO_OBJECTS_FOUND = 21
 LOGIN_AUTHENTICATION_FAILED = 24
 LOGIN_TIMEOUT_S = 60.0
-DISK_TIMEOUT_S = 20.0
+DISK_TIMEOUT_S = 90.0
+"""udev runs several programs for each disk, on an emulated processor."""
 FORGET_TIMEOUT_S = 30.0
 
 BOTH_DIGESTS = {"node.conn[0].iscsi.HeaderDigest": "CRC32C", "node.conn[0].iscsi.DataDigest": "CRC32C"}
@@ -33,21 +33,23 @@ def chap(user: str, secret: str, mutual_user: str | None = None, mutual_secret: 
 
 @dataclass
 class Initiator:
-    """The guest as an initiator of one target, by one or more portals (``portals`` are ports of the machine)."""
+    """The guest as an initiator of one target, by one or more portals (``portals`` are ports of the machine, which is
+    reached as ``host``). It may be one of several targets at once."""
 
     guest: Guest
     target: str
     portals: list[int]
     settings: Mapping[str, str] = field(default_factory=dict)
+    host: str = HOST
 
     def discover(self) -> list[str]:
         """Ask the first portal for its targets: lines of ``ADDRESS:PORT,TAG NAME``. Makes their records, too."""
-        listing = self.guest.check(f"iscsiadm -m discovery -t sendtargets -p {HOST}:{self.portals[0]}")
+        listing = self.guest.check(f"iscsiadm -m discovery -t sendtargets -p {self.host}:{self.portals[0]}")
         return listing.splitlines()
 
     def discover_by_chap(self, user: str, secret: str) -> Answer:
         """The same, proving who asks; the status is iscsiadm's."""
-        database = f"iscsiadm -m discoverydb -t sendtargets -p {HOST}:{self.portals[0]}"
+        database = f"iscsiadm -m discoverydb -t sendtargets -p {self.host}:{self.portals[0]}"
         auth = {"authmethod": "CHAP", "username": user, "password": secret}
         lines = [f"{database} -o new >/dev/null"]
         lines += [f"{database} -o update -n discovery.sendtargets.auth.{k} -v {v}" for k, v in auth.items()]
@@ -56,7 +58,7 @@ class Initiator:
     def record(self) -> None:
         """Write a record for every portal by hand, with ``settings`` in it."""
         for port in self.portals:
-            node = f"iscsiadm -m node -T {self.target} -p {HOST}:{port}"
+            node = f"iscsiadm -m node -T {self.target} -p {self.host}:{port}"
             lines = [f"{node} -o new >/dev/null"]
             lines += [f"{node} -o update -n {shlex.quote(k)} -v {shlex.quote(v)}" for k, v in self.settings.items()]
             self.guest.check("\n".join(lines))
@@ -73,9 +75,9 @@ class Initiator:
     def logout(self) -> None:
         """Log out of every portal; the disks must go with the sessions."""
         self.guest.check(f"iscsiadm -m node -T {self.target} --logout", LOGIN_TIMEOUT_S)
-        answer = self.guest.run("iscsiadm -m session")
-        assert answer.status == NO_OBJECTS_FOUND, answer.output
-        self.guest.until("! ls -d /sys/class/iscsi_session/session*", DISK_TIMEOUT_S)
+        listing = self.guest.run("iscsiadm -m session").output
+        assert f"{self.target} " not in listing, listing
+        self.guest.until(f"! {self._sessions}", DISK_TIMEOUT_S)
 
     def rescan(self) -> None:
         """Look for new LUNs and new sizes on every session."""
@@ -85,11 +87,21 @@ class Initiator:
         """The block devices of a LUN, one a session, once every session has its own and udev has seen them."""
         count = len(self.portals)
         listing = self.guest.until(
-            f"set -- $(ls -d /sys/class/iscsi_session/session*/device/target*/*:{lun}/block/sd*)\n"
-            f"test $# = {count} && udevadm settle --timeout=15 && for d; do echo /dev/$(basename $d); done",
+            f"set -- $(for s in $({self._sessions}); do ls -d $s/device/target*/*:{lun}/block/sd*; done)\n"
+            f"test $# = {count} && udevadm settle --timeout=60 && for d; do echo /dev/$(basename $d); done",
             DISK_TIMEOUT_S,
         )
         return listing.splitlines()
+
+    def generic(self, lun: int) -> str:
+        """The sg device of a LUN with one session."""
+        pattern = f"$({self._sessions})/device/target*/*:{lun}/scsi_generic/sg*"
+        return "/dev/" + self.guest.until(f"basename $(ls -d {pattern})", DISK_TIMEOUT_S)
+
+    @property
+    def _sessions(self) -> str:
+        """A command that lists the sessions with the target, as folders; it fails where there are none."""
+        return f"grep -lx {self.target} /sys/class/iscsi_session/session*/targetname | sed 's,/targetname,,' | grep ."
 
     def disk(self, lun: int = 0) -> str:
         """The block device of a LUN with one session."""

@@ -5,6 +5,7 @@
  * login.c      connect, Login (section 6), the commands a disk wants before it is used
  * session.c    PDUs in and out in the full feature phase (sections 11.3 to 11.19)
  * work.c       which command comes next, and what became of it
+ * commands.c   commands for arrays: what is written, and whether the answer is right
  * main.c       options, the loop, the report
  */
 #ifndef LOAD_H
@@ -41,7 +42,9 @@ void histogram_add(struct histogram *h, uint64_t ns);
 double histogram_percentile_us(const struct histogram *h, double percent);
 
 /* --- work.c */
-enum operation { READ, WRITE, SYNC, IDLE }; /* SYNC: a WRITE, then a SYNCHRONIZE CACHE, and so on */
+enum operation { READ, WRITE, SYNC, IDLE, COMMAND, MESSAGE };
+/* SYNC: a WRITE, then a SYNCHRONIZE CACHE, and so on. COMMAND: "echo" is written to a slot of a command device, and its
+ * answer read. MESSAGE: the same by WRITE BUFFER and READ BUFFER, for the last array of the path. */
 enum pattern { RANDOM, SEQUENTIAL };
 
 struct work {
@@ -50,18 +53,21 @@ struct work {
     bool once;                                  /* no place twice; the load ends when a session has had all of them */
     uint32_t bytes, depth, sessions, lun, luns; /* bytes a command; LUNs lun .. lun+luns-1 */
     uint64_t span;                              /* use the first so many bytes of a LUN; 0: all */
+    const char *path;                           /* of MESSAGE: names of arrays, each followed by a slash */
+    uint32_t gap_us;                            /* of COMMAND and MESSAGE: pause before each; for one session alone */
     struct histogram latency;
     uint64_t commands, errors;
 };
 
 struct task {
     bool busy, failed;
-    uint8_t phase;            /* of SYNC: what the next command of this slot is */
+    uint8_t phase;            /* of SYNC, COMMAND and MESSAGE: what the next SCSI command of this slot is */
     uint32_t generation;      /* upper bits of the Initiator Task Tag */
     uint32_t lun, received;   /* received: bytes of Data-In */
     uint32_t expected;        /* Expected Data Transfer Length */
     bool is_write;
     uint64_t lba, began_ns;
+    uint64_t number, sent_ns; /* of COMMAND and MESSAGE: its identification number, and when it was sent */
     uint8_t *buffer;          /* what a WRITE carries; where Data-In goes, or NULL: dropped */
 };
 
@@ -157,5 +163,9 @@ void session_receive(struct session *s, bool wait);
 void work_prepare(struct session *s);
 void work_issue(struct session *s);      /* as many commands as depth and MaxCmdSN allow */
 void work_completed(struct session *s, unsigned slot, uint8_t status);
+
+/* commands.c */
+void command_issue(struct session *s, unsigned slot);
+bool command_ended(struct session *s, unsigned slot, uint8_t status); /* false: it goes on */
 
 #endif

@@ -68,11 +68,12 @@ static unsigned one_of(const char *text, char *const names[])
     die("%s: not known", text ? text : "(nothing)");
 }
 
+static char *const operations[] = {"read", "write", "sync", "idle", "command", "message", NULL};
+
 static void add_work(char *text)
 {
-    enum { OP, PATTERN, BYTES, DEPTH, SESSIONS, LUN, LUNS, SPAN, ONCE };
-    char *const keys[] = {"op", "pattern", "bytes", "depth", "sessions", "lun", "luns", "span", "once", NULL};
-    char *const operations[] = {"read", "write", "sync", "idle", NULL};
+    enum { OP, PATTERN, BYTES, DEPTH, SESSIONS, LUN, LUNS, SPAN, ONCE, PATH, GAP };
+    char *const keys[] = {"op", "pattern", "bytes", "depth", "sessions", "lun", "luns", "span", "once", "path", "gap", NULL};
     char *const patterns[] = {"random", "sequential", NULL};
     if (options.work_count == MAX_WORKS) die("more than %d --work", MAX_WORKS);
     struct work *w = &options.works[options.work_count++];
@@ -88,6 +89,8 @@ static void add_work(char *text)
         case LUN: w->lun = (uint32_t)number(value, 0, 16383); break;
         case LUNS: w->luns = (uint32_t)number(value, 1, 16384); break;
         case ONCE: w->once = true; break;
+        case PATH: w->path = value; break;
+        case GAP: w->gap_us = (uint32_t)number(value, 0, 1000000); break;
         case SPAN: w->span = number(value, 0, UINT64_MAX); break;
         default: die("--work %s: not known", value);
         }
@@ -215,7 +218,6 @@ static bool anything_open(void)
 
 static void print_work(const struct work *w, double seconds)
 {
-    static const char *const operations[] = {"read", "write", "sync", "idle"};
     const struct histogram *h = &w->latency;
     double n = (double)w->commands;
     printf("{\"op\": \"%s\", \"commands\": %llu, \"iops\": %.1f, \"mb_per_s\": %.2f, \"errors\": %llu, ",

@@ -50,7 +50,8 @@ void work_prepare(struct session *s)
     s->free_count = w->depth;
     for (unsigned i = 0; i < w->depth; i++) {
         s->free_slots[i] = (uint16_t)i;
-        s->tasks[i].buffer = options.verify ? malloc(w->bytes) : w->operation == READ ? NULL : noise;
+        bool own = options.verify || w->operation >= COMMAND;
+        s->tasks[i].buffer = own ? malloc(w->bytes) : w->operation == READ ? NULL : noise;
     }
 }
 
@@ -113,7 +114,9 @@ void work_issue(struct session *s)
             stopping = exhausted = true;
             return;
         }
-        issue_one(s, s->free_slots[--s->free_count]);
+        unsigned slot = s->free_slots[--s->free_count];
+        if (s->work->operation >= COMMAND) command_issue(s, slot);
+        else issue_one(s, slot);
     }
 }
 
@@ -123,6 +126,10 @@ void work_completed(struct session *s, unsigned slot, uint8_t status)
     struct work *w = s->work;
     if (slot == SETUP_SLOT) {
         s->setup_status = status;
+        return;
+    }
+    if (w->operation >= COMMAND && !command_ended(s, slot, status)) {
+        command_issue(s, slot); /* even at the end: no slot is left in use */
         return;
     }
     s->free_slots[s->free_count++] = (uint16_t)slot;
