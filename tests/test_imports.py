@@ -8,85 +8,111 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-EVERYWHERE = {"log"}
+EVERYWHERE = {"log", "origin"}
 """What every room may import."""
 
 ARROWS: dict[str, set[str]] = {
     # room: the rooms, or single modules of them, that it may import
-    "__main__": {"array", "config", "notify"},
+    "__main__": {"array", "config", "estate.conflicts", "estate.rows", "notify", "tables.estate"},
     "array": {"*"},  # ties the knots
     "config": set(),
+    "settings": {"commands", "config", "estate.rows", "iscsi", "link.peers"},
     "log": set(),
+    "origin": set(),
     "notify": set(),
     "buffers": set(),
+    "sockets": set(),
+    "spinner": set(),
     "output": {"buffers", "scsi.task"},  # of SCSI only what it is given to send
     "blockfile": set(),
     "tables": {"scsi.persistent"},  # the type of the state it keeps; the room knows of tables only its own Protocol
-    "iscsi": {"buffers", "output", "scsi.task"},  # of SCSI only the task it hands over
+    "iscsi": {"buffers", "output", "scsi.task", "sockets", "spinner"},  # of SCSI only the task it hands over
     "scsi": {"buffers", "volumes.volume"},  # of volumes only the interface
     "volumes": {"buffers", "blockfile", "tables"},
-    "link": {"buffers", "output"},
-    "virtual": {"buffers", "link.channel", "scsi"},
-    "commands": {"replication", "tables"},
+    "link": {"buffers", "output", "sockets", "spinner"},
+    "virtual": {"buffers", "link.channel", "link.frames", "scsi"},
+    "estate": {
+        "blockfile",
+        "config",
+        "link.peers",
+        "scsi.target",
+        "scsi.virtual_unit",
+        "tables",
+        "virtual.near",
+        "volumes",
+    },
+    "commands": {"estate", "link.channel", "replication", "scsi.inner_initiator", "tables", "volumes"},
+    "statuses": {"commands", "estate", "iscsi.session", "scsi.nexus"},
     "replication": {"blockfile", "buffers", "link", "tables", "volumes"},
-    "host": {"commands.formats", "iscsi.pdu"},  # only the formats
+    "host": {  # only the formats, and how files are read
+        *("commands.formats", "commands.messages", "commands.results", "config"),
+        *("iscsi.pdu", "iscsi.keys", "iscsi.text", "iscsi.chap", "iscsi.wire"),
+        *("scsi.lun", "scsi.sense", "scsi.task", "scsi.designators"),
+    },
     "management": {"commands", "tables"},
 }
 
 IMPORT_DOORS: dict[str, set[str]] = {
     # module of the standard library or another: the only files that may import it
-    "socket": {"iscsi/server.py", "link/transport.py", "link/peers.py", "notify.py"},
-    "sqlite3": {"tables.py"},
-    "ctypes": {"blockfile/kernel.py", "blockfile/ring.py"},
+    "socket": {"sockets.py", "iscsi/server.py", "link/transport.py", "link/peers.py", "notify.py", "host/initiator.py"},
+    "sqlite3": {
+        f"tables/{name}.py"
+        for name in ("changes", "commands", "database", "estate", "events", "monitors", "reservations")
+    },
+    "ctypes": {"blockfile/kernel.py", "blockfile/ring.py", "host/sg.py"},
     "multiprocessing": set(),
     "subprocess": set(),
     "importlib": set(),
-    "random": {"array.py"},
+    "random": {"array.py", "host/machine.py"},
     "secrets": {"array.py"},
     "uuid": {"array.py"},
     "uvloop": {"__main__.py"},
 }
 
 BLOCK_DATA = {f"blockfile/{name}.py" for name in ("file", "kernel", "opening", "threads")}
-WALL_CLOCK = {"array.py", "log.py"}
+DEVICES = {"host/disk.py"}
+"""Where a host's tool reads and writes devices of its own machine."""
+WALL_CLOCK = {"array.py", "log.py", "host/machine.py"}
 CALL_DOORS: dict[str, set[str]] = {
     # function: the only files that may name it
     **{
-        f"os.{call}": BLOCK_DATA
+        f"os.{call}": BLOCK_DATA | (DEVICES if call in ("preadv", "pwritev") else set())
         for call in (
             *("pread", "preadv", "pwrite", "pwritev", "readv", "writev", "lseek"),
             *("fdatasync", "sync", "posix_fallocate", "posix_fadvise", "ftruncate", "truncate"),
             *("copy_file_range", "splice"),
         )
     },
-    "os.fsync": {"blockfile/opening.py", "tables.py"},  # there, of the directory a new file is in
+    "os.fsync": {"blockfile/opening.py", "tables/database.py"},  # there, of the directory a new file is in
     "os.sendfile": {"blockfile/file.py", "iscsi/server.py"},  # from the page cache to a socket: both doors at once
     "time.time": WALL_CLOCK,
     "time.time_ns": WALL_CLOCK,
     "time.localtime": set(),
-    "time.sleep": set(),
+    "time.sleep": {"host/machine.py"},  # arrayctl does one thing at a time
     "time.monotonic": {
         "array.py",
-        "iscsi/spinner.py",
+        "host/machine.py",
+        "spinner.py",
     },  # uvloop counts in ms, once a turn
-    "time.monotonic_ns": {"iscsi/spinner.py"},
-    "time.perf_counter": {"iscsi/spinner.py"},
-    "time.perf_counter_ns": {"iscsi/spinner.py"},
+    "time.monotonic_ns": {"spinner.py"},
+    "time.perf_counter": {"spinner.py"},
+    "time.perf_counter_ns": {"spinner.py"},
     "time.clock_gettime": {"notify.py"},
     "time.clock_gettime_ns": {"notify.py"},  # what sd_notify asks for
     "datetime.datetime.now": set(),
     "datetime.datetime.utcnow": set(),
     "datetime.datetime.today": set(),
     "datetime.date.today": set(),
-    "os.urandom": {"array.py"},
+    "os.urandom": {"array.py", "host/machine.py"},
     "os.getrandom": {"array.py"},
+    "fcntl.ioctl": {"host/sg.py"},
     "os.fork": set(),
     "os.system": set(),
     "concurrent.futures.ThreadPoolExecutor": {"array.py"},
     "threading.Thread": set(),
     "threading.Timer": set(),
     "asyncio.to_thread": {"__main__.py"},  # reads the configuration again
-    "asyncio.open_connection": {"link/transport.py", "host/initiator.py"},
+    "asyncio.open_connection": {"link/transport.py"},
     "asyncio.start_server": {"link/transport.py", "management/server.py"},
     "__import__": set(),
     "eval": set(),
