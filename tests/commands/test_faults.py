@@ -27,6 +27,8 @@ from tests.lab.relay import Cut, How, Relay, relay
 from tests.lab.search import examples
 from tests.lab.waiting import until
 
+pytestmark = pytest.mark.slow
+
 NAMES = itertools.count()
 
 

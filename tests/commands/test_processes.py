@@ -14,6 +14,8 @@ from tests.lab.commanding import CommandFailed, Host
 from tests.lab.disk import MIB
 from tests.lab.waiting import until
 
+pytestmark = pytest.mark.slow
+
 LONG = {"text": "x" * 5000}
 ECHO = {"array": "c", "text": "hi"}
 

@@ -11,6 +11,8 @@ import pytest
 from tests.commands.conftest import Commanded
 from tests.lab.waiting import until
 
+pytestmark = pytest.mark.slow
+
 SOON = 15.0
 """The server lets hosts log out before that, and what is in flight be answered."""
 

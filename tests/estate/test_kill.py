@@ -15,6 +15,8 @@ from tests.conftest import QUICK
 from tests.estate.doomed import KIB, QUICK_STRIDE
 from tests.lab.daemon import CHECKOUT
 
+pytestmark = pytest.mark.slow
+
 POINTS_MIN = 50
 
 STATES: list[tuple[str, list[list[Any]], list[str], str]] = [

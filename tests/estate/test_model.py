@@ -20,6 +20,8 @@ from tests.estate.conftest import RefusedError, files, refuse
 from tests.lab.array import Place
 from tests.lab.search import examples
 
+pytestmark = pytest.mark.slow
+
 UNIT = 64 * 1024
 VOLUMES = ["f", "shared", "v", "w"]
 LUNS = list(range(5))

@@ -23,7 +23,7 @@ from arrayd.host.cli import arrayctl
 from tests.host.row import Row
 from tests.lab.daemon import CHECKOUT
 
-pytestmark = pytest.mark.usefixtures("paths")
+pytestmark = [pytest.mark.usefixtures("paths"), pytest.mark.slow]
 
 ARRAYCTL = [sys.executable, "-m", "arrayd.host.cli"]
 SECONDS_MAX = 30

@@ -15,7 +15,7 @@ from arrayd.host.cli import arrayctl
 from tests.host.row import FAR_LUN, Row
 from tests.lab.daemon import ArraydProcess, configuration, free_port
 
-pytestmark = pytest.mark.usefixtures("paths")
+pytestmark = [pytest.mark.usefixtures("paths"), pytest.mark.slow]
 
 
 def run(*arguments: str, input: str | None = None) -> Result:

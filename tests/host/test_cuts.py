@@ -12,6 +12,8 @@ from arrayd.host import Host, Way
 from tests.host.cutter import Cutter
 from tests.host.row import DEVICE_LUN, Row
 
+pytestmark = pytest.mark.slow
+
 CREATE, DELETE = 11, 13
 UPWARD = [0, 1, 47, 48, 49, 100, 400, 700, 1100]
 """Bytes after which the wire is cut: in headers, between them, in a REQUEST or a message, behind it."""

@@ -20,6 +20,8 @@ from tests.host.cutter import Cutter
 from tests.lab.daemon import TARGET, ArraydProcess, configuration, free_port
 from tests.lab.disk import MIB
 
+pytestmark = pytest.mark.slow
+
 NAME = "iqn.1993-08.org.debian:01:host1"
 SECRET = "correct horse battery"
 TIMEOUT_S = 20.0

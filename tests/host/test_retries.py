@@ -30,6 +30,8 @@ from tests.host.faults import FaultyHost, after, before, fine, gone, taken
 from tests.host.row import DEVICE_LUN, Row
 from tests.lab.search import examples
 
+pytestmark = pytest.mark.slow
+
 METHODS = ["command-device", "addressed"]
 ECHO = 2
 FAULTS = {"fine": fine, "before": before, "after": after, "gone": gone}

@@ -14,6 +14,8 @@ from arrayd.host import PathTable
 from arrayd.host.cli import arrayctl
 from tests.lab.daemon import ArraydProcess, configuration
 
+pytestmark = pytest.mark.slow
+
 SECRET = "correct horse battery"
 WRONG = "incorrect horse battery"
 HOST = "iqn.1993-08.org.debian:01:host1"

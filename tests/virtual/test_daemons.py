@@ -16,6 +16,8 @@ from tests.lab.disk import MIB, disk
 from tests.lab.initiator import CHECK_CONDITION, GOOD, Session
 from tests.lab.waiting import until
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["disk"]
 
 DEPTH = 16

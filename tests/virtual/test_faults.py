@@ -11,6 +11,8 @@ import pytest
 from tests.iscsi.requests import Outcome, read_10, write_10
 from tests.virtual.pair import Pair
 
+pytestmark = pytest.mark.slow
+
 ABORTED_COMMAND, NOT_READY = 0x0B, 0x02
 COMMUNICATION_FAILURE, TARGET_PORT_UNAVAILABLE = 0x0800, 0x040C
 SHORT, LONG = 8, 700
