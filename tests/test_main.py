@@ -16,6 +16,8 @@ import pytest
 from arrayd import __main__ as command_line
 from arrayd import __version__
 
+pytestmark = pytest.mark.slow
+
 ARRAYD = [sys.executable, "-m", "arrayd"]
 SECONDS_MAX = 30
 GOOD = """\

@@ -12,6 +12,8 @@ from tests.lab.commanding import CommandFailed
 from tests.lab.initiator import LoginRefusedError
 from tests.lab.waiting import until
 
+pytestmark = pytest.mark.slow
+
 HOST = "iqn.1993-08.org.debian:01:host1"
 INITIATOR_ERROR = 0x0200
 

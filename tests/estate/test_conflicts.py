@@ -19,6 +19,8 @@ from tests.lab.array import Place, luns, session
 from tests.lab.disk import MIB
 from tests.lab.initiator import NAME
 
+pytestmark = pytest.mark.slow
+
 VOLUME = '{"size": 1048576}'
 TWICE = "made by command, too: delete it by command, or take it out of the file"
 ARRAY_B: dict[str, Any] = {"link": {"arrays": {"b": None}}}

@@ -19,6 +19,8 @@ from tests.lab.disk import MIB
 from tests.lab.initiator import GOOD
 from tests.lab.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 class Pair:
     """`near` and `far`, which know nothing of each other at first; `far` has the volume."""

@@ -17,6 +17,8 @@ from arrayd.host.way import DEFAULT, Way
 from tests.host.row import Row as Arrays
 from tests.test_docs import blocks, read, table
 
+pytestmark = pytest.mark.slow
+
 PAGE, LIBRARY = "docs/arrayctl.md", "docs/host-library.md"
 
 

@@ -16,6 +16,8 @@ from tests.iscsi.session_driver import PATTERN, blocks
 from tests.lab.initiator import Session
 from tests.lab.pdu import IMMEDIATE, Opcode, Pdu, pad, request
 
+pytestmark = pytest.mark.slow
+
 TURN_SECONDS = 0.05
 """Of processor time; other processes on the machine do not count."""
 STREAM_BYTES = 2 << 20

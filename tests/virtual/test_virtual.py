@@ -6,12 +6,16 @@ import asyncio
 import os
 from typing import Any
 
+import pytest
+
 from arrayd.link.handshake import RefusedError
 from tests.lab.array import TEST_UNIT_READY, SlowSyncs, attentions, luns, read, write
 from tests.lab.initiator import CHECK_CONDITION, GOOD, NAME
 from tests.lab.pdu import IMMEDIATE, Opcode, request
 from tests.lab.row import Row
 from tests.lab.waiting import until
+
+pytestmark = pytest.mark.slow
 
 POWER_ON = 0x2900
 NOT_READY = 2
