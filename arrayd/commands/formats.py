@@ -34,6 +34,8 @@ from arrayd.commands.results import Result
 
 VERSION = 1
 """Version of all these formats."""
+BLOCK_BYTES = 512
+"""Of a command device."""
 PAGE_BYTES = 4096
 SLOTS = 64
 """Commands that one command device holds at once."""
@@ -233,6 +235,11 @@ def error_text(reason: str, at: str) -> bytes:
 def to_json(value: Mapping[str, Any] | list[Any]) -> bytes:
     """JSON text as it is carried."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def whole_blocks(data: bytes) -> bytes:
+    """`data` as it is written: zeros behind it, to the end of a block."""
+    return data + bytes(-len(data) % BLOCK_BYTES)
 
 
 # -- parsing -----------------------------------------------------------------------------------------------------------

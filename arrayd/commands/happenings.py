@@ -40,7 +40,7 @@ class Happenings:
 
     def look_at(self, estate: Estate) -> None:
         """Notes volumes that have failed since the last look."""
-        failed = {row.name for row in estate.volumes.rows() if row.volume.file.failure is not None}
+        failed = {row.name for row in estate.volumes.rows() if row.state == "failed"}
         for name in sorted(failed - self._failed):
             self._events.add("error", "volume", f"volume {name} failed: it is not written any more", volume=name)
         self._failed = failed

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from arrayd.commands.formats import (
+    BLOCK_BYTES,
     PAGE_BYTES,
     REQUEST_BYTES,
     SLOT_BYTES,
@@ -18,11 +19,11 @@ from arrayd.commands.formats import (
     answer_length,
     decode_answer,
     decode_description,
+    whole_blocks,
 )
 from arrayd.commands.results import Result
 from arrayd.scsi.inner_initiator import NotDoneError
 
-BLOCK_BYTES = 512
 PAUSE_SECONDS = 0.01
 """Before a slot is looked for, or an answer read, once more."""
 
@@ -56,7 +57,7 @@ async def send(
     why: str = "every slot is in use"
     result = Result.NO_SLOT
     try:
-        data = _blocks(request.encode())
+        data = whole_blocks(request.encode())
     except FormatError as error:
         raise NoAnswerError(Result.TOO_LONG, str(error)) from error
     while now() < until:
@@ -94,7 +95,3 @@ async def _in_one_slot(
             return answer if answer.identification == request.identification else None
         await asyncio.sleep(PAUSE_SECONDS)
     raise NoAnswerError(Result.EXPIRED, "the command has not ended in time")
-
-
-def _blocks(data: bytes) -> bytes:
-    return data + bytes(-len(data) % BLOCK_BYTES)

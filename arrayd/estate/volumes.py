@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from arrayd.blockfile import BlockFile, Ring, Writeback
 from arrayd.config import ConfigError, VolumeConfig, part, values
@@ -43,6 +43,11 @@ class VolumeRow(NamedTuple):
     source: Source
     lun: int | None
     volume: FileVolume
+
+    @property
+    def state(self) -> Literal["normal", "failed"]:
+        """Failed: it is not written any more."""
+        return "normal" if self.volume.file.failure is None else "failed"
 
 
 class Volumes:

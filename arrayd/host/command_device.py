@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 from arrayd.commands.formats import (
-    DESCRIPTION,
     PAGE_BYTES,
     Answer,
     FormatError,
@@ -22,15 +21,15 @@ from arrayd.commands.formats import (
     State,
     answer_length,
     decode_description,
+    whole_blocks,
 )
 from arrayd.commands.results import Result
 from arrayd.host.attempts import Again, answer_to, not_in_format, operation_timeout
 from arrayd.host.failure import CommandFailed
 from arrayd.host.machine import choose
-from arrayd.host.transport import BLOCK_BYTES, Interrupted, Refused, Transport
+from arrayd.host.transport import Interrupted, Refused, Transport
 
 USABLE = frozenset({State.FREE, State.DELIVERED})
-DESCRIPTION_BYTES = -(-DESCRIPTION.sizeof() // BLOCK_BYTES) * BLOCK_BYTES
 
 
 class NotACommandDevice(Exception):
@@ -46,7 +45,7 @@ class DeviceErrand:
         self._name = name
         self._array = array
         self._request = request
-        self._written = _whole_blocks(request.encode())
+        self._written = whole_blocks(request.encode())
         self._slot = 0
         """Offset of the slot that we believe ours, or 0, where the description is."""
         self._answer_at = 0
@@ -111,7 +110,3 @@ class DeviceErrand:
         if length <= PAGE_BYTES:
             return page
         return self._transport.read(self._answer_at, -(-length // PAGE_BYTES) * PAGE_BYTES, operation_timeout(deadline))
-
-
-def _whole_blocks(data: bytes) -> bytes:
-    return data + bytes(-len(data) % BLOCK_BYTES)

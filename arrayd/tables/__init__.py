@@ -4,9 +4,9 @@ A room says by a Protocol what it wants kept, and a class here keeps it; a class
 it read when the tables were opened.
 """
 
-from arrayd.tables.changes import TablesError
+from arrayd.tables.changes import TablesError, Work
 from arrayd.tables.commands import CommandRow, CommandTable, MarkRow
-from arrayd.tables.database import Tables, Work
+from arrayd.tables.database import Tables
 from arrayd.tables.events import EventRow, EventTable
 from arrayd.tables.monitors import MonitorTable
 from arrayd.tables.schema import MIGRATIONS

@@ -16,6 +16,9 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+Work = Callable[[sqlite3.Connection], None]
+"""A change of rows, to be made in a transaction."""
+
 WAITING_MAX = 8192
 """Changes that wait for their turn; one more fails."""
 TOGETHER_MAX = 256

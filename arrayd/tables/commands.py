@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
+from arrayd.tables.changes import Work
+
 
 class CommandRow(NamedTuple):
     """One command: its identification number `(host, epoch, counter)`, its process number, when it was taken or ended
@@ -34,9 +36,6 @@ class MarkRow(NamedTuple):
     epoch: int
     counter: int
     time: float
-
-
-Work = Callable[[sqlite3.Connection], None]
 
 
 class CommandTable:

@@ -23,9 +23,6 @@ from arrayd.tables.monitors import MonitorTable
 from arrayd.tables.reservations import ReservationTable
 from arrayd.tables.schema import MIGRATIONS
 
-Work = Callable[[sqlite3.Connection], None]
-"""A change of rows, to be made in a transaction."""
-
 
 class Tables:
     """The tables of one array: `state_dir/tables.db`, for one daemon at a time (`state_dir/lock`)."""

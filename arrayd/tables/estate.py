@@ -6,14 +6,11 @@ Each function that changes them returns a `Work`, so that it is committed togeth
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from arrayd.tables.changes import Work
 from arrayd.tables.schema import MIGRATIONS
-
-Change = Callable[[sqlite3.Connection], None]
-"""What `arrayd.tables.Work` is."""
 
 BUSY_SECONDS = 5.0
 """How long reading beside a daemon waits for it to let go of the file."""
@@ -77,12 +74,12 @@ def _read_of(connection: sqlite3.Connection, path: Path, serial: str) -> EstateR
     return read_rows(connection) if version >= ESTATE_VERSION else EstateRows()
 
 
-def put_volume(name: str, settings: str) -> Change:
+def put_volume(name: str, settings: str) -> Work:
     """A volume, with new settings if there is one."""
     return _statement("INSERT OR REPLACE INTO volumes VALUES (?, ?)", name, settings)
 
 
-def drop_volume(name: str, identity: str) -> Change:
+def drop_volume(name: str, identity: str) -> Work:
     """No volume, and no reservation of what hosts knew by this identity."""
 
     def work(connection: sqlite3.Connection) -> None:
@@ -93,32 +90,32 @@ def drop_volume(name: str, identity: str) -> Change:
     return work
 
 
-def put_lun(lun: int, settings: str) -> Change:
+def put_lun(lun: int, settings: str) -> Work:
     """A row of the LUN map."""
     return _statement("INSERT INTO luns VALUES (?, ?)", lun, settings)
 
 
-def drop_lun(lun: int) -> Change:
+def drop_lun(lun: int) -> Work:
     """No such row."""
     return _statement("DELETE FROM luns WHERE lun = ?", lun)
 
 
-def put_connection(name: str, address: str | None) -> Change:
+def put_connection(name: str, address: str | None) -> Work:
     """A row of the connection table."""
     return _statement("INSERT INTO connections VALUES (?, ?)", name, address)
 
 
-def drop_connection(name: str) -> Change:
+def drop_connection(name: str) -> Work:
     """No such row."""
     return _statement("DELETE FROM connections WHERE name = ?", name)
 
 
-def put_command_device(array: str, lun: int) -> Change:
+def put_command_device(array: str, lun: int) -> Work:
     """A row of the command device management table."""
     return _statement("INSERT INTO command_devices VALUES (?, ?)", array, lun)
 
 
-def drop_command_device(array: str, lun: int) -> Change:
+def drop_command_device(array: str, lun: int) -> Work:
     """No such row."""
     return _statement("DELETE FROM command_devices WHERE array = ? AND lun = ?", array, lun)
 
@@ -127,7 +124,7 @@ def nothing(_connection: sqlite3.Connection) -> None:
     """No change."""
 
 
-def _statement(sql: str, *values: object) -> Change:
+def _statement(sql: str, *values: object) -> Work:
     def work(connection: sqlite3.Connection) -> None:
         connection.execute(sql, values)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 
-Work = Callable[[sqlite3.Connection], None]
+from arrayd.tables.changes import Work
 
 
 class MonitorTable:

@@ -85,7 +85,7 @@ async def volumes(context: Context, told: VolumesAfter) -> VolumeList:
             read_only=row.settings.read_only,
             removable=row.settings.removable,
             thin=row.settings.thin,
-            state="normal" if row.volume.file.failure is None else "failed",
+            state=row.state,
             lun=row.lun,
             source=row.source,
         )

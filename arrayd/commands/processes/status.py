@@ -122,7 +122,7 @@ async def device_status(context: Context, _told: Nothing) -> DeviceStatus:
             name=row.name,
             size=row.volume.size,
             allocated=row.volume.allocated_bytes(),
-            state="normal" if row.volume.file.failure is None else "failed",
+            state=row.state,
         )
         for row in context.estate.volumes.rows()
     ]
