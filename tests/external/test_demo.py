@@ -157,7 +157,7 @@ def wait_until_none_is_left(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def test_port_that_is_taken(folder: Path) -> None:
+def test_without_initiators_and_its_port_it_says_so_and_shows_the_rest(folder: Path) -> None:
     with contextlib.ExitStack() as stack:
         # Whether this test has the port or somebody else on this machine: it is taken.
         with contextlib.suppress(OSError):
@@ -166,11 +166,6 @@ def test_port_that_is_taken(folder: Path) -> None:
     assert "127.0.0.1:3260 is taken" in done.stdout
     assert "ready 127.0.0.1:" in done.stdout
     assert "ready 127.0.0.1:3260 " not in done.stdout
-    assert_nothing_is_left(folder)
-
-
-def test_without_initiators_it_says_so_and_shows_the_rest(folder: Path) -> None:
-    done = demo(folder, PATH=NO_PROGRAMS)
     assert done.returncode == NOTHING_SHOWN, done.stdout + done.stderr
     assert "apt-get install libiscsi-bin" in done.stdout
     assert done.stderr.splitlines()[-1].startswith("scripts/demo: no data was written: apt-get install qemu-utils")

@@ -4,6 +4,7 @@ stands, and arrayctl; by the command device of the array that it is connected to
 import json
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -106,9 +107,9 @@ def printed_by_line(output: str) -> dict[str, str]:
 
 
 def test_the_page_as_it_stands(guest: Guest, initiator: Initiator) -> None:
-    """By each shell; then on LUNs that lead to the command devices of the arrays behind."""
+    """By each shell; on the array's own command device, and on LUNs that lead to those of the arrays behind."""
     generic = initiator.generic(VOLUME_LUN_OF["primary"])
-    for array, shell in [*(("primary", shell) for shell in SHELLS), ("intermediate", "dash"), ("remote", "busybox")]:
+    for array, shell in (("primary", "busybox"), ("intermediate", "dash"), ("remote", "bash")):
         answer = guest.run(SHELLS[shell](page_script(initiator.disk(DEVICE_LUN_OF[array]), generic)))
         assert answer.status == 0, answer.output
         check_promises(answer.output, array)
@@ -160,15 +161,14 @@ write 4 2>/dev/null                     # another command that asks for the same
 result 4
 COUNT=4
 request 2 "{{\\"text\\":\\"$(printf '%05000d' 0)\\"}}" >request
-dd if=request of=$DEV bs=65536 seek=$((4 * (LONG + 1))) conv=sync oflag=direct 2>/dev/null   # longer than a page
-result LONG    # it is not read to its end: the slot stays in use
+dd if=request of=$DEV bs=65536 seek=$((4 * (5 + 1))) conv=sync oflag=direct 2>/dev/null   # longer than a page
+result 5    # it is not read to its end: the slot stays in use
 """
-    for number, shell in enumerate(("busybox", "dash")):
-        answer = guest.run(SHELLS[shell](script.replace("made", f"made{number}").replace("LONG", str(5 + number))))
-        assert answer.status == 0, answer.output
-        refusal, *results = answer.output.split("\n")
-        assert refusal.endswith("error")
-        assert [line.split() for line in results if line] == [["0", "0"], ["0", "0"], ["0", "135"], ["0", "0"]]
+    answer = guest.run(SHELLS["dash"](script))
+    assert answer.status == 0, answer.output
+    refusal, *results = answer.output.split("\n")
+    assert refusal.endswith("error")
+    assert [line.split() for line in results if line] == [["0", "0"], ["0", "0"], ["0", "135"], ["0", "0"]]
     initiator.logout()
 
 
@@ -182,41 +182,69 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 DRILL = """
 import json, sys
-from arrayd.host import Command, Host
+from arrayd.host import Command, CommandFailed, Host
 
 ways = json.loads(sys.argv[1])
-with Host.load("hosts.yaml") as host:
-    for name, way in ways.items():
-        for array in ("primary", "intermediate", "remote"):
-            print(name, array, json.dumps(host.by(**way).send(array, "echo", text=name)))
-    for ended in host.send_many(
-        [Command("intermediate", "echo", {"text": "one"}), Command("remote", "echo", {"text": "two"})]
-    ):
-        print("many", ended.array, json.dumps(ended.edited))
+for file in ("disk.yaml", "sg.yaml"):
+    with Host.load(file) as host:
+        for name, way in ways.items():
+            for array in ("primary", "intermediate", "remote"):
+                print(name, array, json.dumps(host.by(**way).send(array, "echo", text=name)))
+        for ended in host.send_many(
+            [Command("intermediate", "echo", {"text": "one"}), Command("remote", "echo", {"text": "two"})]
+        ):
+            print("many", ended.array, json.dumps(ended.edited))
+with Host.load("disk.yaml") as host, Host.load("volume.yaml") as other:
+    long = "x" * 60_000
+    for way in ("command-device", "addressed"):
+        assert host.by(method=way).send("remote", "echo", text=long)["text"] == long
+    host.send("remote", "volume-create", name="made", size="1MiB")
+    host.send("remote", "volume-delete", name="made")
+    try:
+        host.send("remote", "volume-delete", name="made")
+    except CommandFailed as failure:
+        print("failed", failure.at, json.dumps(failure.name))
+    print("volume", "primary", json.dumps(other.send("primary", "echo", text="any LUN")))
 """
+"""What a host does with a command device, by its disk and by its sg node, and by a LUN that is a volume."""
 
 
 def test_arrayctl_on_devices_of_the_kernel(three: ThreeArrays, guest: Guest, initiator: Initiator) -> None:
     """O_DIRECT and SG_IO; by the path table of config/, whose direct row is the device."""
     for lun in DEVICE_LUN_OF.values():
         initiator.disk(lun)
-    expected = [(way, array, {"array": array, "text": way}) for way in WAYS for array in three.arrays]
-    expected += [("many", "intermediate", {"array": "intermediate", "text": "one"})]
-    expected += [("many", "remote", {"array": "remote", "text": "two"})]
-    python = f"{CHECKOUT}/.venv/bin"
-    for device in (initiator.disk(DEVICE_LUN_OF["primary"]), initiator.generic(DEVICE_LUN_OF["primary"])):
-        table = yaml.safe_dump(three.paths(device), sort_keys=False)
-        script = (
-            f"cat >hosts.yaml <<'EOF'\n{table}EOF\ncat >drill.py <<'EOF'\n{DRILL}EOF\n"
-            f"PYTHONPATH={CHECKOUT} {python}/python drill.py {shlex.quote(json.dumps(WAYS))}"
-        )
-        answer = guest.run(on_machine(script), PYTHON_TIMEOUT_S)
-        assert answer.status == 0, answer.output
-        said = [line.split(" ", 2) for line in answer.output.splitlines()]
-        assert [(way, array, json.loads(edited)) for way, array, edited in said] == expected
-    told = guest.run(on_machine(f"{python}/arrayctl status; {python}/arrayctl send remote nonsense"), PYTHON_TIMEOUT_S)
+    disk, generic = initiator.disk(DEVICE_LUN_OF["primary"]), initiator.generic(DEVICE_LUN_OF["primary"])
+    volume = initiator.disk(VOLUME_LUN_OF["primary"])
+    sum_of_volume = f"dd if={volume} bs=1M count=8 iflag=direct 2>/dev/null | md5sum"
+    before = guest.check(sum_of_volume)
+    tables = {
+        "disk": three.paths(disk),
+        "sg": three.paths(generic),
+        "volume": {"paths": {"primary": {"direct": volume}}},
+    }
+    writing = "".join(
+        f"cat >{name}.yaml <<'EOF'\n{yaml.safe_dump(table, sort_keys=False)}EOF\n" for name, table in tables.items()
+    )
+    python = f"{environment()} {CHECKOUT}/.venv/bin"
+    drill = f"{python}/python drill.py {shlex.quote(json.dumps(WAYS))}"
+    answer = guest.run(on_machine(f"{writing}cat >drill.py <<'EOF'\n{DRILL}EOF\n{drill}"), PYTHON_TIMEOUT_S)
+    assert answer.status == 0, answer.output
+    by_kind = [(way, array, {"array": array, "text": way}) for way in WAYS for array in three.arrays]
+    by_kind += [("many", "intermediate", {"array": "intermediate", "text": "one"})]
+    by_kind += [("many", "remote", {"array": "remote", "text": "two"})]
+    others = [("failed", "remote", "NOT_FOUND"), ("volume", "primary", {"array": "primary", "text": "any LUN"})]
+    said = [line.split(" ", 2) for line in answer.output.splitlines()]
+    assert [(way, array, json.loads(edited)) for way, array, edited in said] == by_kind + by_kind + others
+    arrayctl = f"{python}/arrayctl --paths disk.yaml"
+    told = guest.run(on_machine(f"{arrayctl} status; {arrayctl} send remote nonsense"), PYTHON_TIMEOUT_S)
     *rows, reason = told.output.splitlines()
     assert [row.split("\t")[:2] for row in rows] == [[array, "normal"] for array in three.arrays]
     assert reason.startswith("arrayctl: remote: there is no command nonsense")
     assert told.status == Result.UNKNOWN_COMMAND
+    assert guest.check(sum_of_volume) == before
     initiator.logout()
+
+
+def environment() -> str:
+    """What Python in the guest is told: where the checkout is, and what was compiled here."""
+    return f"PYTHONPATH={CHECKOUT}" + (f" PYTHONPYCACHEPREFIX={sys.pycache_prefix}" if sys.pycache_prefix else "")

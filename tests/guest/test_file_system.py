@@ -14,7 +14,7 @@ from tests.lab.openiscsi import Initiator
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
 
 STAT_BLOCK_BYTES = 512
-FILES, FILE_MIB = 8, 4
+FILES, FILE_MIB = 8, 1
 RELOAD_TIMEOUT_S = 20.0
 ENDS = 2
 

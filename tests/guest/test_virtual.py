@@ -24,7 +24,7 @@ QUICK = {"node.session.timeo.replacement_timeout": "2"}
 
 WRITE_AND_SYNC = f"""
 for n in $(seq 8); do
-    dd if=/dev/urandom of=/mnt/file$n bs=1M count=2 conv=fsync 2>/dev/null
+    dd if=/dev/urandom of=/mnt/file$n bs=1M count=1 conv=fsync 2>/dev/null
     (cd /mnt && sha256sum file$n) >>/tmp/sums
 done
 echo {LETTER} | dd of=/mnt/letter conv=fsync 2>/dev/null

@@ -12,6 +12,7 @@ from tests.lab.guest import HOST, Answer, Guest
 LOGIN_FATAL = 19
 LOGIN_AUTHENTICATION_FAILED = 24
 LOGIN_TIMEOUT_S = 60.0
+SETTLE_S = 60
 DISK_TIMEOUT_S = 90.0
 """udev runs several programs for each disk, on an emulated processor."""
 FORGET_TIMEOUT_S = 30.0
@@ -73,8 +74,10 @@ class Initiator:
         self.guest.check(f"iscsiadm -m node -T {self.target} --login", LOGIN_TIMEOUT_S)
 
     def logout(self) -> None:
-        """Log out of every portal; the disks must go with the sessions."""
-        self.guest.check(f"iscsiadm -m node -T {self.target} --logout", LOGIN_TIMEOUT_S)
+        """Log out of every portal, once udev has looked at what was closed; the disks must go with the sessions."""
+        self.guest.check(
+            f"udevadm settle --timeout={SETTLE_S}; iscsiadm -m node -T {self.target} --logout", LOGIN_TIMEOUT_S + SETTLE_S
+        )
         listing = self.guest.run("iscsiadm -m session").output
         assert f"{self.target} " not in listing, listing
         self.guest.until(f"! {self._sessions}", DISK_TIMEOUT_S)
@@ -88,7 +91,7 @@ class Initiator:
         count = len(self.portals)
         listing = self.guest.until(
             f"set -- $(for s in $({self._sessions}); do ls -d $s/device/target*/*:{lun}/block/sd*; done)\n"
-            f"test $# = {count} && udevadm settle --timeout=60 && for d; do echo /dev/$(basename $d); done",
+            f"test $# = {count} && udevadm settle --timeout={SETTLE_S} && for d; do echo /dev/$(basename $d); done",
             DISK_TIMEOUT_S,
         )
         return listing.splitlines()

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from arrayd.blockfile import kernel
 from arrayd.volumes.file_volume import FileVolume, volume_error
 from arrayd.volumes.volume import Extent, VolumeError, VolumeFailed, VolumeFull, VolumeReadOnly
-from tests.lab.disk import MIB, HeldThreads, OpenFile, data, make_cold, settled, turns
+from tests.lab.disk import MIB, HeldThreads, OpenFile, data, refused_when_cold, settled, turns
 
 PAGE = kernel.PAGE_BYTES
 
@@ -31,12 +31,17 @@ async def test_a_warm_read_is_done_at_once_and_a_cold_one_later(open_file: OpenF
     assert volume.read(PAGE, into) is None
     assert into == data(7)
     assert volume.warm_file(0, MIB) == file.send
-    await make_cold(file)
-    assert volume.warm_file(0, MIB) is None
-    into[:] = bytes(PAGE)
-    pending = volume.read(512 * 1024, into)
-    assert pending is not None
-    await pending
+    await refused_when_cold(file, lambda: volume.warm_file(0, MIB) is not None)
+    pending: Awaitable[None] | None = None
+
+    def read() -> bool:
+        nonlocal pending
+        into[:] = bytes(PAGE)
+        pending = volume.read(512 * 1024, into)
+        return pending is None
+
+    await refused_when_cold(file, read)
+    await settled(pending)
     assert into == data(7)
 
 
