@@ -75,9 +75,8 @@ class Initiator:
 
     def logout(self) -> None:
         """Log out of every portal, once udev has looked at what was closed; the disks must go with the sessions."""
-        self.guest.check(
-            f"udevadm settle --timeout={SETTLE_S}; iscsiadm -m node -T {self.target} --logout", LOGIN_TIMEOUT_S + SETTLE_S
-        )
+        self.guest.check(f"udevadm settle --timeout={SETTLE_S}", DISK_TIMEOUT_S)
+        self.guest.check(f"iscsiadm -m node -T {self.target} --logout", LOGIN_TIMEOUT_S)
         listing = self.guest.run("iscsiadm -m session").output
         assert f"{self.target} " not in listing, listing
         self.guest.until(f"! {self._sessions}", DISK_TIMEOUT_S)
