@@ -78,6 +78,7 @@ def serve(file: Path, log_json: bool, log_level: Literal["debug", "info", "warni
 
     Prints one line when it listens: `ready`, and the addresses. SIGHUP reads FILE.yaml again.
     """
+    gc.disable()  # until what is imported and built is there, of which nothing is garbage
     config = _load_or_exit(file)
 
     import uvloop
@@ -139,6 +140,7 @@ async def _serve(file: Path, config: Config) -> int:
         # What was imported and built stays for good: a collection that looks at it again stalls the loop for 20 ms.
         gc.collect()
         gc.freeze()
+        gc.enable()
         _say(f"ready {' '.join(addresses)}")
         supervisor.ready(f"serving {' '.join(addresses)}")
         await _reload_until_stopped(file, array, supervisor, signals)

@@ -144,6 +144,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_open(place: Place, turns
     await array.stop()
 
 
+@pytest.mark.slow
 async def test_initiators_are_asked_to_log_out_and_answered_before_the_end(place: Place, slow_syncs: SlowSyncs) -> None:
     array = Array(place.load())
     (address,) = await array.start()
@@ -192,6 +193,7 @@ async def test_initiators_that_never_pause_do_not_hold_up_the_end(
         assert content[lane * BLOCK] in (byte, byte + 1)
 
 
+@pytest.mark.slow
 async def test_the_end_waits_only_so_long_for_answers(
     place: Place, slow_syncs: SlowSyncs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,9 +167,9 @@ for verb in verbs.ALL:
     arrayctl.add_command(verb)
 
 
-def main() -> None:
-    """The console script."""
-    arrayctl(prog_name="arrayctl")
+def main(arguments: list[str] | None = None) -> None:
+    """The console script; without `arguments`, those of the process. Ends with SystemExit."""
+    arrayctl(arguments, prog_name="arrayctl")
 
 
 if __name__ == "__main__":

@@ -302,6 +302,7 @@ async def test_zeros_are_no_command(device: Device) -> None:
     assert (await device.states())[0] == State.FREE
 
 
+@pytest.mark.slow
 async def test_sixteen_hosts_at_once_get_their_own_answers(device: Device, section: Section) -> None:
     """Each looks for a slot, and for another one when it is refused."""
 

@@ -15,6 +15,7 @@ from tests.lab.three import CONFIG, DEVICE_LUN, DEVICE_LUN_OF, NAMES, VOLUME_LUN
 CHECK_TIMEOUT_S = 20.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_arrayd_check_finds_no_mistake(name: str) -> None:
     command = [sys.executable, "-m", "arrayd", "check", str(CONFIG / f"{name}.yaml")]

@@ -182,7 +182,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 DRILL = """
 import json, sys
-from arrayd.host import Command, CommandFailed, Host
+from arrayd.host import Command, CommandFailed, Host, cli
 
 ways = json.loads(sys.argv[1])
 for file in ("disk.yaml", "sg.yaml"):
@@ -205,8 +205,14 @@ with Host.load("disk.yaml") as host, Host.load("volume.yaml") as other:
     except CommandFailed as failure:
         print("failed", failure.at, json.dumps(failure.name))
     print("volume", "primary", json.dumps(other.send("primary", "echo", text="any LUN")))
+for words in (["status"], ["send", "remote", "nonsense"]):
+    try:
+        cli.main(["--paths", "disk.yaml", *words])
+    except SystemExit as end:
+        print("exit", words[0], end.code or 0, flush=True)
 """
-"""What a host does with a command device, by its disk and by its sg node, and by a LUN that is a volume."""
+"""What a host does with a command device, by its disk and by its sg node, and by a LUN that is a volume; then by the
+command line, in the same process: an emulated processor takes long to start another."""
 
 
 def test_arrayctl_on_devices_of_the_kernel(three: ThreeArrays, guest: Guest, initiator: Initiator) -> None:
@@ -233,14 +239,15 @@ def test_arrayctl_on_devices_of_the_kernel(three: ThreeArrays, guest: Guest, ini
     by_kind += [("many", "intermediate", {"array": "intermediate", "text": "one"})]
     by_kind += [("many", "remote", {"array": "remote", "text": "two"})]
     others = [("failed", "remote", "NOT_FOUND"), ("volume", "primary", {"array": "primary", "text": "any LUN"})]
-    said = [line.split(" ", 2) for line in answer.output.splitlines()]
-    assert [(way, array, json.loads(edited)) for way, array, edited in said] == by_kind + by_kind + others
-    arrayctl = f"{python}/arrayctl --paths disk.yaml"
-    told = guest.run(on_machine(f"{arrayctl} status; {arrayctl} send remote nonsense"), PYTHON_TIMEOUT_S)
-    *rows, reason = told.output.splitlines()
+    lines = answer.output.splitlines()
+    expected = by_kind + by_kind + others
+    said = [line.split(" ", 2) for line in lines[: len(expected)]]
+    assert [(way, array, json.loads(edited)) for way, array, edited in said] == expected
+    *rows, status_ended, reason, send_ended = lines[len(expected) :]
     assert [row.split("\t")[:2] for row in rows] == [[array, "normal"] for array in three.arrays]
+    assert status_ended == "exit status 0"
     assert reason.startswith("arrayctl: remote: there is no command nonsense")
-    assert told.status == Result.UNKNOWN_COMMAND
+    assert send_ended == f"exit send {Result.UNKNOWN_COMMAND}"
     assert guest.check(sum_of_volume) == before
     initiator.logout()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from arrayd.commands.messages import Destination
@@ -24,6 +25,7 @@ def table_of(folder: Path, paths: dict[str, Any]) -> PathTable:
     return PathTable.load(file)
 
 
+@pytest.mark.slow
 def test_figure_8_a_command_is_written_to_a_command_device_and_its_edited_data_read(row: Row) -> None:
     """S801 to S805, at the LUN of the array's own command device, and at that of a virtual volume."""
     with row.host() as host:

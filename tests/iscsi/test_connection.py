@@ -56,6 +56,7 @@ async def scenario(host: Host, volume: MemoryVolume, keys: dict[str, str]) -> li
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [{}, DIGESTS, SOLICITED], ids=["plain", "digests", "solicited"])
 async def test_the_same_whole_and_split(keys: dict[str, str]) -> None:
     volume = MemoryVolume()

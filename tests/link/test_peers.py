@@ -147,6 +147,7 @@ async def test_it_comes_back_after_it_was_given_up(build: Build) -> None:
     assert await a.ask("b", b"again") == b"echo:again"
 
 
+@pytest.mark.slow
 async def test_a_silent_connection_is_cut(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "SILENCE_SECONDS", 0.3)
     b = await build("b", {"a": None})

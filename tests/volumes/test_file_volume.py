@@ -124,6 +124,7 @@ async def test_a_failed_sync_fails_the_volume_for_good(
     assert not volume.locks
 
 
+@pytest.mark.slow
 async def test_many_that_wait_behind_a_failure_all_hear_of_it(open_file: OpenFile, held: HeldThreads) -> None:
     file = await open_file(executor=held, failing=volume_error)
     volume = FileVolume("1:data", file)
