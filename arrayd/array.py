@@ -130,8 +130,8 @@ class Array:
         us = config.array.name
         try:
             settings = link_settings(config, ledger.held.connections)
-        except OSError as error:
-            raise StartError(f"link.tls: {error.strerror or error}") from error
+        except ValueError as error:
+            raise StartError(f"link.tls: expected {error}") from error
         self._far = FarEnd(us, self._attach, buffers)
         changed = self._commands.link_changed
         self._links = Links(settings, self._services, self._far.gone, os.urandom, time.monotonic, changed)

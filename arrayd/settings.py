@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import ssl
 from collections.abc import Mapping
 
 from arrayd.commands.messages import Method
 from arrayd.commands.permission import Permission
 from arrayd.commands.routing import Place
-from arrayd.config import Address, ChapConfig, Config, DiscoveryConfig, LinkConfig, TlsConfig
+from arrayd.config import Address, ChapConfig, Config, DiscoveryConfig, LinkConfig
+from arrayd.config.tls import contexts
 from arrayd.estate.rows import Holdings
 from arrayd.iscsi.chap import Credentials
 from arrayd.iscsi.login import Access
@@ -41,23 +41,14 @@ def _credentials(chap: ChapConfig | None) -> Credentials | None:
 
 
 def link_settings(config: Config, connections: Mapping[str, Address | None]) -> Settings:
-    """The links as their room wants to know them, to these arrays. Raises OSError, for the files of TLS."""
+    """The links as their room wants to know them, to these arrays. Raises ValueError, for the files of TLS."""
     array, link = config.array, config.link or LinkConfig()
     client = server = None
     if link.tls is not None:
-        client, server = (_tls(link.tls, purpose) for purpose in (ssl.Purpose.SERVER_AUTH, ssl.Purpose.CLIENT_AUTH))
+        client, server = contexts(link.tls.certificate, link.tls.key, link.tls.ca)
     secret = link.secret_file.value if link.secret_file is not None else b""
     poll_us = config.iscsi.poll_us
     return Settings(array.name, array.serial, connections, secret, link.timeout, link.listen, client, server, poll_us)
-
-
-def _tls(files: TlsConfig, purpose: ssl.Purpose) -> ssl.SSLContext:
-    """TLS that shows our certificate, and takes none but those of the CA."""
-    context = ssl.create_default_context(purpose, cafile=files.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(files.certificate, files.key)
-    return context
 
 
 def port_identifier(serial: str) -> int:

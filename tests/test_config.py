@@ -185,6 +185,10 @@ def test_quoted_values_are_text(folder: Path) -> None:
             SMALL + "link: {arrays: {b: 'array-b:3270'}}\n",
             "link.secret_file: missing: expected secret_file or tls: without them arrays are linked over loopback only",
         ),
+        (
+            SMALL + "link: {tls: {certificate: /none, key: /none, ca: /none}}\n",
+            "link.tls.ca: /none: expected a file that can be read (No such file or directory)",
+        ),
         (SMALL + "link: {timeout: 0}\n", "link.timeout: 0: expected seconds, 1 to 300"),
         (SMALL + "state_dir: ''\n", 'state_dir: "": expected a path'),
         (SMALL + "iscsi: {listen: 127.0.0.1}\n", "iscsi.listen: 127.0.0.1: expected a list of addresses"),

@@ -210,6 +210,17 @@ class TlsConfig(Section):
     key: FilePath = Field(description="a file in PEM format")
     ca: FilePath = Field(description="a file in PEM format")
 
+    @model_validator(mode="after")
+    def _files_are_of_use(self) -> Self:
+        # Who reads path tables by what is in this module has no use for OpenSSL, which takes its time to load.
+        from arrayd.config.tls import TlsFileError, contexts
+
+        try:
+            contexts(self.certificate, self.key, self.ca)
+        except TlsFileError as error:
+            raise mistake(str(error), error.key) from None
+        return self
+
 
 class LinkConfig(Section):
     """`link`: the arrays that this one is linked with."""

@@ -8,20 +8,23 @@ import asyncio
 import itertools
 import json
 import random
+import sqlite3
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from arrayd.commands.formats import Answer
+from arrayd.commands.formats import Answer, Request
 from arrayd.commands.messages import Destination
 from arrayd.commands.results import Result
 from tests.lab.chain import start_chain
 from tests.lab.commanding import Host
-from tests.lab.daemon import ArraydProcess
+from tests.lab.connection import IscsiError
+from tests.lab.daemon import ArraydProcess, configuration
 from tests.lab.initiator import Session
 from tests.lab.waiting import until
 
@@ -103,6 +106,75 @@ async def test_killed_arrays_execute_each_command_once(tmp_path: Path, victim: i
         assert len(there) >= KILLS * COMMANDS_BETWEEN // 2
         for session in sessions:
             await session.close()
+
+
+# -- between two commits -----------------------------------------------------------------------------------------------
+
+TRIES: Final = 200
+TAKEN = "SELECT counter FROM commands WHERE result IS NULL"
+
+
+class Tables:
+    """The tables of an array, read beside it."""
+
+    def __init__(self, array: ArraydProcess) -> None:
+        path = array.folder / "state" / "tables.db"
+        self._connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+    def taken(self) -> list[int]:
+        """The counters of commands that were taken and have not ended."""
+        return [int(counter, 16) for (counter,) in self._connection.execute(TAKEN)]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def kill_once_taken(array: ArraydProcess) -> int | None:
+    """Kills the array as soon as a command is taken. Its counter; None where the command had ended before the kill."""
+    tables = Tables(array)
+    try:
+        deadline = time.monotonic() + SECONDS
+        while not tables.taken():
+            assert time.monotonic() < deadline
+        array.kill()
+        taken = tables.taken()
+    finally:
+        tables.close()
+    return taken[0] if taken else None
+
+
+async def kill_between_commits(array: ArraydProcess) -> Request:
+    """Commands the array until it is killed with one of the commands taken, and no more. That command."""
+    for turn in range(TRIES):
+        requests: list[Request] = []
+        killed = asyncio.ensure_future(asyncio.to_thread(kill_once_taken, array))
+        async with await Session.open(array.addresses[0], array.target) as session:
+            host = Host(session, epoch=turn)
+            with suppress(IscsiError):
+                while not killed.done():
+                    requests.append(host.request("volume-create", name=f"v{turn}-{len(requests)}", size=512))
+                    await host.by_device(DEVICE, requests[-1])
+            counter = await killed
+        array.start()
+        if counter is not None:
+            return next(each for each in requests if each.identification.counter == counter)
+    raise AssertionError(f"killed {TRIES} times, and never between two commits")
+
+
+async def test_killed_between_taking_a_command_and_its_execution_the_array_says_so(tmp_path: Path) -> None:
+    """The same command sent again hears so, and is not executed; another that asks for the same is."""
+    config = configuration({"data": {"size": "1MiB"}})
+    config["luns"][str(DEVICE)] = {"command_device": {}}
+    with ArraydProcess(tmp_path, config) as array:
+        request = await kill_between_commits(array)
+        async with await Session.open(array.addresses[0], array.target) as session:
+            host = Host(session, b"\1another")
+            told = [await host.by_device(DEVICE, request) for _ in range(2)]
+            assert [answer.result for answer in told] == [Result.INTERRUPTED] * 2
+            name = json.loads(request.input)["name"]
+            there = (await host.command(DEVICE, "volumes"))["volumes"]
+            assert name not in {each["name"] for each in there}
+            assert await host.command(DEVICE, "volume-create", name=name, size=512) == {"name": name}
 
 
 def isid(number: int) -> bytes:
