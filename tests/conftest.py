@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Generator
 
 import hypothesis
@@ -16,6 +17,12 @@ hypothesis.settings.load_profile("arrayd")
 
 REQUIRE_ALL = os.environ.get("ARRAYD_REQUIRE_ALL") == "1"
 """Set by `scripts/test --require-all`: a part that is missing is a failure, not a skip."""
+
+gc.disable()  # until all tests are collected
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As shells have it for what they start in the background: programs that tests start would take it over.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -43,12 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker in item.iter_markers("may_skip"):
             if not (len(marker.args) == 1 and isinstance(marker.args[0], str) and marker.args[0]):
                 raise pytest.UsageError(f"{item.nodeid}: may_skip needs a reason")
-        folder = item.nodeid.split("/")[1]
+        folder = item.path.parent.name
         if folder in ("guest", "external"):
             item.add_marker(folder)
-
-
-gc.disable()
 
 
 def pytest_collection_finish() -> None:
