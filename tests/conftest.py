@@ -44,6 +44,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+LONGEST_FIRST = ("test_conformance.py", "guest")
+"""Files, or all of a folder, that take longest: they begin first, so that at the end nobody waits for one of them."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A `may_skip` says why; tests in `tests/guest` and `tests/external` are marked as what their folder says."""
     for item in items:
@@ -53,6 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.parent.name
         if folder in ("guest", "external"):
             item.add_marker(folder)
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    for place, name in enumerate(LONGEST_FIRST):
+        if name in (item.path.name, item.path.parent.name):
+            return place
+    return len(LONGEST_FIRST)
 
 
 def pytest_collection_finish() -> None:
