@@ -46,6 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "replication": {"blockfile", "buffers", "link", "tables", "volumes"},
     "host": {  # only the formats, and how files are read
         *("commands.formats", "commands.messages", "commands.results", "config"),
+        *("replication.statuses", "replication.exit_codes"),
         *("iscsi.pdu", "iscsi.keys", "iscsi.text", "iscsi.chap", "iscsi.wire"),
         *("scsi.lun", "scsi.sense", "scsi.task", "scsi.designators"),
     },
