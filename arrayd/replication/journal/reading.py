@@ -1,0 +1,154 @@
+"""Reads the records of a journal: those that are known to be there, and after a restart those that are found.
+
+A record is there if its entry has the number, the epoch and the position that are due, and if the CRCs of both entry
+and data are right. What an earlier lap or an earlier epoch left has another number or epoch. What was written before
+the last restart, and was then not found because something before it was torn, has a smaller number of the opening.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+
+from crc32c import crc32c
+
+from arrayd.replication.journal.format import (
+    ENTRY_BYTES,
+    METADATA_AT,
+    RECORDS_OF_A_WRITE_MAX,
+    Entry,
+    FormatError,
+    Record,
+    decode_entry,
+)
+from arrayd.replication.journal.regions import ENTRIES_A_PAGE, PAGE_BYTES, Position, Size
+from arrayd.volumes.file_volume import ended
+from arrayd.volumes.volume import Volume
+
+RUN_RECORDS_MAX = 256
+"""Records that are read at once; more than the longest write has."""
+SCAN_BYTES = 4 * 1024 * 1024
+"""Data that is read at once to find the end."""
+
+assert RUN_RECORDS_MAX >= RECORDS_OF_A_WRITE_MAX
+
+
+class JournalError(Exception):
+    """The journal cannot do what it was asked to; the text says why."""
+
+
+class JournalFull(JournalError):
+    """There is no room for the record; nothing of it was written."""
+
+
+class JournalDamaged(JournalError):
+    """A record is not what was written: the disk has lost something that it said was durable."""
+
+
+class Reader:
+    """Reads the journal of `size` and `epoch` on `volume`."""
+
+    def __init__(self, volume: Volume, size: Size, epoch: int) -> None:
+        self._volume = volume
+        self._epoch = epoch
+        self._metadata_bytes = size.entries * ENTRY_BYTES
+        self._data_at = METADATA_AT + self._metadata_bytes
+        self._data_bytes = size.data_bytes
+
+    async def records(self, at: Position, end: Position, bytes_max: int) -> list[Record]:
+        """The writes from `at` on, whole ones, before `end`: as many as have no more than `bytes_max` bytes of data,
+        but one at the least. All of them must be there. Raises JournalDamaged, VolumeFailed."""
+        entries = await self._entries(at, end, None)
+        count = whole_writes(entries, bytes_max)
+        records = await self._with_data(entries[:count])
+        if at != end and (not records or len(records) < count):
+            raise JournalDamaged(f"record {at.sequence + len(records)} is not what was written")
+        return records
+
+    async def find_end(self, at: Position, entries_end: int, bytes_end: int, opening: int) -> Position:
+        """The end of the last whole write of those that are there from `at` on and were stored in `opening`."""
+        limit = Position(entries_end, bytes_end)
+        found = at
+        while True:
+            entries = await self._entries(at, limit, opening)
+            count = whole_writes(entries, SCAN_BYTES)
+            records = await self._with_data(entries[:count])
+            for record in records:
+                at = record.entry.end
+                if not record.entry.more:
+                    found = at
+            if not records or len(records) < count:
+                return found
+
+    async def pages_before(self, at: Position) -> tuple[memoryview, memoryview]:
+        """Data and entries that lie before `at` in the pages that it is in."""
+        data, entries = at.byte % PAGE_BYTES, at.sequence % ENTRIES_A_PAGE
+        return (
+            await self._read(self._data_at, self._data_bytes, at.byte - data, data),
+            await self._read(
+                METADATA_AT, self._metadata_bytes, (at.sequence - entries) * ENTRY_BYTES, entries * ENTRY_BYTES
+            ),
+        )
+
+    async def _entries(self, at: Position, end: Position, opening: int | None) -> list[Entry]:
+        """The entries from `at` on that follow one another and end before `end`, RUN_RECORDS_MAX at the most."""
+        count = min(RUN_RECORDS_MAX, end.sequence - at.sequence)
+        start = at.sequence * ENTRY_BYTES
+        packed = await self._read(METADATA_AT, self._metadata_bytes, start, count * ENTRY_BYTES)
+        entries: list[Entry] = []
+        for here in range(0, count * ENTRY_BYTES, ENTRY_BYTES):
+            try:
+                entry = decode_entry(packed, here)
+            except FormatError:
+                break
+            if entry.begin != at or entry.epoch != self._epoch or entry.end.byte > end.byte:
+                break
+            if opening is not None and entry.opening != opening:
+                break
+            entries.append(entry)
+            at = entry.end
+        return entries
+
+    async def _with_data(self, entries: list[Entry]) -> list[Record]:
+        """The records of these entries, up to the first whose data is not what was written."""
+        if not entries:
+            return []
+        first = entries[0].position
+        data = await self._read(self._data_at, self._data_bytes, first, entries[-1].end.byte - first)
+        records: list[Record] = []
+        for entry in entries:
+            own = data[entry.position - first : entry.position - first + entry.length]
+            if crc32c(own) != entry.data_crc:
+                break
+            records.append(Record(entry, own))
+        return records
+
+    async def _read(self, region_at: int, region_bytes: int, start: int, length: int) -> memoryview:
+        """`length` bytes from the position `start` on of a cyclic region, by whole pages."""
+        if not length:
+            return memoryview(b"")
+        first = start - start % PAGE_BYTES
+        pages = -(-(start + length - first) // PAGE_BYTES) * PAGE_BYTES
+        memory = memoryview(mmap.mmap(-1, pages))
+        done = 0
+        while done < pages:
+            at = (first + done) % region_bytes
+            here = min(pages - done, region_bytes - at)
+            pending = self._volume.read(region_at + at, memory[done : done + here])
+            if pending is not None:
+                await ended(asyncio.ensure_future(pending))
+            done += here
+        return memory[start - first : start - first + length]
+
+
+def whole_writes(entries: list[Entry], bytes_max: int) -> int:
+    """How many of the entries are whole writes of no more than `bytes_max` bytes of data: one write at the least, if
+    there is one."""
+    whole, length = 0, 0
+    for count, entry in enumerate(entries, 1):
+        length += entry.length
+        if length > bytes_max and whole:
+            break
+        if not entry.more:
+            whole = count
+    return whole

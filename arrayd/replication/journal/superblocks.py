@@ -1,0 +1,58 @@
+"""The two superblocks of a journal: written in turn, so that what is being written is never the one in force."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+
+from arrayd.replication.journal.format import (
+    SUPERBLOCK_BYTES,
+    SUPERBLOCK_PLACES,
+    FormatError,
+    Superblock,
+    decode_superblock,
+)
+from arrayd.replication.journal.regions import PAGE_BYTES
+from arrayd.volumes.file_volume import ended
+from arrayd.volumes.volume import Volume
+
+
+async def read_superblock(volume: Volume) -> Superblock | None:
+    """The superblock in force; None if there is none, or none that this program knows. Raises VolumeFailed."""
+    page = memoryview(mmap.mmap(-1, PAGE_BYTES))
+    found: list[Superblock] = []
+    for place in SUPERBLOCK_PLACES:
+        if place + PAGE_BYTES > volume.size:
+            continue
+        pending = volume.read(place, page)
+        if pending is not None:
+            await ended(asyncio.ensure_future(pending))
+        try:
+            found.append(decode_superblock(bytes(page[:SUPERBLOCK_BYTES])))
+        except FormatError:
+            pass
+    return max(found, key=lambda superblock: superblock.counter, default=None)
+
+
+async def write_superblock(volume: Volume, superblock: Superblock) -> None:
+    """Puts a superblock in force, durably: its counter is one more than that of the one before, so that it goes to the
+    place of the one before that. Raises VolumeError."""
+    page = memoryview(mmap.mmap(-1, PAGE_BYTES))
+    page[:SUPERBLOCK_BYTES] = superblock.encode()
+    place = SUPERBLOCK_PLACES[superblock.counter % len(SUPERBLOCK_PLACES)]
+    await write_wholly(volume, place, page)
+    await flush(volume)
+
+
+async def write_wholly(volume: Volume, offset: int, view: memoryview) -> None:
+    """Writes `view` and needs it until it returns, even when cancelled. Raises VolumeError."""
+    pending = volume.write(offset, view)
+    if pending is not None:
+        await ended(asyncio.ensure_future(pending))
+
+
+async def flush(volume: Volume) -> None:
+    """Makes what was written before durable. Raises VolumeFailed."""
+    pending = volume.flush()
+    if pending is not None:
+        await pending
