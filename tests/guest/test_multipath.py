@@ -43,7 +43,8 @@ def test_one_disk_over_two_portals_survives_the_loss_of_either(guest: Guest, sta
         wait_for_paths(guest, 2)
 
     guest.check("echo 3 >/proc/sys/vm/drop_caches; cd /mnt && sha256sum -c /tmp/sums")
-    guest.check(f"umount /mnt && e2fsck -f -n {DISK}", timeout=90)
+    guest.until("umount /mnt")  # who read last may not be gone yet
+    guest.check(f"e2fsck -f -n {DISK}", timeout=90)
     guest.check("! dmesg | grep -E 'EXT4-fs error|Buffer I/O|aborting journal'")
     guest.check("multipath -F && killall multipathd")
     initiator.logout()

@@ -19,7 +19,7 @@ while [ ! -e /tmp/enough ]; do
     dd if=/dev/urandom of=/tmp/chunk bs=64k count=16 2>/dev/null
     dd if=/tmp/chunk of=/mnt/load$((n % 20)) bs=64k conv=fsync 2>/dev/null
     sha256sum </tmp/chunk >/tmp/sum.load$((n % 20))
-    echo $n >/tmp/written
+    echo $n >/tmp/written.new; mv /tmp/written.new /tmp/written
 done
 """
 ALL_THERE = """
