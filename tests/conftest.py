@@ -44,15 +44,8 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-LONGEST_FIRST = ("guest", "test_conformance")
-"""Groups of tests that take longest: they begin first, so that at the end nobody waits for one of them."""
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A `may_skip` says why; tests in `tests/guest` and `tests/external` are marked as what their folder says. Tests of
-    one group run one after the other: all that are in the one guest, and else those of a file."""
-    places: dict[pytest.Item, int] = {}
+    """A `may_skip` says why; tests in `tests/guest` and `tests/external` are marked as what their folder says."""
     for item in items:
         for marker in item.iter_markers("may_skip"):
             if not (len(marker.args) == 1 and isinstance(marker.args[0], str) and marker.args[0]):
@@ -60,10 +53,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.parent.name
         if folder in ("guest", "external"):
             item.add_marker(folder)
-        group = folder if folder == "guest" else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-        places[item] = LONGEST_FIRST.index(group) if group in LONGEST_FIRST else len(LONGEST_FIRST)
-    items.sort(key=places.__getitem__)
 
 
 def pytest_collection_finish() -> None:
