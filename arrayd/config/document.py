@@ -83,19 +83,25 @@ def parse_tree(text: str) -> tuple[Tree, list[Mistake]]:
         raise UnreadableError(Mistake((), "deeper", f"mappings and lists nested at most {MAX_DEPTH} deep")) from None
 
 
-def open_at_once(file: str, flags: int) -> int:
+def read_at_once(file: Path, count: int) -> tuple[int, bytes]:
+    """The mode of a file, and its first `count` bytes at most: none of what is no regular file, since to read that may
+    wait for somebody. Raises OSError."""
+    with open(file, "rb", opener=_open_at_once) as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        return mode, stream.read(count) if stat.S_ISREG(mode) else b""
+
+
+def _open_at_once(file: str, flags: int) -> int:
     """An opener for `open` that does not wait for the other end of a pipe."""
     return os.open(file, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _read(file: Path) -> str:
     try:
-        with open(file, "rb", opener=open_at_once) as stream:
-            regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-            data = stream.read(MAX_FILE_BYTES + 1) if regular else b""
+        mode, data = read_at_once(file, MAX_FILE_BYTES + 1)
     except OSError as error:
         raise UnreadableError(Mistake((), error.strerror or "unreadable", "a file that can be read")) from None
-    if not regular:
+    if not stat.S_ISREG(mode):
         raise UnreadableError(Mistake((), "not a regular file", "a file that can be read"))
     if len(data) > MAX_FILE_BYTES:
         raise UnreadableError(Mistake((), "larger", f"at most {MAX_FILE_BYTES} bytes"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import stat
 from pathlib import Path
 
-from arrayd.config.document import open_at_once
+from arrayd.config.document import read_at_once
+from arrayd.config.values import check_owners_alone
 
 
 class TlsFileError(ValueError):
@@ -37,8 +37,10 @@ def _context(certificate: Path, key: Path, ca: Path, purpose: ssl.Purpose) -> ss
     made.verify_mode = ssl.CERT_REQUIRED
     _check_regular("certificate", certificate)
     mode = _check_regular("key", key)
-    if mode & 0o077:
-        raise TlsFileError("key", f"a file that its owner alone can read (mode {mode:04o} now): chmod 600 {key}")
+    try:
+        check_owners_alone(key, mode)
+    except ValueError as error:
+        raise TlsFileError("key", str(error)) from None
     try:
         # Without a password of ours OpenSSL asks for one at the terminal, and waits.
         made.load_cert_chain(certificate, key, password="")
@@ -55,10 +57,9 @@ def _context(certificate: Path, key: Path, ca: Path, purpose: ssl.Purpose) -> ss
 def _check_regular(key: str, file: Path) -> int:
     """The mode of a regular file that can be read: anything else may keep who opens it waiting."""
     try:
-        with open(file, "rb", opener=open_at_once) as stream:
-            mode = os.fstat(stream.fileno()).st_mode
+        mode, _ = read_at_once(file, 0)
     except OSError as error:
         raise TlsFileError(key, f"a file that can be read ({error.strerror})") from None
     if not stat.S_ISREG(mode):
         raise TlsFileError(key, "a regular file")
-    return stat.S_IMODE(mode)
+    return mode

@@ -5,14 +5,13 @@ Every function takes what YAML gave, returns the typed value or raises ValueErro
 
 import hmac
 import ipaddress
-import os
 import re
 import stat
 import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
-from arrayd.config.document import open_at_once
+from arrayd.config.document import read_at_once
 
 SIZE_BYTES_MAX = 1 << 50
 """Of one volume: 1 PiB. The file system of the state directory will say no long before."""
@@ -217,20 +216,23 @@ def path(value: object, base: Path) -> Path:
         raise ValueError("a path that does not lead in a circle") from None
 
 
+def check_owners_alone(file: Path, mode: int) -> None:
+    """Raises ValueError for a file of this mode that others than its owner can read."""
+    if mode & 0o077:
+        raise ValueError(f"a file that its owner alone can read (mode {stat.S_IMODE(mode):04o} now): chmod 600 {file}")
+
+
 def secret(value: object, base: Path) -> Secret:
     """The CHAP secret in the file of this name; the line end after it does not belong to it."""
     file = path(value, base)
     bounds = f"{SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes"
     try:
-        with open(file, "rb", opener=open_at_once) as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            data = stream.read(SECRET_BYTES_MAX + 3) if stat.S_ISREG(mode) else b""
+        mode, data = read_at_once(file, SECRET_BYTES_MAX + 3)
     except OSError as error:
         raise ValueError(f"a file with a secret of {bounds} ({error.strerror})") from None
     if not stat.S_ISREG(mode):
         raise ValueError(f"a file with a secret of {bounds} (this is not a regular file)")
-    if mode & 0o077:
-        raise ValueError(f"a file that its owner alone can read (mode {stat.S_IMODE(mode):04o} now): chmod 600 {file}")
+    check_owners_alone(file, mode)
     data = data.removesuffix(b"\n").removesuffix(b"\r")
     if not SECRET_BYTES_MIN <= len(data) <= SECRET_BYTES_MAX:
         raise ValueError(f"a file with a secret of {bounds} (RFC 7143, 12.1.3)")

@@ -25,8 +25,8 @@ MIB = 1024 * 1024
 
 
 def contexts(ca: trustme.CA, trusted: trustme.CA, name: str | None) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """For who dials and who listens, as `arrayd.array` makes them: a certificate of `ca` for `name` (None: none), and
-    trust in `trusted` alone."""
+    """For who dials and who listens, as `arrayd.config.tls` makes them: a certificate of `ca` for `name` (None: none),
+    and trust in `trusted` alone."""
     made = []
     for purpose in (ssl.Purpose.SERVER_AUTH, ssl.Purpose.CLIENT_AUTH):
         context = ssl.create_default_context(purpose, cadata=trusted.cert_pem.bytes().decode())
