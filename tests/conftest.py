@@ -44,8 +44,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A `may_skip` says why; tests in `tests/guest` and `tests/external` are marked as what their folder says."""
+    """A `may_skip` says why; tests in `tests/guest` and `tests/external` are marked as what their folder says.
+
+    What shares guests and disks stays together where tests are run in groups: the tests of a file, and those of all
+    files that use the guest, because to boot it takes half a minute.
+    """
     for item in items:
         for marker in item.iter_markers("may_skip"):
             if not (len(marker.args) == 1 and isinstance(marker.args[0], str) and marker.args[0]):
@@ -53,6 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.parent.name
         if folder in ("guest", "external"):
             item.add_marker(folder)
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "guest" else item.nodeid.partition("::")[0]))
 
 
 def pytest_collection_finish() -> None:
