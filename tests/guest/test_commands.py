@@ -180,12 +180,13 @@ WAYS: dict[str, dict[str, Any]] = {
     "keep": {"method": "addressed", "addresses": "keep"},
     "shortest": {"method": "addressed", "addresses": "shortest"},
 }
+WAYS_BY_SG = {name: WAYS[name] for name in ("command-device", "delete")}
+"""An sg node is read and written in another way: by one addressed command as by all of them."""
 DRILL = """
 import json, sys
 from arrayd.host import Command, CommandFailed, Host, cli
 
-ways = json.loads(sys.argv[1])
-for file in ("disk.yaml", "sg.yaml"):
+for file, ways in json.loads(sys.argv[1]).items():
     with Host.load(file) as host:
         for name, way in ways.items():
             for array in ("primary", "intermediate", "remote"):
@@ -232,15 +233,17 @@ def test_arrayctl_on_devices_of_the_kernel(three: ThreeArrays, guest: Guest, ini
         f"cat >{name}.yaml <<'EOF'\n{yaml.safe_dump(table, sort_keys=False)}EOF\n" for name, table in tables.items()
     )
     python = f"{environment()} {CHECKOUT}/.venv/bin"
-    drill = f"{python}/python drill.py {shlex.quote(json.dumps(WAYS))}"
+    drill = f"{python}/python drill.py {shlex.quote(json.dumps({'disk.yaml': WAYS, 'sg.yaml': WAYS_BY_SG}))}"
     answer = guest.run(on_machine(f"{writing}cat >drill.py <<'EOF'\n{DRILL}EOF\n{drill}"), PYTHON_TIMEOUT_S)
     assert answer.status == 0, answer.output
-    by_kind = [(way, array, {"array": array, "text": way}) for way in WAYS for array in three.arrays]
-    by_kind += [("many", "intermediate", {"array": "intermediate", "text": "one"})]
-    by_kind += [("many", "remote", {"array": "remote", "text": "two"})]
+    sent = {"intermediate": "one", "remote": "two"}
+    many = [("many", array, {"array": array, "text": text}) for array, text in sent.items()]
+    by_kind: list[tuple[str, str, dict[str, str]]] = []
+    for ways in (WAYS, WAYS_BY_SG):
+        by_kind += [(way, array, {"array": array, "text": way}) for way in ways for array in three.arrays] + many
     others = [("failed", "remote", "NOT_FOUND"), ("volume", "primary", {"array": "primary", "text": "any LUN"})]
     lines = answer.output.splitlines()
-    expected = by_kind + by_kind + others
+    expected = [*by_kind, *others]
     said = [line.split(" ", 2) for line in lines[: len(expected)]]
     assert [(way, array, json.loads(edited)) for way, array, edited in said] == expected
     *rows, status_ended, reason, send_ended = lines[len(expected) :]
