@@ -1,7 +1,9 @@
 """A real arrayd in a process of its own: started from a configuration, killed, restarted, reloaded and read."""
 
+import contextlib
 import copy
 import os
+import random
 import select
 import signal
 import socket
@@ -20,6 +22,8 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 15.0
 SECRET_MODE = 0o600
 LOG_TAIL_LINES = 60
+PORTS = range(20_000, 32_000)
+"""Below those that connections get by themselves (net.ipv4.ip_local_port_range as Linux has it)."""
 TARGET = "iqn.2026-11.io.arrayd:lab"
 
 
@@ -28,10 +32,12 @@ class DaemonError(Exception):
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listened on a moment ago, for configurations that must name it in two places."""
-    with socket.create_server((host, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on, for configurations that must name it before it is used: the kernel gives none
+    of its kind to a connection in between."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.create_server((host, port)):
+            return port
+    raise DaemonError(f"no port of {PORTS} is free")
 
 
 def configuration(volumes: Mapping[str, Mapping[str, Any]], **iscsi: Any) -> dict[str, Any]:
