@@ -7,6 +7,8 @@ from collections.abc import Generator
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 QUICK = os.environ.get("ARRAYD_QUICK") == "1"
 """Set by `scripts/test --quick`: hypothesis searches less far (see `tests/lab/search.py`)."""
@@ -17,6 +19,9 @@ hypothesis.settings.load_profile("arrayd")
 
 REQUIRE_ALL = os.environ.get("ARRAYD_REQUIRE_ALL") == "1"
 """Set by `scripts/test --require-all`: a part that is missing is a failure, not a skip."""
+
+GUEST = "tests/guest"
+"""The folder of the tests that share the guest."""
 
 gc.disable()  # until all tests are collected
 
@@ -44,13 +49,8 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A `may_skip` says why; tests in `tests/guest` and `tests/external` are marked as what their folder says.
-
-    What shares guests and disks stays together where tests are run in groups: the tests of a file, and those of all
-    files that use the guest, because to boot it takes half a minute.
-    """
+    """A `may_skip` says why; tests in `tests/guest` and `tests/external` are marked as what their folder says."""
     for item in items:
         for marker in item.iter_markers("may_skip"):
             if not (len(marker.args) == 1 and isinstance(marker.args[0], str) and marker.args[0]):
@@ -58,7 +58,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.parent.name
         if folder in ("guest", "external"):
             item.add_marker(folder)
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "guest" else item.nodeid.partition("::")[0]))
+
+
+class FilesAndOneGuest(LoadFileScheduling):
+    """Tests of a file stay together, and so do those of all files that use the guest: to boot it takes long."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return GUEST if nodeid.startswith(f"{GUEST}/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """What `--dist loadfile` means here."""
+    return FilesAndOneGuest(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:
