@@ -82,8 +82,13 @@ def _schema_at(schema: type[Section], path: KeyPath) -> tuple[type[BaseModel], F
             if isinstance(part, int):
                 field = None
                 continue
-        field = section.model_fields.get(part) if isinstance(part, str) else field
+        field = _fields(section).get(part) if isinstance(part, str) else field
     return section, field
+
+
+def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """A section's fields by the keys that the file has: those of a Python keyword's name have an alias."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def _section_in(annotation: object) -> type[Section] | None:
@@ -100,7 +105,7 @@ def _is_mapping(annotation: object) -> bool:
 
 
 def _known_keys(section: type[BaseModel], key: str) -> str:
-    known = list(section.model_fields)
+    known = list(_fields(section))
     if not known:
         return "no key: it has none"
     near = difflib.get_close_matches(key[:64], known, n=1)

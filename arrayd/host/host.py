@@ -24,6 +24,7 @@ from arrayd.host.catalogue import LIST, Catalogue
 from arrayd.host.command_device import DeviceErrand, NotACommandDevice
 from arrayd.host.connections import Connections
 from arrayd.host.failure import CommandFailed
+from arrayd.host.groups import Group
 from arrayd.host.machine import monotonic, random_bytes, time_ns
 from arrayd.host.paths import OWN_LUN, PathError, PathTable, Route
 from arrayd.host.transport import Transport, Unreachable
@@ -77,6 +78,13 @@ class Host:
     def table(self) -> PathTable:
         """The path information table (figures 25 and 29)."""
         return self._sender.table
+
+    def group(self, name: str) -> Group:
+        """The group of pairs of this name. Raises CommandFailed (USAGE)."""
+        try:
+            return self.table.group(name)
+        except PathError as error:
+            raise CommandFailed(Result.USAGE, str(error)) from None
 
     @property
     def here(self) -> str:

@@ -15,8 +15,8 @@ from arrayd.config.mistakes import ConfigError, Mistake
 from arrayd.config.schema import FromList, Section
 from arrayd.config.validation import validate
 from arrayd.host.answers import Command
+from arrayd.host.array_names import ArrayName
 from arrayd.host.failure import CommandFailed
-from arrayd.host.paths import ArrayName
 
 STANDARD_INPUT = Path("-")
 

@@ -11,7 +11,6 @@ on the array that the host is connected to, of the virtual volume that leads to 
 
 from __future__ import annotations
 
-import difflib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,16 +20,16 @@ from typing import Annotated, Self
 from pydantic import Field, PlainValidator, model_validator
 
 from arrayd.commands.messages import ADDRESSES_MAX
-from arrayd.config import values
 from arrayd.config.document import Tree, UnreadableError, read_tree
 from arrayd.config.mistakes import ConfigError, Mistake
 from arrayd.config.schema import IscsiName, Lun, SecretFile, Section, mistake
 from arrayd.config.validation import validate
-from arrayd.host import addresses
+from arrayd.host import addresses, groups
 from arrayd.host.addresses import Address, IscsiAddress
+from arrayd.host.array_names import NAME, ArrayName, hint
+from arrayd.host.groups import Group, GroupName, GroupValue
 
 ROWS_MAX = 256
-NAME = "the name of an array under paths"
 OWN_LUN = -1
 """Stands for the LUN that a direct row names: by a number, or as a device whose number the kernel knows."""
 
@@ -40,21 +39,6 @@ def _address(value: object) -> Address:
         return addresses.parse(value)
     except ValueError as error:
         raise mistake(str(error)) from None
-
-
-def _array(value: object) -> str:
-    try:
-        return values.array_name(value)
-    except ValueError:
-        pass
-    try:
-        return values.serial(value)
-    except ValueError:
-        raise mistake(NAME if isinstance(value, str) else f"{NAME}, in quotes") from None
-
-
-ArrayName = Annotated[str, PlainValidator(_array)]
-"""Name or serial number: what arrays take as an address."""
 
 
 class Row(Section):
@@ -99,7 +83,10 @@ class PathFile(Section):
         min_length=1, max_length=ROWS_MAX, description="a mapping of arrays' names to how they are reached"
     )
     site: ArrayName | None = Field(default=None, description=NAME)
-    """The array that is asked unless another is named."""
+    """The array that is asked unless another is named; and the local side of its groups."""
+    groups: dict[GroupName, GroupValue] = Field(
+        default_factory=dict, max_length=groups.GROUPS_MAX, description="a mapping of names to groups of pairs"
+    )
     initiator: IscsiName | None = Field(default=None, description="an iSCSI name")
     """The name that our own initiator logs in by; None: the machine's."""
 
@@ -125,6 +112,7 @@ class PathTable:
         self.rows = file.paths
         self.site = file.site
         self.initiator = file.initiator
+        self.groups = groups.groups_of(file.groups)
         self._name = name
 
     @classmethod
@@ -135,7 +123,7 @@ class PathTable:
         except UnreadableError as error:
             raise ConfigError.of(path, [error.mistake]) from None
         file, more = validate(PathFile, tree, path.absolute().parent)
-        mistakes += [*more, *_broken_references(tree)]
+        mistakes += [*more, *_broken_references(tree), *groups.broken_references(tree)]
         if file is None or mistakes:
             raise ConfigError.of(path, mistakes)
         return cls(file, str(path))
@@ -144,6 +132,13 @@ class PathTable:
     def here(self) -> str:
         """The array that is asked when no other is meant: the site, or the first with a direct path."""
         return self.site or next(name for name, row in self.rows.items() if row.direct is not None)
+
+    def group(self, name: str) -> Group:
+        """The group of this name. Raises PathError."""
+        found = self.groups.get(name)
+        if found is None:
+            raise PathError(f"{self._name} has no group {name}{hint(name, self.groups)}")
+        return found
 
     def route(self, array: str, at: str | None = None) -> Route:
         """S3002: the way to `array`; from `at` where that is given, else from the site, else as its row says.
@@ -184,7 +179,7 @@ class PathTable:
     def _known(self, array: str) -> Row:
         row = self.rows.get(array)
         if row is None:
-            raise PathError(f"{self._name} has no array {array}{_hint(array, self.rows)}")
+            raise PathError(f"{self._name} has no array {array}{hint(array, self.rows)}")
         return row
 
     def _neighbours(self, array: str) -> Iterable[str]:
@@ -213,11 +208,6 @@ class PathTable:
         return row.lun if self._upward(row.through)[0] == asked else None
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name[:64], list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def _broken_references(tree: Tree) -> list[Mistake]:
     """Names of arrays that are not there, circles, a site that is not direct.
 
@@ -231,7 +221,7 @@ def _broken_references(tree: Tree) -> list[Mistake]:
     for name, row in rows.items():
         through = row.get("through")
         if isinstance(through, str) and (through not in paths or through == name):
-            expected = f"{NAME}{_hint(through, [each for each in paths if each != name])}"
+            expected = f"{NAME}{hint(through, [each for each in paths if each != name])}"
             mistakes.append(Mistake(("paths", name, "through"), through, expected))
     if not mistakes:
         mistakes += [

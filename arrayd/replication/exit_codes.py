@@ -172,6 +172,34 @@ def pairevtwait(wanted: Status, shown: Status) -> EventWait | None:
     return EventWait.SUSPENDED if shown in (Status.PSUE, Status.PFUS) else None
 
 
+NOWAIT_CODES: Mapping[Status, int] = {
+    Status.SMPL: 1,
+    Status.COPY: 2,
+    Status.PAIR: 3,
+    Status.PFUL: 3,
+    Status.PSUS: 4,
+    Status.SSUS: 4,
+    Status.PFUS: 4,
+    Status.SSWS: 4,
+    Status.PSUE: 5,
+}
+"""pairevtwait -nowait, which does not wait but says what is shown. CCI has five codes; the other statuses have the code
+of what it shows them as."""
+
+
+def pairevtwait_nowait(shown: Collection[Status]) -> int:
+    """The exit code of `pairevtwait -nowait` for a group whose volumes show these, at least one: it has one only where
+    they show the same."""
+    codes = {NOWAIT_CODES[status] for status in shown}
+    return codes.pop() if len(codes) == 1 else UNMATCHED
+
+
+INVALID_VOLUME = 222
+"""CCI's EX_INVVOL: pairsyncwait of volumes that are not P-VOLs in PAIR, where no point is named."""
+SYNC_NOWAIT = 0
+"""pairsyncwait -nowait, which does not wait but tells the point that it would wait for."""
+
+
 class SyncWait(IntEnum):
     """How pairsyncwait ended: its exit code."""
 

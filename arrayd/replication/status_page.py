@@ -155,5 +155,8 @@ def _exit_codes() -> Iterator[str]:
     yield _line(f"pairvolchk {exit_codes.UNMATCHED}", "the group's volumes are not all on one side")
     for evented in exit_codes.EventWait:
         yield _line(f"pairevtwait {evented.value}", evented.name)
+    for status, code in exit_codes.NOWAIT_CODES.items():
+        yield _line(f"pairevtwait -nowait {code}", status.name)
     for synced in exit_codes.SyncWait:
         yield _line(f"pairsyncwait {synced.value}", synced.name)
+    yield _line(f"pairsyncwait {exit_codes.INVALID_VOLUME}", "no P-VOL in PAIR, and no point named")

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from arrayd.commands.results import Result
+from arrayd.config.mistakes import ConfigError
 from arrayd.host.cli import arrayctl
+from arrayd.host.groups import GroupSection, LegSection
 from arrayd.host.many import read_commands
 from arrayd.host.paths import PathFile, PathTable, Row
 from arrayd.host.way import DEFAULT, Way
@@ -43,6 +45,8 @@ def test_every_exit_code_is_documented() -> None:
 
 def test_every_key_of_the_path_table_is_documented() -> None:
     keys = {*PathFile.model_fields, *(f"paths.NAME.{key}" for key in Row.model_fields)}
+    keys |= {f"groups.NAME.{key}" for key in GroupSection.model_fields}
+    keys |= {f"groups.NAME.legs[].{field.alias or name}" for name, field in LegSection.model_fields.items()}
     assert {row[0] for row in table(read(PAGE), "key", "what it says")} == keys
 
 
@@ -59,7 +63,21 @@ def test_the_examples_of_yaml_load(name: str, tmp_path: Path) -> None:
         if example.startswith("-"):
             assert read_commands(file)
         else:
-            assert len(PathTable.load(file).rows) == 3
+            assert len(PathTable.load(file).rows) in (2, 3)
+
+
+def test_the_mistakes_of_groups_are_said_as_shown(tmp_path: Path) -> None:
+    (example,) = (block for block in blocks(read(PAGE), "yaml") if "groups:" in block)
+    file = tmp_path / "hosts.yaml"
+    file.write_text(
+        example.replace("mode: async", "mode: sync").replace("primary: 1, remote: 1", "primary: 1, remot: 1")
+    )
+    with pytest.raises(ConfigError) as caught:
+        PathTable.load(file)
+    said = [line.removeprefix(f"{tmp_path}/") for line in caught.value.lines]
+    (shown,) = (block.splitlines() for block in blocks(read(PAGE), "text") if "groups." in block)
+    assert len(shown) == 2
+    assert set(shown) <= set(said)
 
 
 @pytest.mark.parametrize("example", blocks(read(LIBRARY), "python"))

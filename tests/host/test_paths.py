@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from arrayd.config.mistakes import ConfigError
 from arrayd.host.addresses import DeviceAddress, IscsiAddress, parse
-from arrayd.host.paths import NAME, PathError, PathTable, Route
+from arrayd.host.array_names import NAME
+from arrayd.host.paths import PathError, PathTable, Route
 from tests.lab.search import examples
 
 SECRET = "correct horse battery"

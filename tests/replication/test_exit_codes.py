@@ -12,6 +12,7 @@ from arrayd.commands.results import Result
 from arrayd.replication.exit_codes import (
     ASYNCHRONOUS,
     CARRIED_OUT,
+    NOWAIT_CODES,
     STATUS_CODES,
     TAKEOVERS,
     UNMATCHED,
@@ -20,6 +21,7 @@ from arrayd.replication.exit_codes import (
     SyncWait,
     Takeover,
     pairevtwait,
+    pairevtwait_nowait,
     pairsyncwait,
     pairvolchk,
     pairvolchk_ss,
@@ -148,6 +150,13 @@ def test_what_stops_a_command_is_128_or_more_and_no_result_of_another_kind() -> 
 )
 def test_pairevtwait(wanted: str, shown: str, ended: EventWait | None) -> None:
     assert pairevtwait(Status(wanted), Status(shown)) is ended
+
+
+def test_pairevtwait_nowait_has_a_code_for_every_status_of_a_volume() -> None:
+    assert NOWAIT_CODES.keys() == set(Status) - {Status.PDUB}
+    assert [pairevtwait_nowait([Status(each)]) for each in ("SMPL", "COPY", "PAIR", "PSUS", "PSUE")] == [1, 2, 3, 4, 5]
+    assert pairevtwait_nowait([Status.PAIR, Status.PFUL]) == NOWAIT_CODES[Status.PAIR]
+    assert pairevtwait_nowait([Status.PAIR, Status.COPY]) == UNMATCHED
 
 
 def test_pairsyncwait() -> None:
