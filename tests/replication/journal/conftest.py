@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.disk import MIB, disk, held, open_file, threads
-from tests.replication.journal.lossy import Disk, LossyVolume
+from tests.replication.lossy import Disk, LossyVolume
 
 __all__ = ["disk", "held", "open_file", "threads", "volume"]
 

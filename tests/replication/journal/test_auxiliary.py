@@ -21,8 +21,8 @@ from arrayd.replication.journal import (
 from arrayd.replication.journal import journal as journal_module
 from arrayd.replication.journal.regions import START
 from tests.lab.search import examples
-from tests.replication.journal.lossy import Disk
 from tests.replication.journal.strategies import write
+from tests.replication.lossy import Disk
 
 GROUP = b"a group's number"
 SMALL, LARGE = 14 * 4096, 20 * 4096

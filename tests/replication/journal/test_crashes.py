@@ -19,8 +19,8 @@ from arrayd.replication.journal import JournalFull, Kind, Position, PrimaryJourn
 from arrayd.replication.journal import format as journal_format
 from arrayd.replication.journal import primary as primary_module
 from tests.lab.search import examples
-from tests.replication.journal.lossy import Crash, Disk, LossyVolume
 from tests.replication.journal.strategies import write
+from tests.replication.lossy import Crash, Disk, LossyVolume
 
 SMALL = 2048
 """RECORD_BYTES_MAX here, so that writes of some KiB are several records."""

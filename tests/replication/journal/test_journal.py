@@ -20,8 +20,8 @@ from arrayd.replication.journal.regions import START
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import VolumeFailed
 from tests.lab.disk import MIB, HeldThreads, OpenFile
-from tests.replication.journal.lossy import Disk, LossyVolume
 from tests.replication.journal.writes import GROUP, NOTHING, TIME, all_of, append, block
+from tests.replication.lossy import Disk, LossyVolume
 
 # -- stored ------------------------------------------------------------------------------------------------------------
 

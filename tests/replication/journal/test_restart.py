@@ -17,8 +17,8 @@ from arrayd.replication.journal import (
 from arrayd.replication.journal.format import ENTRY_BYTES, METADATA_AT, SUPERBLOCK_PLACES
 from arrayd.replication.journal.regions import START
 from tests.lab.disk import MIB
-from tests.replication.journal.lossy import Disk, LossyVolume
 from tests.replication.journal.writes import GROUP, NOTHING, TIME, all_of, append, block
+from tests.replication.lossy import Disk, LossyVolume
 
 # -- after a restart ---------------------------------------------------------------------------------------------------
 

@@ -72,10 +72,11 @@ class LossyVolume(FileVolume):
             if self.refused:
                 self.refused -= 1
                 return False
-            self._log(offset, view)
+            self._alive()
             self.calls.append("write")
             dies = self._burn()
             if not dies or self.carried_out:
+                self._log(offset, view)
                 assert on_the_spot(offset, view)
             if dies:
                 raise Crash
@@ -87,6 +88,11 @@ class LossyVolume(FileVolume):
         assert offset % 4096 == len(view) % 4096 == 0, "whole pages"
         self.disk.since.append((offset, bytes(view)))
 
+    def _alive(self) -> None:
+        """A process that has died does nothing more."""
+        if self.fuse is not None and self.fuse < 0:
+            raise Crash
+
     def _burn(self) -> bool:
         if self.fuse is None:
             return False
@@ -94,16 +100,18 @@ class LossyVolume(FileVolume):
         return self.fuse < 0
 
     def write(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
-        self._log(offset, view)
+        self._alive()
         self.calls.append("write")
         if self._burn():
             raise Crash
+        self._log(offset, view)
         return self.file.write(offset, view)
 
     def flush(self) -> Awaitable[None] | None:
         return self._flush()
 
     async def _flush(self) -> None:
+        self._alive()
         self.calls.append("flush")
         written = len(self.disk.since)
         if self._burn():
