@@ -31,6 +31,7 @@ from arrayd.iscsi.session import PORTAL_GROUP_TAG, Node
 from arrayd.link.channel import Service
 from arrayd.link.peers import Links
 from arrayd.log import get_logger
+from arrayd.replication.pairs import Pairs
 from arrayd.scsi.alua import Port, PortGroups
 from arrayd.scsi.inner_initiator import InnerInitiator, InnerLun
 from arrayd.scsi.nexus import Nexus
@@ -70,6 +71,7 @@ class Array:
 
     tables: Tables
     estate: Estate
+    pairs: Pairs
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -113,7 +115,9 @@ class Array:
         lanes = self._commands.lanes
         self._target = ScsiTarget(config.array.serial, buffers, port_groups, self.tables.reservations, lanes)
         disk = Disk(executor, Writeback.for_this_machine(), ring)
-        self.estate = Estate(ledger, disk, self._target, self.tables.reservations.forget)
+        self.pairs = _pairs(self.tables)
+        self._opened.push_async_callback(self.pairs.settle)
+        self.estate = Estate(ledger, disk, self._target, self.tables.reservations.forget, self.pairs)
         self._opened.push_async_callback(self._close_volumes)
         await self.estate.volumes.open()
         self._opened.push_async_callback(self._target.stop)
@@ -235,6 +239,13 @@ class Array:
 def _made_by_command(tables: Tables) -> Rows:
     try:
         return Rows.of(tables.estate)
+    except ValueError as error:
+        raise StartError(str(error)) from error
+
+
+def _pairs(tables: Tables) -> Pairs:
+    try:
+        return Pairs.of(tables.pairs)
     except ValueError as error:
         raise StartError(str(error)) from error
 

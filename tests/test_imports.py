@@ -58,7 +58,7 @@ IMPORT_DOORS: dict[str, set[str]] = {
     "socket": {"sockets.py", "iscsi/server.py", "link/transport.py", "link/peers.py", "notify.py", "host/initiator.py"},
     "sqlite3": {
         f"tables/{name}.py"
-        for name in ("changes", "commands", "database", "estate", "events", "monitors", "reservations")
+        for name in ("changes", "commands", "database", "estate", "events", "monitors", "pairs", "reservations")
     },
     "ctypes": {"blockfile/kernel.py", "blockfile/ring.py", "host/sg.py"},
     "multiprocessing": set(),

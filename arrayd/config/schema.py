@@ -165,6 +165,8 @@ class VolumeConfig(Section):
     """RMB: the medium may be ejected and loaded by START STOP UNIT."""
     thin: bool = Field(default=True, description="true or false")
     """False: all blocks are allocated on disk when the volume is made, and stay so."""
+    use: Literal["data", "journal"] = Field(default="data", description="data or journal")
+    """Journal: it is there for the journal of a consistency group (figure 12), which takes all of its disk at once."""
     path: FilePath | None = Field(default=None, description="a path")
     """The file that holds it; None: a file of the volume's name below the state directory."""
 
@@ -175,6 +177,11 @@ class VolumeConfig(Section):
         if self.physical_block_size is not None and self.physical_block_size < self.block_size:
             raise mistake(f"the block size, {self.block_size}, or more", "physical_block_size")
         return self
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether disk is allocated as it is written: never that of a journal."""
+        return self.thin and self.use == "data"
 
 
 class VirtualConfig(Section):

@@ -8,10 +8,11 @@ from functools import partial
 from arrayd.config import Config
 from arrayd.estate.connections import Connections
 from arrayd.estate.devices import Devices
-from arrayd.estate.errors import Invalid
+from arrayd.estate.errors import Conflict, Invalid
 from arrayd.estate.ledger import Ledger
 from arrayd.estate.luns import Luns, MakeDevice
 from arrayd.estate.units import Units
+from arrayd.estate.uses import Uses, held_back
 from arrayd.estate.volumes import Disk, Volumes
 from arrayd.link.peers import Links
 from arrayd.scsi.target import ScsiTarget
@@ -24,16 +25,19 @@ class Estate:
     connections: Connections
     luns: Luns
 
-    def __init__(self, ledger: Ledger, disk: Disk, target: ScsiTarget, forget: Callable[[str], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, disk: Disk, target: ScsiTarget, forget: Callable[[str], None], uses: Uses
+    ) -> None:
         self.ledger = ledger
+        self._uses = uses
         self._units = Units(target)
-        self.volumes = Volumes(ledger, disk, self._units, forget)
+        self.volumes = Volumes(ledger, disk, self._units, forget, uses)
         self.devices = Devices(ledger)
 
     def link(self, links: Links, make_near: Callable[[str], NearEnd], make_device: MakeDevice) -> None:
         """There is a link, and there are volumes: hosts see LUNs from now on."""
         self.connections = Connections(self.ledger, links, make_near)
-        self.luns = Luns(self.ledger, self.volumes, self.connections, self._units, make_device)
+        self.luns = Luns(self.ledger, self.volumes, self.connections, self._units, make_device, self._uses)
         self.luns.show()
 
     async def reload(self, config: Config, applied: Callable[[], None]) -> None:
@@ -44,6 +48,9 @@ class Estate:
         old = self.ledger.held
         _check_volumes(old.config, config)
         self.ledger.check(old.rows, config)
+        held = list(held_back(self._uses, old, config))
+        if held:
+            raise Conflict("\n".join(held))
         new = old.with_config(config)
         added = await self.volumes.open_more(new)
         growing = {

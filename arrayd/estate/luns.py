@@ -13,6 +13,7 @@ from arrayd.estate.errors import Conflict, Invalid, NotFound
 from arrayd.estate.ledger import Ledger, Save
 from arrayd.estate.rows import Source, source, stored_settings
 from arrayd.estate.units import Units
+from arrayd.estate.uses import Uses, check_free
 from arrayd.estate.volumes import Volumes
 from arrayd.scsi.virtual_unit import Remote
 from arrayd.tables.estate import drop_lun, put_lun
@@ -31,16 +32,23 @@ class LunRow(NamedTuple):
 
 
 class Luns:
-    """The LUN map; `make_device` makes the command devices."""
+    """The LUN map; `make_device` makes the command devices, `uses` knows the volumes whose LUNs stay."""
 
     def __init__(
-        self, ledger: Ledger, volumes: Volumes, connections: Connections, units: Units, make_device: MakeDevice
+        self,
+        ledger: Ledger,
+        volumes: Volumes,
+        connections: Connections,
+        units: Units,
+        make_device: MakeDevice,
+        uses: Uses,
     ) -> None:
         self._ledger = ledger
         self._volumes = volumes
         self._connections = connections
         self._units = units
         self._make_device = make_device
+        self._uses = uses
         self.devices: dict[int, Volume] = {}
         """Own command devices, by LUN: the same object as long as it is mapped."""
 
@@ -102,6 +110,9 @@ class Luns:
             raise Conflict(f"LUN {number}: leads to the command device of array {held.devices[number]}")
         if any(number in (initiator.luns or ()) for initiator in held.config.iscsi.initiators or ()):
             raise Conflict(f"LUN {number}: iscsi.initiators of the configuration file names it")
+        volume = held.luns[number].volume
+        if volume is not None:
+            check_free(self._uses, volume, f"LUN {number}")
         rows = replace(held.rows, luns={lun: row for lun, row in held.rows.luns.items() if lun != number})
         await self._ledger.commit(rows, drop_lun(number), save)
         self.show()

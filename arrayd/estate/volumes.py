@@ -16,6 +16,7 @@ from arrayd.estate.errors import Conflict, EstateError, Failed, Invalid, NotFoun
 from arrayd.estate.ledger import Ledger, Save
 from arrayd.estate.rows import Holdings, Source, source, stored_settings
 from arrayd.estate.units import Units
+from arrayd.estate.uses import Uses, check_free
 from arrayd.estate.volume_files import VolumeFiles
 from arrayd.log import get_logger
 from arrayd.tables.estate import drop_volume, put_volume
@@ -52,13 +53,14 @@ class VolumeRow(NamedTuple):
 
 class Volumes:
     """All volumes; `units` are the logical units that hosts see, `forget(identity)` drops what is kept in memory of a
-    volume's reservations."""
+    volume's reservations, `uses` knows the volumes that may not change."""
 
-    def __init__(self, ledger: Ledger, disk: Disk, units: Units, forget: Callable[[str], None]) -> None:
+    def __init__(self, ledger: Ledger, disk: Disk, units: Units, forget: Callable[[str], None], uses: Uses) -> None:
         self._ledger = ledger
         self._disk = disk
         self._units = units
         self._forget = forget
+        self._uses = uses
         self._files = VolumeFiles(ledger.held.config.state_dir)
         self.opened: dict[str, FileVolume] = {}
 
@@ -110,7 +112,7 @@ class Volumes:
                 self._disk.executor,
                 self._disk.writeback,
                 volume_error,
-                allocate=not wanted.thin,
+                allocate=not wanted.is_thin,
                 read_only=wanted.read_only,
                 larger=by_command,
                 ring=self._disk.ring,
@@ -126,7 +128,7 @@ class Volumes:
             write_cache=wanted.write_cache,
             read_only=wanted.read_only,
             removable=wanted.removable,
-            thin=wanted.thin,
+            thin=wanted.is_thin,
         )
 
     async def close(self, volumes: Mapping[str, FileVolume]) -> bool:
@@ -202,6 +204,8 @@ class Volumes:
         wanted = _wanted(name, {**old.model_dump(exclude_none=True), "size": size})
         if wanted.size < old.size:
             raise Invalid(f"volume {name}: {wanted.size} is less than its {old.size} bytes: a volume is not cut")
+        if wanted.size != old.size:
+            check_free(self._uses, name, f"volume {name}")
         rows = self._ledger.held.rows
         rows = replace(rows, volumes={**rows.volumes, name: wanted})
         before = {name: self.opened[name].file.size}
@@ -220,6 +224,7 @@ class Volumes:
 
     async def _delete(self, name: str, save: Save) -> None:
         self._made_by_command(name)
+        check_free(self._uses, name, f"volume {name}")
         held, volume = self._ledger.held, self.opened[name]
         if name in held.lun_of:
             raise Conflict(f"volume {name}: mapped at LUN {held.lun_of[name]}")

@@ -20,6 +20,7 @@ from arrayd.tables.commands import CommandTable
 from arrayd.tables.estate import read_rows
 from arrayd.tables.events import EventTable
 from arrayd.tables.monitors import MonitorTable
+from arrayd.tables.pairs import read_pairs
 from arrayd.tables.reservations import ReservationTable
 from arrayd.tables.schema import MIGRATIONS
 
@@ -38,6 +39,8 @@ class Tables:
         self.monitors = MonitorTable(connection)
         self.estate = read_rows(connection)
         """As they were when the tables were opened."""
+        self.pairs = read_pairs(connection)
+        """Likewise."""
 
     @classmethod
     async def open(cls, state_dir: Path, serial: str, executor: Executor) -> Tables:

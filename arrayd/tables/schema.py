@@ -67,5 +67,48 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             details TEXT NOT NULL        -- JSON
         )""",
     ),
+    (
+        # What is unique by an index, not by a constraint, a later version may change without copying the table: a
+        # second leg of a group (three sites) is a row of its own, with the name and the volumes of the first.
+        """CREATE TABLE consistency_groups ( -- figure 10: what the pairs of a group have in common
+            id TEXT PRIMARY KEY,         -- the same on both sides: 32 hexadecimal digits
+            name TEXT NOT NULL,
+            ctg INTEGER NOT NULL,        -- CTG number, this array's own
+            journal TEXT,                -- this side's journal volume; NULL: a group without one
+            peer TEXT NOT NULL,          -- the other array, and its serial number
+            peer_serial TEXT NOT NULL,
+            peer_journal INTEGER,        -- LUN of the other side's journal
+            mode TEXT NOT NULL,          -- async
+            pace INTEGER NOT NULL,       -- of a copy, 1 to 15
+            driver TEXT NOT NULL,        -- who drives figure 16: arrays, host
+            generation INTEGER NOT NULL, -- one more at each start of a copy, swap and takeover
+            consistent INTEGER NOT NULL, -- 1: the S-VOLs are a point of the group's writes, or lead back to one
+            epoch TEXT NOT NULL,         -- of the journal, in hexadecimal digits: 16
+            restored TEXT NOT NULL,      -- positions: sequence and byte, 16 hexadecimal digits each
+            acknowledged TEXT NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE UNIQUE INDEX one_group_a_name ON consistency_groups (name)",
+        "CREATE UNIQUE INDEX one_group_a_ctg ON consistency_groups (ctg)",
+        "CREATE UNIQUE INDEX one_group_a_journal ON consistency_groups (journal)",
+        """CREATE TABLE pairs (           -- figure 10, rows of this side
+            id TEXT NOT NULL REFERENCES consistency_groups,
+            number INTEGER NOT NULL,     -- in the group; the same on both sides
+            name TEXT NOT NULL,
+            volume TEXT NOT NULL,        -- of this array
+            peer_lun INTEGER NOT NULL,   -- on the other array, and the identity of the volume there
+            peer_volume TEXT NOT NULL,
+            state TEXT NOT NULL,         -- side, status and kind: a name of arrayd.replication.statuses.State
+            since REAL NOT NULL,         -- when it got this state, in seconds since 1970
+            error TEXT NOT NULL,         -- why it is PSUE; empty otherwise
+            copied INTEGER,              -- bytes that the initial copy need not copy again; NULL: it has ended
+            PRIMARY KEY (id, number)
+        ) WITHOUT ROWID""",
+        "CREATE UNIQUE INDEX one_pair_a_name ON pairs (id, name)",
+        "CREATE UNIQUE INDEX one_pair_a_volume ON pairs (volume)",
+        """CREATE TABLE epochs (
+            last TEXT NOT NULL           -- the greatest that a journal of this array ever had: 16 hexadecimal digits
+        )""",
+        "INSERT INTO epochs VALUES ('0000000000000000')",
+    ),
 )
 """What takes the schema from each version to the next; the version is SQLite's user_version."""

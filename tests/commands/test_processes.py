@@ -85,6 +85,16 @@ async def test_volumes_come_grow_and_go(row: Commanded) -> None:
         ]
 
 
+async def test_a_volume_for_a_journal_is_made_and_told_by_command(row: Commanded) -> None:
+    async with row.host() as host:
+        await host.command(9, "volume-create", name="j0", size="1MiB", use="journal")
+        told = {each["name"]: each for each in (await host.command(9, "volumes"))["volumes"]}
+        assert [(told[name]["use"], told[name]["thin"]) for name in ("data", "j0")] == [
+            ("data", True),
+            ("journal", False),
+        ]
+
+
 async def test_what_was_made_by_command_is_there_after_a_restart(row: Commanded) -> None:
     async with row.host() as host:
         await host.command(9, "volume-create", name="new", size="1MiB")

@@ -52,6 +52,7 @@ class VolumeRow(Output):
     read_only: bool
     removable: bool
     thin: bool
+    use: Literal["data", "journal"]
     state: Literal["normal", "failed"]
     lun: int | None
     source: Source
@@ -84,7 +85,8 @@ async def volumes(context: Context, told: VolumesAfter) -> VolumeList:
             write_cache=row.settings.write_cache,
             read_only=row.settings.read_only,
             removable=row.settings.removable,
-            thin=row.settings.thin,
+            thin=row.settings.is_thin,
+            use=row.settings.use,
             state=row.state,
             lun=row.lun,
             source=row.source,
@@ -110,6 +112,7 @@ class NewVolume(VolumeName):
     read_only: bool = False
     removable: bool = False
     thin: bool = True
+    use: Literal["data", "journal"] = "data"
 
 
 class Volume(Output):

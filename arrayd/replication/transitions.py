@@ -1,0 +1,101 @@
+"""Rows of the pair management table before and after what happens to a group: pure, without a table or a clock.
+
+States are as the table of statuses and the rules of meetings have them. Here is what a row keeps besides: when, why,
+the generation, whether the S-VOLs are consistent, and how far the initial copy is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from arrayd.replication.group_rows import ERROR_CHARACTERS_MAX, GroupRow, PairRow, PeerRows
+from arrayd.replication.journal.regions import START
+from arrayd.replication.meetings import FOLLOWING, alone, settled, together
+from arrayd.replication.statuses import Event, Happening, Operation, Refusal, Side, State, Status
+
+NOT_MET = Refusal("the two arrays have not told each other yet what became of the pair: again in a moment")
+NEW_GENERATION = frozenset(
+    {
+        Operation.PAIRCREATE_VL,
+        Operation.PAIRCREATE_VR,
+        Operation.PAIRRESYNC,
+        Operation.PAIRRESYNC_SWAPS,
+        Operation.PAIRRESYNC_SWAPP,
+        Operation.SWAP,
+        Operation.SVOL_SSUS,
+        Operation.PVOL_PSUE,
+    }
+)
+"""Starts of a copy, swaps and takeovers: where they change something, a new generation of the rows begins."""
+COPIES = frozenset({State.P_COPY, State.S_COPY})
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is kept with a transition: when it was (seconds since 1970), why, if it is an error, and the epoch of the
+    journal where a new one begins."""
+
+    when: float
+    error: str = ""
+    epoch: int | None = None
+
+
+def shown(peer: PeerRows, pair: PairRow) -> State:
+    """What the other side shows of a pair."""
+    return peer.states.get(pair.number, State.SMPL)
+
+
+def what_follows(group: GroupRow, pair: PairRow, happening: Happening, peer: PeerRows | None) -> State | Refusal:
+    """What this side shows of a pair after what happens."""
+    if peer is None:
+        return alone(pair.state, happening, consistent=group.consistent)
+    there = shown(peer, pair)
+    if not settled(pair.state, there):
+        return NOT_MET
+    both = together(pair.state, there, happening, consistent=group.consistent)
+    return both if isinstance(both, Refusal) else both[0]
+
+
+def sides_differ(group: GroupRow, states: Mapping[int, State]) -> bool:
+    """Whether some of the pairs, of those that do not end, would be on another side than the rest."""
+    sides = {states.get(pair.number, pair.state).side for pair in group.pairs}
+    return len(sides - {Side.NONE}) > 1
+
+
+def moved(
+    group: GroupRow, states: Mapping[int, State], happening: Happening | None, circumstances: Circumstances
+) -> GroupRow | None:
+    """The row after its pairs took these states; None: no pair is left. `happening` is None where the sides met."""
+    after = [(pair, states.get(pair.number, pair.state)) for pair in group.pairs]
+    pairs = tuple(pair_in(pair, state, circumstances) for pair, state in after if state is not State.SMPL)
+    if not pairs:
+        return None
+    new = replace(group, pairs=pairs)
+    if pairs == group.pairs:
+        return group
+    if circumstances.epoch is not None:
+        new = replace(new, epoch=circumstances.epoch, restored=START, acknowledged=START)
+    if happening in NEW_GENERATION:
+        new = replace(new, generation=group.generation + 1)
+    if happening is Event.COPY_END and all(pair.state in FOLLOWING for pair in pairs):
+        new = replace(new, consistent=True)
+    return new
+
+
+def pair_in(pair: PairRow, state: State, circumstances: Circumstances) -> PairRow:
+    """A pair in another state, or in the same."""
+    if state is pair.state:
+        return pair
+    error = circumstances.error[:ERROR_CHARACTERS_MAX] if state.status is Status.PSUE else ""
+    whole = pair.state in COPIES and state in FOLLOWING
+    return replace(pair, state=state, since=circumstances.when, error=error, copied=None if whole else pair.copied)
+
+
+def advanced(pair: PairRow, copied: int | None) -> PairRow:
+    """A pair of which more is copied. Raises ValueError for what was copied already."""
+    if copied is None:
+        return pair
+    if pair.copied is None or copied < pair.copied:
+        raise ValueError(f"pair {pair.name}: copied does not go back, to {copied}")
+    return replace(pair, copied=copied)
