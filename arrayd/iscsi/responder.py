@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from crc32c import crc32c
 
-from arrayd.iscsi.numbers import Numbers
+from arrayd.iscsi.numbers import COMMAND_WINDOW, Numbers
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, PAD_BYTES, Opcode, ResponseCode
 from arrayd.iscsi.wire import (
     ANSWER,
@@ -19,9 +19,11 @@ from arrayd.iscsi.wire import (
     DATA_IN_STATUS,
     DATA_IN_UNDERFLOW,
     FINAL,
+    GOOD_RESPONSE_HEAD,
     RESPONSE,
     RESPONSE_OVERFLOW,
     RESPONSE_UNDERFLOW,
+    SERIAL_MASK,
     good_data_in_head,
 )
 from arrayd.output import SEGMENTS_MAX, Output, Outside
@@ -30,6 +32,8 @@ from arrayd.scsi.task import Commit, FileExtent, Status, Task
 OUTSIDE_BYTES = 32 * 1024
 """Data-In of this size or more is sent from where it lies; less is copied behind its header."""
 DIGEST_BYTES = 4
+RESPONSE_BYTES = BHS_BYTES + 2 * DIGEST_BYTES + PAD_BYTES
+"""Room for a response with both digests, without sense data."""
 WHOLE_WORDS = -PAD_BYTES
 """Mask for the lengths of all Data-In but the last, which need no padding (RFC 7143, 11.7.4)."""
 WITH_DATA = frozenset({Status.GOOD, Status.CONDITION_MET})
@@ -87,6 +91,10 @@ class Responder:
         """Emits as much of the pending responses as there is room for."""
         while self.committed and not self._emitted:
             commit, tags = self.committed[0]
+            if commit.status == Status.GOOD and not self.header_digest:
+                self._pack_good(tags)
+                if tags:
+                    return
             while tags:
                 if not self._pack_response(tags[-1], commit.status, commit.sense, True):
                     return
@@ -185,7 +193,7 @@ class Responder:
         self, tag: int, status: int, sense: bytes, counted: bool, flags: int = FINAL, residual: int = 0
     ) -> bool:
         segment = len(sense).to_bytes(2, "big") + sense if sense else b""
-        if self.output.room < BHS_BYTES + 2 * DIGEST_BYTES + len(segment) + PAD_BYTES:
+        if self.output.room < RESPONSE_BYTES + len(segment):
             return False
         numbers = self.numbers
         if counted:
@@ -201,6 +209,22 @@ class Responder:
             if self.data_digest:
                 self.output.append(digest(padded))
         return True
+
+    def _pack_good(self, tags: list[int]) -> None:
+        """Responses of status GOOD to counted commands, the last tag first, without a digest: as many as there is room
+        for, and the same that `_pack_response` makes."""
+        numbers, output, pack = self.numbers, self.output, ANSWER.pack_into
+        view, tail, stat_sn, expected, parked = (
+            output.view, output.tail, numbers.stat_sn, numbers.exp_cmd_sn, numbers.parked,
+        )  # fmt: skip
+        last = len(view) - RESPONSE_BYTES
+        while tags and tail <= last:
+            parked -= 1
+            limit = (expected + COMMAND_WINDOW - 1 - parked) & SERIAL_MASK
+            pack(view, tail, GOOD_RESPONSE_HEAD, tags.pop(), 0, stat_sn, expected, limit)
+            stat_sn = (stat_sn + 1) & SERIAL_MASK
+            tail += BHS_BYTES
+        output.tail, numbers.stat_sn, numbers.parked = tail, stat_sn, parked
 
     def _take_stat_sn(self, task: Task) -> int:
         if task.counted:

@@ -30,6 +30,7 @@ from arrayd.scsi.task import (
     FileExtent,
     Status,
 )
+from arrayd.volumes.volume import VolumeFull
 
 if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
@@ -68,7 +69,8 @@ def fast(unit: LogicalUnit, nexus: Nexus) -> FastTable:
         table[FETCH_12] = _twelve(fetch, shift, volume.size)
         table[FETCH_16] = _sixteen(fetch, shift, volume.size)
     if unit.may(nexus, WRITE_10_ROW):
-        write_now = volume.write_now if volume.write_cache else _write_and_commit(unit)
+        on_the_spot = volume.write_cache and not volume.answers_later
+        write_now = volume.write_now if on_the_spot else _write_and_commit(unit)
         table[WRITE_6] = _six(write_now, shift, volume.size)
         table[WRITE_10] = _ten(write_now, shift, volume.size)
         table[WRITE_12] = _twelve(write_now, shift, volume.size)
@@ -122,7 +124,8 @@ def _end_fetch(unit: LogicalUnit, fetch: Fetch, future: asyncio.Future[None]) ->
 
 
 def _write_and_commit(unit: LogicalUnit) -> TransferNow:
-    """Writes to a volume without a write cache: done on the spot, and answered together when they are durable."""
+    """Writes to a volume without a write cache, or that answers later: taken on the spot, and answered together when
+    they are durable, or done."""
     commit_now = unit.disk.commit_now
     latest: tuple[asyncio.Future[None] | None, Commit] = (None, Commit())
 
@@ -143,6 +146,9 @@ def _end_commit(unit: LogicalUnit, commit: Commit, future: asyncio.Future[None])
     error = future.exception()
     if error is None:
         commit.end(Status.GOOD, b"")
+    elif isinstance(error, VolumeFull):
+        sense = unit.sense_data(CheckCondition(Key.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED))
+        commit.end(Status.CHECK_CONDITION, sense)
     else:
         log.error("writes are not durable", lun=unit.number, reason=str(error))
         commit.end(Status.CHECK_CONDITION, unit.sense_data(CheckCondition(Key.MEDIUM_ERROR, Asc.WRITE_ERROR)))

@@ -66,6 +66,9 @@ class Volume(ABC):
     """True: unmapping frees disk."""
     takes_commands: bool = False
     """Whether WRITEs to it are commands: a command device."""
+    answers_later: bool = False
+    """Whether writes on the spot go by `commit_now` although there is a write cache: a volume that answers all of a
+    batch together when something else is done, too."""
     read_now: Callable[[int, memoryview], bool]
     """`read_now(offset, view)` fills `view` without blocking, or returns False (cold, remote, failed…)."""
     write_now: Callable[[int, memoryview], bool]
@@ -74,7 +77,8 @@ class Volume(ABC):
     def commit_now(self, _offset: int, _view: memoryview) -> asyncio.Future[None] | None:
         """Writes `view` on the spot, like `write_now` but whatever the write cache is, and returns the future of its
         being durable: one for all writes that the same sync makes so, which nobody may cancel. None: refused, with
-        nothing written, as a volume does that cannot."""
+        nothing written, as a volume does that cannot. A volume with a write cache that `answers_later` returns the
+        future of the writes' being done as `write` would do them."""
         return None
 
     def fetch_now(self, _offset: int, _view: memoryview) -> asyncio.Future[None] | None:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from arrayd.scsi.alua import AccessState, set_access_state
 from arrayd.scsi.fast_path import READ_6, READ_10, READ_12, READ_16, WRITE_6, WRITE_10, WRITE_12, WRITE_16
 from arrayd.scsi.lun import encode_lun
-from arrayd.scsi.sense import Asc
+from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.task import TO_INITIATOR, TO_TARGET, Commit, FastTable, Status
-from arrayd.volumes.volume import VolumeFailed
+from arrayd.volumes.volume import VolumeError, VolumeFailed, VolumeFull
 from tests.scsi.initiator import Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import CommittingVolume, MemoryVolume
 
@@ -140,9 +140,16 @@ async def test_read_only_only_reads() -> None:
     assert opened(Initiator(make_target({0: volume}))) == (True, False)
 
 
-@pytest.mark.parametrize("fails", [False, True])
-async def test_writes_without_a_cache_are_done_at_once_and_answered_together(fails: bool) -> None:
+@pytest.mark.parametrize("write_cache", [False, True])
+@pytest.mark.parametrize(
+    ("fails", "key"), [(None, 0), (VolumeFailed("EIO"), Key.MEDIUM_ERROR), (VolumeFull("ENOSPC"), Key.DATA_PROTECT)]
+)
+async def test_writes_without_a_cache_are_done_at_once_and_answered_together(
+    fails: VolumeError | None, key: int, write_cache: bool
+) -> None:
+    """So are those to a volume that answers later whatever its cache is: a P-VOL."""
     volume = CommittingVolume()
+    volume.write_cache = volume.answers_later = write_cache
     write = Initiator(make_target({0: volume})).nexus.fast[LUN][WRITE_16]
     data = memoryview(bytes(range(256)) * 2)
     first, second = (write(0, lba, 1, data) for lba in (3, 9))
@@ -153,15 +160,15 @@ async def test_writes_without_a_cache_are_done_at_once_and_answered_together(fai
     first.when_ended(ended.append)
     old, volume.synced = volume.synced, asyncio.get_running_loop().create_future()
     assert write(0, 4, 1, data) is not first
-    if fails:
-        old.set_exception(VolumeFailed("EIO"))
+    if fails is not None:
+        old.set_exception(fails)
     else:
         old.set_result(None)
     assert not ended
     await asyncio.sleep(0)
     assert ended == [first]
-    if fails:
-        assert (first.status, first.sense[2] & 0x0F) == (Status.CHECK_CONDITION, 3)
+    if fails is not None:
+        assert (first.status, first.sense[2] & 0x0F) == (Status.CHECK_CONDITION, key)
     else:
         assert (first.status, first.sense) == (Status.GOOD, b"")
     volume.refuses = True

@@ -1,0 +1,68 @@
+"""Redo: after a restart the tail of a primary journal is written to its P-VOLs again. Whoever was there already is
+written the same once more, in the same order, so nothing changes by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+
+from arrayd.replication.journal import JournalError, Kind, Position, PrimaryJournal, Record
+from arrayd.volumes.file_volume import ended
+from arrayd.volumes.volume import Volume
+
+PATTERN_BYTES = 256 * 1024
+"""Of a WRITE SAME so much is written at once."""
+
+
+async def finished(pending: Awaitable[None] | None) -> None:
+    """Awaits what a volume answered, to its end even when cancelled: it needs the memory until then."""
+    if pending is not None:
+        await ended(asyncio.ensure_future(pending))
+
+
+async def carry_out(record: Record, volume: Volume) -> None:
+    """Does to `volume` what the record says. Raises VolumeError."""
+    entry, data = record
+    if entry.kind == Kind.WRITE:
+        if not volume.write_now(entry.offset, data):
+            await finished(volume.write(entry.offset, data))
+    elif entry.kind == Kind.UNMAP:
+        await finished(volume.unmap(entry.offset, entry.extent))
+    elif entry.kind == Kind.ZEROS:
+        await finished(volume.write_zeros(entry.offset, entry.extent))
+    else:
+        step = max(entry.length, PATTERN_BYTES - PATTERN_BYTES % entry.length)
+        repeated = memoryview(bytes(data) * (min(step, entry.extent) // entry.length))
+        end = entry.offset + entry.extent
+        for at in range(entry.offset, end, step):
+            await finished(volume.write(at, repeated[: end - at]))
+
+
+async def flush_all(volumes: Mapping[int, Volume]) -> None:
+    """Makes what was written to the volumes durable. Raises VolumeFailed."""
+    flushes = [asyncio.ensure_future(finished(volume.flush())) for volume in volumes.values()]
+    if flushes:
+        await asyncio.wait(flushes)
+    for each in flushes:
+        each.result()
+
+
+async def redo(journal: PrimaryJournal, volumes: Mapping[int, Volume]) -> Position:
+    """Writes all records from redo on to their volumes, durably, and moves redo behind them; up to where that is.
+
+    Raises JournalError (also if a record is of no volume of `volumes`), VolumeError; then it is done again from where
+    redo was.
+    """
+    end = journal.regions.stored
+    async for run in journal.runs(journal.regions.redo, end):
+        for record in run:
+            volume = volumes.get(record.entry.volume)
+            if volume is None:
+                raise JournalError(f"record {record.entry.sequence} is of volume {record.entry.volume}, which is none")
+            await carry_out(record, volume)
+    await flush_all(volumes)
+    await journal.sync()
+    journal.redone(end)
+    await journal.save()
+    return end
