@@ -23,6 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "buffers": set(),
     "sockets": set(),
     "spinner": set(),
+    "turns": set(),
     "output": {"buffers", "scsi.task"},  # of SCSI only what it is given to send
     "blockfile": set(),
     "tables": {"scsi.persistent"},  # the type of the state it keeps; the room knows of tables only its own Protocol
@@ -38,12 +39,13 @@ ARROWS: dict[str, set[str]] = {
         "scsi.target",
         "scsi.virtual_unit",
         "tables",
+        "turns",
         "virtual.near",
         "volumes",
     },
     "commands": {"estate", "link.channel", "replication", "scsi.inner_initiator", "tables", "volumes"},
     "statuses": {"commands", "estate", "iscsi.session", "scsi.nexus"},
-    "replication": {"blockfile", "buffers", "link", "tables", "volumes"},
+    "replication": {"blockfile", "buffers", "link", "tables", "turns", "volumes"},
     "host": {  # only the formats, and how files are read
         *("commands.formats", "commands.messages", "commands.results", "config"),
         *("replication.statuses", "replication.exit_codes"),

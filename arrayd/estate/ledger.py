@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -11,9 +10,7 @@ from arrayd.estate.conflicts import conflicts
 from arrayd.estate.errors import Conflict, Failed
 from arrayd.estate.rows import Holdings, Rows
 from arrayd.tables import Work
-
-CHANGES_MAX = 256
-"""Changes that wait for their turn, and the one that is made; one more is refused."""
+from arrayd.turns import CHANGES_MAX, Turns
 
 T = TypeVar("T")
 
@@ -27,30 +24,16 @@ class Ledger:
     def __init__(self, config: Config, rows: Rows) -> None:
         self.held = Holdings(config, rows)
         self.check(rows)
-        self._turn = asyncio.Lock()
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._turns = Turns()
         self._closed = False
 
     async def in_turn(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Makes a change when those before it have ended. Whoever gives up waiting does not call it back: it goes on,
-        so that what is committed is also done."""
+        """Makes a change when those before it have ended: see `Turns.take`."""
         if self._closed:
             raise Failed("the array stops")
-        if len(self._changes) >= CHANGES_MAX:
+        if self._turns.full:
             raise Failed(f"{CHANGES_MAX} changes wait already")
-        task = asyncio.ensure_future(self._when_due(change))
-        self._changes.add(task)
-        task.add_done_callback(self._over)
-        return await asyncio.shield(task)
-
-    async def _when_due(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        async with self._turn:
-            return await change()
-
-    def _over(self, task: asyncio.Task[Any]) -> None:
-        self._changes.discard(task)
-        if not task.cancelled():
-            task.exception()  # was heard, even if whoever waited has given up
+        return await self._turns.take(change)
 
     def check(self, rows: Rows, config: Config | None = None) -> None:
         """Raises Conflict where such rows do not go with the configuration: this one, or the one there is."""
@@ -70,5 +53,4 @@ class Ledger:
     async def close(self) -> None:
         """Waits for the changes under way, and takes no more."""
         self._closed = True
-        while self._changes:
-            await asyncio.wait(self._changes)
+        await self._turns.settle()

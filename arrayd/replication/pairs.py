@@ -10,7 +10,6 @@ same name and volumes: `of_volume` tells of several pairs already, and the index
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
@@ -41,11 +40,10 @@ from arrayd.replication.transitions import (
 )
 from arrayd.tables.changes import Work
 from arrayd.tables.pairs import StoredPairs, drop_group, put_group
+from arrayd.turns import CHANGES_MAX, Turns
 
 GROUPS_MAX = 256
 """As many as there are CTG numbers."""
-CHANGES_MAX = 256
-"""Changes that wait for their turn, and the one that is made; one more is refused."""
 
 Save = Callable[[Work], Awaitable[None]]
 """Commits a change of the tables, durably, with whatever else is to be committed. Raises what it likes; then nothing
@@ -68,8 +66,7 @@ class Pairs:
         self._groups = {group.name: group for group in groups or ()}
         self.last_epoch = last_epoch
         """The greatest that a journal of this array ever had, or its group before."""
-        self._turn = asyncio.Lock()
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._turns = Turns()
         self._index()
 
     @classmethod
@@ -156,8 +153,7 @@ class Pairs:
 
     async def settle(self) -> None:
         """Waits for the changes under way."""
-        while self._changes:
-            await asyncio.wait(self._changes)
+        await self._turns.settle()
 
     # -- how they are made -------------------------------------------------------------------------------------------
 
@@ -307,21 +303,9 @@ class Pairs:
                 self._of_volume[pair.volume] = (*self._of_volume.get(pair.volume, ()), (group, pair))
 
     async def _in_turn(self, change: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
-        if len(self._changes) >= CHANGES_MAX:
+        if self._turns.full:
             raise PairsError(f"{CHANGES_MAX} changes of pairs wait already")
-        task = asyncio.ensure_future(self._when_due(change))
-        self._changes.add(task)
-        task.add_done_callback(self._over)
-        return await asyncio.shield(task)
-
-    async def _when_due(self, change: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
-        async with self._turn:
-            return await change()
-
-    def _over(self, task: asyncio.Task[Any]) -> None:
-        self._changes.discard(task)
-        if not task.cancelled():
-            task.exception()  # was heard, even if whoever waited has given up
+        return await self._turns.take(change)
 
 
 def _told(values: Mapping[str, Any]) -> dict[str, Any]:

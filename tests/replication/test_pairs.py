@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from arrayd.replication.group_rows import Driver, GroupRow, PeerRows
 from arrayd.replication.journal.regions import START, Position
 from arrayd.replication.meetings import FOLLOWING, Age, alone, met, settled, together
-from arrayd.replication.pairs import CHANGES_MAX, GROUPS_MAX, NOT_ALONE, Pairs, PairsError
+from arrayd.replication.pairs import GROUPS_MAX, NOT_ALONE, Pairs, PairsError
 from arrayd.replication.statuses import (
     COPYING,
     NEVER_WHOLE,
@@ -31,6 +31,7 @@ from arrayd.replication.statuses import (
 from arrayd.replication.transitions import COPIES, NEW_GENERATION, NOT_MET, Circumstances
 from arrayd.tables import Work
 from arrayd.tables.pairs import read_pairs
+from arrayd.turns import CHANGES_MAX
 from tests.replication.rows import HAPPENINGS
 from tests.replication.tables import GROUP, OTHER, PAIR_A, Database, NotSavedError, fail, shown
 
