@@ -5,20 +5,13 @@ written the same once more, in the same order, so nothing changes by it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 
 from arrayd.replication.journal import JournalError, Kind, Position, PrimaryJournal, Record
-from arrayd.volumes.file_volume import ended
-from arrayd.volumes.volume import Volume
+from arrayd.volumes.volume import Volume, finished
 
 PATTERN_BYTES = 256 * 1024
 """Of a WRITE SAME so much is written at once."""
-
-
-async def finished(pending: Awaitable[None] | None) -> None:
-    """Awaits what a volume answered, to its end even when cancelled: it needs the memory until then."""
-    if pending is not None:
-        await ended(asyncio.ensure_future(pending))
 
 
 async def carry_out(record: Record, volume: Volume) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 from arrayd.blockfile import BlockFile
 from arrayd.volumes.range_locks import RangeLocks
-from arrayd.volumes.volume import Extent, Volume, VolumeError, VolumeFailed, VolumeFull, VolumeReadOnly
+from arrayd.volumes.volume import Extent, Volume, VolumeError, VolumeFailed, VolumeFull, VolumeReadOnly, ended
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -186,14 +186,3 @@ def _pass_on(outcome: asyncio.Future[None], job: asyncio.Future[None]) -> None:
         outcome.set_result(None)
     else:
         outcome.set_exception(error)
-
-
-async def ended(job: asyncio.Future[None]) -> None:
-    """Awaits `job` to its end: being cancelled meanwhile does not let go of the memory and the lock that it needs."""
-    try:
-        await asyncio.shield(job)
-    except asyncio.CancelledError:
-        while not job.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait((job,))
-        raise

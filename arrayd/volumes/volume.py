@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 
 from arrayd.origin import Origin
@@ -143,3 +143,20 @@ class Volume(ABC):
     @abstractmethod
     def available_bytes(self) -> int:
         """Disk that writes to unmapped blocks could still take, in bytes."""
+
+
+async def ended(job: asyncio.Future[None]) -> None:
+    """Awaits `job` to its end: being cancelled meanwhile does not let go of the memory and the lock that it needs."""
+    try:
+        await asyncio.shield(job)
+    except asyncio.CancelledError:
+        while not job.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((job,))
+        raise
+
+
+async def finished(pending: Awaitable[None] | None) -> None:
+    """Awaits what a volume answered, to its end even when cancelled: it needs the caller's memory until then."""
+    if pending is not None:
+        await ended(asyncio.ensure_future(pending))

@@ -31,8 +31,7 @@ from arrayd.replication.bitmap.format import (
 )
 from arrayd.replication.journal.regions import PAGE_BYTES
 from arrayd.replication.journal.superblocks import flush, write_wholly
-from arrayd.volumes.file_volume import ended
-from arrayd.volumes.volume import Volume
+from arrayd.volumes.volume import Volume, finished
 
 RUN_PAGES = 64
 """Pages of a bitmap that are read or written at once, and between two turns of the loop: less than 1 ms of work."""
@@ -92,7 +91,7 @@ class Store:
         head = memoryview(mmap.mmap(-1, PAGE_BYTES))
         if volume.size < 2 * PAGE_BYTES:
             raise BitmapError("there is no bitmap on the volume")
-        await _read(volume, 0, head)
+        await finished(volume.read(0, head))
         try:
             superblock = decode_superblock(bytes(head[:SUPERBLOCK_BYTES]))
         except FormatError as error:
@@ -100,7 +99,7 @@ class Store:
         store = cls(volume, superblock)
         if volume.size < store.geometry.bytes_needed:
             raise BitmapError(f"the bitmap is larger than its volume, which has {volume.size} bytes")
-        await _read(volume, BOOT_PAGE * PAGE_BYTES, head)
+        await finished(volume.read(BOOT_PAGE * PAGE_BYTES, head))
         same_boot = decode_boot(bytes(head)) == boot
         log = await store._log()
         found = await store._found(None if same_boot else log)
@@ -142,7 +141,7 @@ class Store:
         memory = memoryview(mmap.mmap(-1, RUN_PAGES * PAGE_BYTES))
         for begin in range(0, count, RUN_PAGES):
             length = min(RUN_PAGES, count - begin)
-            await _read(self._volume, (first + begin) * PAGE_BYTES, memory[: length * PAGE_BYTES])
+            await finished(self._volume.read((first + begin) * PAGE_BYTES, memory[: length * PAGE_BYTES]))
             for page in range(length):
                 yield begin + page, memory[page * PAGE_BYTES : (page + 1) * PAGE_BYTES]
             await asyncio.sleep(0)
@@ -195,9 +194,3 @@ def _with_hot(row: bytes, hot: bytearray, page: int) -> tuple[bytes, int]:
             row = row[:begin] + FULL_ROW[begin:end] + row[end:]
             count += 1
     return row, count
-
-
-async def _read(volume: Volume, offset: int, view: memoryview) -> None:
-    pending = volume.read(offset, view)
-    if pending is not None:
-        await ended(asyncio.ensure_future(pending))

@@ -7,7 +7,6 @@ the last restart, and was then not found because something before it was torn, h
 
 from __future__ import annotations
 
-import asyncio
 import mmap
 
 from crc32c import crc32c
@@ -22,8 +21,7 @@ from arrayd.replication.journal.format import (
     decode_entry,
 )
 from arrayd.replication.journal.regions import ENTRIES_A_PAGE, PAGE_BYTES, Position, Size
-from arrayd.volumes.file_volume import ended
-from arrayd.volumes.volume import Volume
+from arrayd.volumes.volume import Volume, finished
 
 RUN_RECORDS_MAX = 256
 """Records that are read at once; more than the longest write has."""
@@ -134,9 +132,7 @@ class Reader:
         while done < pages:
             at = (first + done) % region_bytes
             here = min(pages - done, region_bytes - at)
-            pending = self._volume.read(region_at + at, memory[done : done + here])
-            if pending is not None:
-                await ended(asyncio.ensure_future(pending))
+            await finished(self._volume.read(region_at + at, memory[done : done + here]))
             done += here
         return memory[start - first : start - first + length]
 

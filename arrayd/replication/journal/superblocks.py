@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import mmap
 
 from arrayd.replication.journal.format import (
@@ -13,8 +12,7 @@ from arrayd.replication.journal.format import (
     decode_superblock,
 )
 from arrayd.replication.journal.regions import PAGE_BYTES
-from arrayd.volumes.file_volume import ended
-from arrayd.volumes.volume import Volume
+from arrayd.volumes.volume import Volume, finished
 
 
 async def read_superblock(volume: Volume) -> Superblock | None:
@@ -24,9 +22,7 @@ async def read_superblock(volume: Volume) -> Superblock | None:
     for place in SUPERBLOCK_PLACES:
         if place + PAGE_BYTES > volume.size:
             continue
-        pending = volume.read(place, page)
-        if pending is not None:
-            await ended(asyncio.ensure_future(pending))
+        await finished(volume.read(place, page))
         try:
             found.append(decode_superblock(bytes(page[:SUPERBLOCK_BYTES])))
         except FormatError:
@@ -46,9 +42,7 @@ async def write_superblock(volume: Volume, superblock: Superblock) -> None:
 
 async def write_wholly(volume: Volume, offset: int, view: memoryview) -> None:
     """Writes `view` and needs it until it returns, even when cancelled. Raises VolumeError."""
-    pending = volume.write(offset, view)
-    if pending is not None:
-        await ended(asyncio.ensure_future(pending))
+    await finished(volume.write(offset, view))
 
 
 async def flush(volume: Volume) -> None:
