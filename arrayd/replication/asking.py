@@ -1,0 +1,377 @@
+"""What the two arrays of a group ask each other over the link, and the answers: payloads of REQUEST and ANSWER frames.
+
+A question begins with what is asked and the group's id, an answer with its outcome. All integers are big-endian. Each
+question may be asked twice: nothing is done twice by it. The side with the S-VOLs pulls (figures 11 and 13): it asks
+FOLLOW, COPY, BITMAP, JOINED and FENCE; MEET is asked by either side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from construct import Bytes, ConstructError, Flag, Int8ub, Int16ub, Int32ub, Int64ub, PrefixedArray, Struct
+
+from arrayd.link.channel import MESSAGE_BYTES_MAX
+from arrayd.replication.group_rows import PAIRS_MAX, PeerRows
+from arrayd.replication.journal.format import GROUP_BYTES, FormatError
+from arrayd.replication.journal.regions import Position
+from arrayd.replication.statuses import State
+
+SERVICE = 3
+"""The link's number of this service."""
+RUN_BYTES_MAX = 4 * 1024 * 1024
+"""Of data in the answer to one FOLLOW; a single write may be longer."""
+COPY_BYTES_MAX = 4 * 1024 * 1024
+"""Of one COPY, all its ranges together."""
+RANGES_MAX = 1024
+"""Of one COPY, and pieces of its answer."""
+ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX
+TEXT_BYTES_MAX = 1000
+"""Of the reason why something failed."""
+
+
+class Asked(IntEnum):
+    """What is asked."""
+
+    MEET = 1
+    """The rows of both sides."""
+    FOLLOW = 2
+    """Records of the primary journal from a position on (figure 13), and that others are restored (figure 16)."""
+    COPY = 3
+    """What is in ranges of a P-VOL (figure 11)."""
+    BITMAP = 4
+    """A part of the bitmap of a P-VOL that was suspended."""
+    JOINED = 5
+    """The bitmap of a P-VOL is joined to that of its S-VOL, durably: the P-VOL's side may give it up."""
+    FENCE = 6
+    """Hosts' writes to the P-VOLs wait for a while, so that the sides can change places (figures 19 to 21)."""
+
+
+class Outcome(IntEnum):
+    """What the answer is."""
+
+    DONE = 0
+    NO_GROUP = 1
+    """This array has no such group with the array that asks."""
+    NOT_NOW = 2
+    """The group is of another generation or epoch here, or stands still: the sides are to meet first."""
+    FAILED = 3
+    """Why follows."""
+
+
+class Piece(IntEnum):
+    """What a range of a volume has."""
+
+    DATA = 0
+    HOLE = 1
+    """Nothing: it reads as zeros, and has no disk."""
+    ZEROS = 2
+
+
+STATE_CODES: dict[State, int] = {
+    State.SMPL: 0,
+    State.P_COPY: 1,
+    State.P_PAIR: 2,
+    State.P_PFUL: 3,
+    State.P_PSUS: 4,
+    State.P_PSUE: 5,
+    State.P_PSUE_FENCED: 6,
+    State.P_PFUS: 7,
+    State.S_COPY: 16,
+    State.S_PAIR: 17,
+    State.S_PFUL: 18,
+    State.S_SSUS: 19,
+    State.S_SSUS_WRITABLE: 20,
+    State.S_PSUE: 21,
+    State.S_PFUS: 22,
+    State.S_SSWS: 23,
+}
+STATES = {code: state for state, code in STATE_CODES.items()}
+
+POSITION = Struct("sequence" / Int64ub, "byte" / Int64ub)
+RANGE = Struct("offset" / Int64ub, "length" / Int32ub)
+ROWS = Struct(
+    "generation" / Int64ub,
+    "consistent" / Flag,
+    "states" / PrefixedArray(Int16ub, Struct("number" / Int16ub, "state" / Int8ub)),
+)
+HEAD = Struct("asked" / Int8ub, "group" / Bytes(GROUP_BYTES))
+
+FOLLOW = Struct(
+    "epoch" / Int64ub,
+    "at" / POSITION,  # the first record that is asked for
+    "restored" / POSITION,  # all before it is durable in the S-VOLs
+    "bytes_max" / Int32ub,  # of data
+    "wait_ms" / Int32ub,  # until there is something to be served
+)
+COPY = Struct("generation" / Int64ub, "number" / Int16ub, "ranges" / PrefixedArray(Int16ub, RANGE))
+BITMAP = Struct("generation" / Int64ub, "number" / Int16ub, "begin" / Int32ub)
+JOINED = Struct("generation" / Int64ub, "number" / Int16ub)
+FENCE = Struct("generation" / Int64ub)
+
+FOLLOWED = Struct(
+    "stored" / POSITION,  # journal-in of the primary journal
+    "now" / Int64ub,  # ns since 1970, by the clock of the side that answers
+    "oldest" / Int64ub,  # when the first record behind the run was written; 0: there is none
+    "ended" / Flag,  # nothing is journaled any more: `stored` is the end of the group's writes
+    # the run follows: see `journal/format.py`
+)
+COPIED = Struct(
+    "stored" / POSITION,  # what is read has all writes before this, and perhaps some behind it
+    "pieces" / PrefixedArray(Int16ub, Struct("offset" / Int64ub, "length" / Int32ub, "kind" / Int8ub)),
+    # the data of the pieces that have some follows, one behind the other
+)
+PART = Struct("next" / Int32ub)  # the page where the next part begins; 0: this was the last; the part follows
+FENCED = Struct("end" / POSITION)
+
+
+class Range(NamedTuple):
+    """`length` bytes of a volume from `offset` on."""
+
+    offset: int
+    length: int
+
+
+class Followed(NamedTuple):
+    """The answer to FOLLOW, beside its run; see FOLLOWED."""
+
+    stored: Position
+    now: int
+    oldest: int
+    ended: bool
+
+
+class CopyPiece(NamedTuple):
+    """A piece of the answer to COPY; `data` only of Piece.DATA."""
+
+    offset: int
+    length: int
+    kind: Piece
+    data: memoryview | bytes = b""
+
+
+class Refused(Exception):
+    """The other side did not do it; `outcome` is not DONE."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+
+
+# -- questions ---------------------------------------------------------------------------------------------------------
+
+
+def meet(group: bytes, rows: PeerRows) -> bytes:
+    """MEET."""
+    return _head(Asked.MEET, group) + _rows(rows)
+
+
+def follow(group: bytes, epoch: int, at: Position, restored: Position, bytes_max: int, wait_ms: int) -> bytes:
+    """FOLLOW."""
+    return _build(
+        Asked.FOLLOW,
+        group,
+        FOLLOW,
+        epoch=epoch,
+        at=at._asdict(),
+        restored=restored._asdict(),
+        bytes_max=bytes_max,
+        wait_ms=wait_ms,
+    )
+
+
+def copy(group: bytes, generation: int, number: int, ranges: Sequence[Range]) -> bytes:
+    """COPY."""
+    told = [each._asdict() for each in ranges]
+    return _build(Asked.COPY, group, COPY, generation=generation, number=number, ranges=told)
+
+
+def bitmap(group: bytes, generation: int, number: int, begin: int) -> bytes:
+    """BITMAP."""
+    return _build(Asked.BITMAP, group, BITMAP, generation=generation, number=number, begin=begin)
+
+
+def joined(group: bytes, generation: int, number: int) -> bytes:
+    """JOINED."""
+    return _build(Asked.JOINED, group, JOINED, generation=generation, number=number)
+
+
+def fence(group: bytes, generation: int) -> bytes:
+    """FENCE."""
+    return _build(Asked.FENCE, group, FENCE, generation=generation)
+
+
+# -- what a question says ----------------------------------------------------------------------------------------------
+
+
+class Question(NamedTuple):
+    """What is asked about which group, and the fields behind that: see MEET's ROWS, FOLLOW, COPY, BITMAP, JOINED and
+    FENCE."""
+
+    asked: Asked
+    group: bytes
+    fields: Any
+
+
+LAYOUTS: dict[Asked, Struct] = {
+    Asked.MEET: ROWS,
+    Asked.FOLLOW: FOLLOW,
+    Asked.COPY: COPY,
+    Asked.BITMAP: BITMAP,
+    Asked.JOINED: JOINED,
+    Asked.FENCE: FENCE,
+}
+
+
+def decode_question(payload: memoryview) -> Question:
+    """Raises FormatError."""
+    head = _parse(HEAD, payload)
+    if head.asked not in frozenset(Asked):
+        raise FormatError(f"question {head.asked}, which there is not")
+    asked = Asked(head.asked)
+    fields = _parse(LAYOUTS[asked], payload[HEAD.sizeof() :])
+    if asked is Asked.COPY:
+        _check(0 < len(fields.ranges) <= RANGES_MAX, f"{len(fields.ranges)} ranges")
+        total = sum(each.length for each in fields.ranges)
+        _check(0 < total <= COPY_BYTES_MAX and all(each.length for each in fields.ranges), f"a copy of {total} bytes")
+    return Question(asked, head.group, fields)
+
+
+def rows_of(fields: Any) -> PeerRows:
+    """What MEET says, or its answer. Raises FormatError."""
+    _check(len(fields.states) <= PAIRS_MAX, f"{len(fields.states)} pairs")
+    unknown = [each.state for each in fields.states if each.state not in STATES]
+    _check(not unknown, f"states {unknown}, which there are not")
+    states = {each.number: STATES[each.state] for each in fields.states}
+    _check(len(states) == len(fields.states), "a pair twice")
+    return PeerRows(states, fields.generation, fields.consistent)
+
+
+def position_of(fields: Any) -> Position:
+    """A POSITION."""
+    return Position(fields.sequence, fields.byte)
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def refused(outcome: Outcome, reason: str = "") -> bytes:
+    """The answer where nothing was done."""
+    return bytes((outcome,)) + reason.encode()[:TEXT_BYTES_MAX]
+
+
+def met(rows: PeerRows) -> bytes:
+    """The answer to MEET."""
+    return bytes((Outcome.DONE,)) + _rows(rows)
+
+
+def followed(told: Followed) -> bytes:
+    """The answer to FOLLOW, before its run."""
+    fields = told._asdict() | {"stored": told.stored._asdict()}
+    return bytes((Outcome.DONE,)) + bytes(FOLLOWED.build(fields))
+
+
+def copied(stored: Position, pieces: Sequence[CopyPiece]) -> bytes:
+    """The answer to COPY, before its data."""
+    told = [{"offset": each.offset, "length": each.length, "kind": each.kind} for each in pieces]
+    return bytes((Outcome.DONE,)) + bytes(COPIED.build({"stored": stored._asdict(), "pieces": told}))
+
+
+def part(next_page: int, part: bytes) -> bytes:
+    """The answer to BITMAP."""
+    return bytes((Outcome.DONE,)) + bytes(PART.build({"next": next_page})) + part
+
+
+def done() -> bytes:
+    """The answer to JOINED."""
+    return bytes((Outcome.DONE,))
+
+
+def fenced(end: Position) -> bytes:
+    """The answer to FENCE."""
+    return bytes((Outcome.DONE,)) + bytes(FENCED.build({"end": end._asdict()}))
+
+
+def _answer(answer: memoryview) -> memoryview:
+    """What is behind the outcome DONE. Raises Refused, FormatError."""
+    _check(len(answer) > 0, "an empty answer")
+    if answer[0] != Outcome.DONE:
+        _check(answer[0] in frozenset(Outcome), f"outcome {answer[0]}, which there is not")
+        outcome = Outcome(answer[0])
+        reason = bytes(answer[1 : 1 + TEXT_BYTES_MAX]).decode(errors="replace")
+        raise Refused(outcome, reason or outcome.name.lower().replace("_", " "))
+    return answer[1:]
+
+
+def decode_met(answer: memoryview) -> PeerRows:
+    """Raises Refused (NO_GROUP where it has none), FormatError."""
+    return rows_of(_parse(ROWS, _answer(answer)))
+
+
+def decode_followed(answer: memoryview) -> tuple[Followed, memoryview]:
+    """With the run. Raises Refused, FormatError."""
+    rest = _answer(answer)
+    told = _parse(FOLLOWED, rest)
+    return Followed(position_of(told.stored), told.now, told.oldest, told.ended), rest[FOLLOWED.sizeof() :]
+
+
+def decode_copied(answer: memoryview) -> tuple[Position, list[CopyPiece]]:
+    """Raises Refused, FormatError."""
+    rest = _answer(answer)
+    told = _parse(COPIED, rest)
+    _check(len(told.pieces) <= RANGES_MAX, f"{len(told.pieces)} pieces")
+    at = POSITION.sizeof() + 2 + len(told.pieces) * (RANGE.sizeof() + 1)
+    pieces = []
+    for each in told.pieces:
+        _check(each.kind in frozenset(Piece), f"a piece of kind {each.kind}")
+        data = rest[at : at + each.length] if each.kind == Piece.DATA else memoryview(b"")
+        _check(each.kind != Piece.DATA or len(data) == each.length, "a piece that is cut short")
+        at += len(data)
+        pieces.append(CopyPiece(each.offset, each.length, Piece(each.kind), data))
+    _check(at == len(rest), "bytes behind the last piece")
+    return position_of(told.stored), pieces
+
+
+def decode_part(answer: memoryview) -> tuple[int, memoryview]:
+    """The page where the next part begins, and this part (see `bitmap/`). Raises Refused, FormatError."""
+    rest = _answer(answer)
+    next_page: int = _parse(PART, rest).next
+    return next_page, rest[PART.sizeof() :]
+
+
+def decode_done(answer: memoryview) -> None:
+    """Raises Refused, FormatError."""
+    _answer(answer)
+
+
+def decode_fenced(answer: memoryview) -> Position:
+    """Raises Refused, FormatError."""
+    return position_of(_parse(FENCED, _answer(answer)).end)
+
+
+def _head(asked: Asked, group: bytes) -> bytes:
+    return bytes(HEAD.build({"asked": asked, "group": group}))
+
+
+def _build(asked: Asked, group: bytes, layout: Struct, **fields: object) -> bytes:
+    return _head(asked, group) + bytes(layout.build(fields))
+
+
+def _rows(rows: PeerRows) -> bytes:
+    states = [{"number": number, "state": STATE_CODES[state]} for number, state in sorted(rows.states.items())]
+    told = {"generation": rows.generation, "consistent": rows.consistent, "states": states}
+    return bytes(ROWS.build(told))
+
+
+def _parse(layout: Struct, data: memoryview) -> Any:
+    try:
+        return layout.parse(data)
+    except ConstructError as error:
+        raise FormatError(f"cut short or malformed: {error}".splitlines()[0]) from error
+
+
+def _check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise FormatError(otherwise)
