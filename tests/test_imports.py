@@ -36,6 +36,7 @@ ARROWS: dict[str, set[str]] = {
         "blockfile",
         "config",
         "link.peers",
+        "replication.guarded",  # what hosts see of a volume that is there for a journal
         "scsi.target",
         "scsi.virtual_unit",
         "tables",

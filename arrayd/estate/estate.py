@@ -9,6 +9,7 @@ from arrayd.config import Config
 from arrayd.estate.connections import Connections
 from arrayd.estate.devices import Devices
 from arrayd.estate.errors import Conflict, Invalid
+from arrayd.estate.fronts import Fronts
 from arrayd.estate.ledger import Ledger
 from arrayd.estate.luns import Luns, MakeDevice
 from arrayd.estate.units import Units
@@ -32,12 +33,13 @@ class Estate:
         self._uses = uses
         self._units = Units(target)
         self.volumes = Volumes(ledger, disk, self._units, forget, uses)
+        self.fronts = Fronts(ledger, self.volumes, self._units)
         self.devices = Devices(ledger)
 
     def link(self, links: Links, make_near: Callable[[str], NearEnd], make_device: MakeDevice) -> None:
         """There is a link, and there are volumes: hosts see LUNs from now on."""
         self.connections = Connections(self.ledger, links, make_near)
-        self.luns = Luns(self.ledger, self.volumes, self.connections, self._units, make_device, self._uses)
+        self.luns = Luns(self.ledger, self.fronts, self.connections, self._units, make_device, self._uses)
         self.luns.show()
 
     async def reload(self, config: Config, applied: Callable[[], None]) -> None:

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from arrayd.config import ConfigError, LunConfig, part, values
 from arrayd.estate.connections import Connections
 from arrayd.estate.errors import Conflict, Invalid, NotFound
+from arrayd.estate.fronts import Fronts
 from arrayd.estate.ledger import Ledger, Save
 from arrayd.estate.rows import Source, source, stored_settings
 from arrayd.estate.units import Units
 from arrayd.estate.uses import Uses, check_free
-from arrayd.estate.volumes import Volumes
 from arrayd.scsi.virtual_unit import Remote
 from arrayd.tables.estate import drop_lun, put_lun
 from arrayd.volumes.volume import Volume
@@ -37,14 +37,14 @@ class Luns:
     def __init__(
         self,
         ledger: Ledger,
-        volumes: Volumes,
+        fronts: Fronts,
         connections: Connections,
         units: Units,
         make_device: MakeDevice,
         uses: Uses,
     ) -> None:
         self._ledger = ledger
-        self._volumes = volumes
+        self._fronts = fronts
         self._connections = connections
         self._units = units
         self._make_device = make_device
@@ -67,7 +67,7 @@ class Luns:
             if lun.virtual is not None:
                 sources[number] = self._connections.near(lun.virtual.array).unit(lun.virtual.lun)
             elif lun.volume is not None:
-                sources[number] = self._volumes.opened[lun.volume]
+                sources[number] = self._fronts.of(lun.volume)
             else:
                 sources[number] = self.devices[number]
         self._units.target.set_units(sources)

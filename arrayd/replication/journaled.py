@@ -170,7 +170,7 @@ class JournaledVolume(Volume):
         # whose own lock then waits for that.
         async with self._locks.hold(offset, length):
             await self.group.all_issued()
-            async with self.volume.lock(offset, length):
+            async with (self._instead or self.volume).lock(offset, length):
                 yield
 
     def write_under_lock(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:

@@ -8,7 +8,7 @@
 All pairs of a group are in one stage: what happens to it happens to all of them. A change of stage has four steps, by
 whoever has the groups (`room.py`), one change of a group at a time:
 
-1. `old.stop(new row)`: it comes to its end, and what the next one needs is durable. Hosts' writes may wait from then on.
+1. `old.stop(new row)`: it comes to its end, and what the next one needs is durable. Hosts' writes may wait from then.
 2. `new.prepare()`: likewise. If one of these fails, the row stays as it was, and the group's error is told.
 3. the new row is committed.
 4. `new.enter()`: hosts see the volumes as this stage has them. It does not fail. Then `old.close()`.
@@ -67,7 +67,8 @@ class Doors:
     """A volume of this array by its name, as its file has it."""
     show: Callable[[str, Volume | None], Awaitable[None]]
     """`await show(name, volume)`: hosts see `volume` in the place of the volume `name` at once, the same disk by
-    another way; None: the volume itself. Returns when the tasks that began before have ended."""
+    another way; None: the volume itself. What waits in the one they saw goes by it (`Volume.replace`). Returns when
+    what that one was handed before has ended, but for what goes by the new one."""
     stores: Stores
 
 

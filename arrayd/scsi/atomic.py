@@ -6,6 +6,8 @@ a power loss in the middle of a write can leave part of it on the medium, and no
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from arrayd.scsi.block import check_protection, checked_transfer, forces_unit_access, transfer_bytes, whole_blocks
@@ -18,6 +20,7 @@ from arrayd.scsi.verify import first_difference, miscompare
 if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
     from arrayd.scsi.task import Task
+    from arrayd.volumes.volume import Volume
 
 COMPARE_AND_WRITE_BLOCKS_MAX = 255
 """As many as the CDB's NUMBER OF LOGICAL BLOCKS can say (VPD page B0h)."""
@@ -41,14 +44,13 @@ def _compare_and_write_data(unit: LogicalUnit, cdb: bytes) -> int:
 
 async def compare_and_write(unit: LogicalUnit, task: Task) -> None:
     """COMPARE AND WRITE: the first half of the Data-Out is what must be there, the second what is written then."""
-    volume = unit.disk
     offset, length = _compared_range(unit, task.cdb)
     if task.expected_out != task.wanted_out or len(task.data_out) != task.wanted_out:
         raise illegal_request(Asc.INVALID_FIELD_IN_CDB, BLOCKS_AT)
     if not length:
         return
     expected, written = task.data_out[:length], task.data_out[length:]
-    async with scratch(unit.scratch) as view, volume.lock(offset, length):
+    async with scratch(unit.scratch) as view, _locked(unit, offset, length) as volume:
         for at, size in steps(offset, length):
             await settled(volume.read(at, view[:size]))
             begin = at - offset
@@ -59,15 +61,22 @@ async def compare_and_write(unit: LogicalUnit, task: Task) -> None:
             await settled(volume.write_under_lock(offset, written, forces_unit_access(task.cdb)))
 
 
+@asynccontextmanager
+async def _locked(unit: LogicalUnit, offset: int, length: int) -> AsyncIterator[Volume]:
+    """The volume of the unit, as it is when its lock is asked for: who has that writes by this one and no other."""
+    volume = unit.disk
+    async with volume.lock(offset, length):
+        yield volume
+
+
 async def orwrite(unit: LogicalUnit, task: Task) -> None:
     """ORWRITE(16): sets the bits of the Data-Out, with no other write in between."""
-    volume = unit.disk
     offset, length = checked_transfer(unit, task.cdb)
     data = whole_blocks(unit, task, length)
     if not data:
         return
     durable = forces_unit_access(task.cdb)
-    async with scratch(unit.scratch) as view, volume.lock(offset, len(data)):
+    async with scratch(unit.scratch) as view, _locked(unit, offset, len(data)) as volume:
         for at, size in steps(offset, len(data)):
             if task.aborted:
                 return

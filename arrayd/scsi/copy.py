@@ -168,12 +168,14 @@ async def _extents(nexus: Nexus, wanted: Range, at: int) -> list[Extent]:
 
 
 async def _copy_piece(nexus: Nexus, wanted: Range, piece: Extent, memory: memoryview) -> None:
-    """Asks before each request what may be by now: while one was awaited, a unit may have gone, and its volume."""
-    disk, target = wanted.destination.disk, piece.offset - wanted.start + wanted.target
+    """Asks before each request what may be by now: while one was awaited, a unit may have gone, and its volume, or
+    another may be in the place of that."""
+    target = piece.offset - wanted.start + wanted.target
     if piece.mapped:
         _check_access(nexus, wanted.source, READ_16)
         await settled(wanted.source.disk.read(piece.offset, memory))
     _check_access(nexus, wanted.destination, WRITE_16)
+    disk = wanted.destination.disk
     if piece.mapped:
         await settled(disk.write(target, memory))
     elif disk.thin:

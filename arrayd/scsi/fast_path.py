@@ -30,7 +30,7 @@ from arrayd.scsi.task import (
     FileExtent,
     Status,
 )
-from arrayd.volumes.volume import VolumeFull
+from arrayd.volumes.volume import VolumeFull, VolumeReadOnly
 
 if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
@@ -146,9 +146,10 @@ def _end_commit(unit: LogicalUnit, commit: Commit, future: asyncio.Future[None])
     error = future.exception()
     if error is None:
         commit.end(Status.GOOD, b"")
-    elif isinstance(error, VolumeFull):
-        sense = unit.sense_data(CheckCondition(Key.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED))
-        commit.end(Status.CHECK_CONDITION, sense)
+    elif isinstance(error, VolumeFull | VolumeReadOnly):
+        # Read-only: they waited, and the volume has become such meanwhile.
+        asc = Asc.SPACE_ALLOCATION_FAILED if isinstance(error, VolumeFull) else Asc.WRITE_PROTECTED
+        commit.end(Status.CHECK_CONDITION, unit.sense_data(CheckCondition(Key.DATA_PROTECT, asc)))
     else:
         log.error("writes are not durable", lun=unit.number, reason=str(error))
         commit.end(Status.CHECK_CONDITION, unit.sense_data(CheckCondition(Key.MEDIUM_ERROR, Asc.WRITE_ERROR)))

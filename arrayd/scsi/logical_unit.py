@@ -86,7 +86,8 @@ class LogicalUnit:
 
     @property
     def disk(self) -> Volume:
-        """The volume of a unit that has one: for the commands of block devices."""
+        """The volume of a unit that has one: for the commands of block devices. It may be `replace`d while one waits:
+        who works in steps asks for it anew with each, and only who holds a lock stays with the volume that gave it."""
         assert self.volume is not None
         return self.volume
 
@@ -167,6 +168,12 @@ class LogicalUnit:
         """`refresh` for every nexus: after a change of reservations, capacity, mode pages or readiness."""
         for nexus in self.fast_tables:
             self.refresh(nexus)
+
+    def replace(self, volume: Volume) -> None:
+        """`volume` is the medium from now on: the same disk, by another way. Tasks go on, and use it with the next step
+        they take; hosts see by MODE SENSE whether it may be written."""
+        self.volume = self.mode_pages.volume = volume
+        self.refresh_all()
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ class ModePages:
     """The mode pages of a logical unit on `volume` (None: a unit without a medium)."""
 
     def __init__(self, volume: Volume | None) -> None:
-        self._volume = volume
+        self.volume = volume
         self._control = bytearray(_CONTROL_DEFAULT)
 
     @property
@@ -60,7 +60,7 @@ class ModePages:
 
     def codes(self) -> list[int]:
         """The page codes there are, in ascending order."""
-        medium = [] if self._volume is None else [CACHING]
+        medium = [] if self.volume is None else [CACHING]
         return [*medium, CONTROL, INFORMATIONAL_EXCEPTIONS]
 
     def current(self, code: int) -> bytes:
@@ -70,14 +70,14 @@ class ModePages:
     def default(self, code: int) -> bytes:
         """The page with its default values."""
         if code == CACHING:
-            assert self._volume is not None
-            return bytes((CACHING, _CACHING_LENGTH - 2, WCE if self._volume.write_cache else 0)) + bytes(17)
+            assert self.volume is not None
+            return bytes((CACHING, _CACHING_LENGTH - 2, WCE if self.volume.write_cache else 0)) + bytes(17)
         return _CONTROL_DEFAULT if code == CONTROL else _INFORMATIONAL_EXCEPTIONS
 
     def changeable(self, code: int) -> bytes:
         """The page with ones where a host may change it."""
         page = bytearray(self.default(code)[:2].ljust(len(self.default(code)), b"\0"))
-        takes_commands = self._volume is not None and self._volume.takes_commands
+        takes_commands = self.volume is not None and self.volume.takes_commands
         if code == CONTROL and not takes_commands:  # which has no MODE SELECT
             for byte, bit in (D_SENSE, SWP, TAS):
                 page[byte] |= bit

@@ -116,7 +116,7 @@ def _write_same_range(unit: LogicalUnit, cdb: bytes) -> tuple[int, int]:
 
 async def write_same(unit: LogicalUnit, task: Task) -> None:
     """WRITE SAME: zeros are unmapped (UNMAP=1) or written as zeros at once, anything else is written in steps."""
-    volume, cdb = unit.disk, task.cdb
+    cdb = task.cdb
     offset, length = _write_same_range(unit, cdb)
     # One block exactly: a host that sends more or less means another block size.
     if _has_data_out(cdb) and (task.expected_out != task.wanted_out or len(task.data_out) != task.wanted_out):
@@ -125,11 +125,10 @@ async def write_same(unit: LogicalUnit, task: Task) -> None:
     if any(block):
         await _write_repeatedly(unit, task, block, offset, length)
         return
-    erase = volume.unmap if cdb[1] & UNMAP_BIT else volume.write_zeros
     for at, size in steps(offset, length, UNMAP_STEP_BYTES):
         if task.aborted:
             return
-        await settled(erase(at, size))
+        await settled(unit.disk.unmap(at, size) if cdb[1] & UNMAP_BIT else unit.disk.write_zeros(at, size))
 
 
 async def _write_repeatedly(unit: LogicalUnit, task: Task, block: bytes, offset: int, length: int) -> None:

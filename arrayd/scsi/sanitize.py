@@ -204,18 +204,18 @@ async def _carry_out(unit: LogicalUnit, patterns: list[bytes] | None) -> None:
 
 async def _erase(unit: LogicalUnit) -> None:
     """Zeros over all that is mapped, made durable, then freed."""
-    volume, offset = unit.disk, 0
+    size, offset = unit.disk.size, 0
     zeros = bytes(STEP_BYTES)
-    while offset < volume.size and not unit.sanitizing.stopping:
-        for extent in await volume.extents(offset, volume.size - offset, EXTENTS_PER_STEP):
+    while offset < size and not unit.sanitizing.stopping:
+        for extent in await unit.disk.extents(offset, size - offset, EXTENTS_PER_STEP):
             if extent.mapped:
                 await _overwrite(unit, zeros, steps(extent.offset, extent.length))
             else:
                 unit.sanitizing.advance(extent.length)
             offset = extent.offset + extent.length
-    if volume.thin and not unit.sanitizing.stopping:
-        await settled(volume.unmap(0, volume.size))
-        await settled(volume.flush())
+    if unit.disk.thin and not unit.sanitizing.stopping:
+        await settled(unit.disk.unmap(0, size))
+        await settled(unit.disk.flush())
 
 
 async def _overwrite(unit: LogicalUnit, filled: bytes, ranges: Iterator[tuple[int, int]]) -> None:

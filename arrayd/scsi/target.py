@@ -87,10 +87,20 @@ class ScsiTarget:
             for unit in set(nexus.units.values()):
                 unit.establish(Asc.REPORTED_LUNS_DATA_HAS_CHANGED, nexus)
 
-    def resized(self, volume: Volume) -> None:
-        """Tells every nexus that the capacity of `volume` changed."""
+    def replace(self, old: Volume, new: Volume) -> None:
+        """`new` stands in the place of `old` from now on: the same disk, by another way. Nothing of the unit changes,
+        nobody is told, and no task is aborted: what has been handed to `old` is for its owner to see through, and what
+        a task hands over next goes to `new`. No task is waited for: it may work for hours, or wait for what `new` waits
+        for."""
+        assert (old.identity, old.size, old.block_size) == (new.identity, new.size, new.block_size)
         for unit in self.units.values():
-            if isinstance(unit, LogicalUnit) and unit.volume is volume:
+            if isinstance(unit, LogicalUnit) and unit.volume is old:
+                unit.replace(new)
+
+    def resized(self, volume: Volume) -> None:
+        """Tells every nexus that the capacity of `volume`, or of what stands in its place, changed."""
+        for unit in self.units.values():
+            if isinstance(unit, LogicalUnit) and unit.volume is not None and unit.identity == volume.identity:
                 unit.establish_for_others(Asc.CAPACITY_DATA_HAS_CHANGED, None)
                 unit.refresh_all()
 

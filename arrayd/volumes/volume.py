@@ -136,6 +136,11 @@ class Volume(ABC):
     def write_under_lock(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
         """`write` for the holder of a `lock` that covers the range."""
 
+    def replace(self, _volume: Volume) -> None:
+        """Hosts see `volume` in the place of this one from now on: the same disk, by another way. What waits here goes
+        by it, in order. A volume that lets nothing wait has nothing to do."""
+        return
+
     @abstractmethod
     def allocated_bytes(self) -> int:
         """Disk in use, in bytes."""

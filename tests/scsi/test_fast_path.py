@@ -11,7 +11,7 @@ from arrayd.scsi.fast_path import READ_6, READ_10, READ_12, READ_16, WRITE_6, WR
 from arrayd.scsi.lun import encode_lun
 from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.task import TO_INITIATOR, TO_TARGET, Commit, FastTable, Status
-from arrayd.volumes.volume import VolumeError, VolumeFailed, VolumeFull
+from arrayd.volumes.volume import VolumeError, VolumeFailed, VolumeFull, VolumeReadOnly
 from tests.scsi.initiator import Initiator, disk_unit, make_target
 from tests.scsi.memory_volume import CommittingVolume, MemoryVolume
 
@@ -142,10 +142,16 @@ async def test_read_only_only_reads() -> None:
 
 @pytest.mark.parametrize("write_cache", [False, True])
 @pytest.mark.parametrize(
-    ("fails", "key"), [(None, 0), (VolumeFailed("EIO"), Key.MEDIUM_ERROR), (VolumeFull("ENOSPC"), Key.DATA_PROTECT)]
+    ("fails", "key", "asc"),
+    [
+        (None, 0, None),
+        (VolumeFailed("EIO"), Key.MEDIUM_ERROR, Asc.WRITE_ERROR),
+        (VolumeFull("ENOSPC"), Key.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED),
+        (VolumeReadOnly(), Key.DATA_PROTECT, Asc.WRITE_PROTECTED),
+    ],
 )
 async def test_writes_without_a_cache_are_done_at_once_and_answered_together(
-    fails: VolumeError | None, key: int, write_cache: bool
+    fails: VolumeError | None, key: int, asc: Asc | None, write_cache: bool
 ) -> None:
     """So are those to a volume that answers later whatever its cache is: a P-VOL."""
     volume = CommittingVolume()
@@ -169,6 +175,7 @@ async def test_writes_without_a_cache_are_done_at_once_and_answered_together(
     assert ended == [first]
     if fails is not None:
         assert (first.status, first.sense[2] & 0x0F) == (Status.CHECK_CONDITION, key)
+        assert Asc(int.from_bytes(first.sense[12:14], "big")) is asc
     else:
         assert (first.status, first.sense) == (Status.GOOD, b"")
     volume.refuses = True

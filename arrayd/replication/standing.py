@@ -1,0 +1,78 @@
+"""The stage of S-VOLs that stand still, and of P-VOLs that are fenced: hosts read them and do not write.
+
+Nothing goes on here: what comes next begins where the stage before has ended, durably.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from arrayd.log import get_logger
+from arrayd.replication.group_rows import GroupRow, PairRow
+from arrayd.replication.guarded import GuardedVolume
+from arrayd.replication.pair_stores import forget_pair, gone, open_bitmap
+from arrayd.replication.redo import flush_all
+from arrayd.replication.stages import Doors, Progress, Stage, Told
+from arrayd.replication.statuses import Refusal
+from arrayd.volumes.volume import VolumeError
+
+log = get_logger("replication")
+
+
+class Standing(Stage):
+    """S_SSUS, S_PSUE, S_PFUS; P_PSUE_FENCED."""
+
+    def __init__(self, row: GroupRow, doors: Doors, told: Told) -> None:
+        super().__init__(row, doors, told)
+        self._after: GroupRow | None = row
+        """What comes next, as `stop` was told."""
+        self._differing: dict[int, int] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        """Pairs that have ended by themselves."""
+
+    async def prepare(self, found: bool = False) -> None:
+        """See `Stage.prepare`. What hosts have written is durable then: a volume that is guarded does not flush."""
+        await flush_all({pair.number: self.doors.volume(pair.volume) for pair in self.row.pairs})
+        for pair in self.row.pairs:
+            await self._look(pair)
+
+    async def _look(self, pair: PairRow) -> None:
+        """How much the pair differs in, as its bitmap has it; a bitmap that cannot be read is for others to see to."""
+        name = self.bitmap_name(pair.number)
+        try:
+            bitmap = await open_bitmap(self.doors, name, self.doors.volume(pair.volume).size)
+        except VolumeError as error:
+            log.warning("a bitmap cannot be read", store=name, reason=str(error))
+            return
+        if bitmap is not None:
+            self._differing[pair.number] = bitmap.marked_bytes
+            await bitmap.close()
+            await self.doors.stores.close(name)
+
+    async def enter(self) -> None:
+        """See `Stage.enter`."""
+        volumes = [(pair.volume, self.doors.volume(pair.volume)) for pair in self.row.pairs]
+        await asyncio.gather(*(self.doors.show(name, GuardedVolume(volume)) for name, volume in volumes))
+
+    async def stop(self, row: GroupRow | None) -> Refusal | None:
+        """See `Stage.stop`: it has nothing to end."""
+        self._after = row
+        return None
+
+    async def close(self) -> None:
+        """See `Stage.close`."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+        for pair in gone(self.row, self._after):
+            await forget_pair(self, pair)
+
+    def changed(self, row: GroupRow) -> None:
+        """See `Stage.changed`: of pairs that have no row any more hosts see the volumes themselves."""
+        for pair in gone(self.row, row):
+            self._differing.pop(pair.number, None)
+            self._leaving.add(asyncio.ensure_future(forget_pair(self, pair)))
+        self._after = self.row = row
+
+    def progress(self) -> Progress:
+        """See `Stage.progress`."""
+        return Progress(differing=dict(self._differing))

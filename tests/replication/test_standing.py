@@ -1,0 +1,92 @@
+"""The stage in which a group stands still: hosts read its volumes and do not write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from arrayd.replication.guarded import GuardedVolume
+from arrayd.replication.standing import Standing
+from arrayd.replication.statuses import State
+from arrayd.volumes.volume import VolumeError, VolumeFailed, VolumeReadOnly
+from tests.lab.waiting import until
+from tests.replication.still import GROUP, Still, block, content, row_of
+
+REGION = 4096
+ROW = row_of(State.S_SSUS)
+BITMAPS = [f"{GROUP.hex()}-{number}.bitmap" for number in range(2)]
+
+
+@pytest.fixture
+async def still() -> AsyncIterator[Still]:
+    made = Still()
+    await made.make_bitmaps(0, 5 * REGION)
+    yield made
+    assert made.stores.opened == set()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def entered(still: Still) -> Standing:
+    stage = Standing(ROW, still.doors, still.told)
+    await stage.prepare()
+    await stage.enter()
+    return stage
+
+
+async def test_hosts_read_and_do_not_write(still: Still) -> None:
+    assert still.seen["data"].write_now(0, block(1))
+    stage = await entered(still)
+    assert still.files["data"].durable[:REGION] == block(1), "a volume that is guarded does not flush"
+    for each in still.seen.values():
+        assert isinstance(each, GuardedVolume)
+        with pytest.raises(VolumeReadOnly):
+            each.write(0, block(2))
+    assert content(still.seen["data"], 0) == block(1)
+    assert stage.progress().differing == {0: 2 * REGION, 1: 2 * REGION}
+    assert await stage.stop(row_of(State.S_COPY)) is None
+    await stage.close()
+    assert set(still.stores.files) == set(BITMAPS)
+    assert isinstance(still.seen["data"], GuardedVolume), "what comes next shows another one"
+
+
+async def test_it_stands_without_bitmaps_that_can_be_read(still: Still) -> None:
+    await still.stores.remove(BITMAPS[0])
+    stage = await entered(still)
+    assert stage.progress().differing == {1: 2 * REGION}
+    await stage.stop(ROW)
+    await stage.close()
+    still.stores.fails = VolumeFailed("no disk")
+    again = await entered(still)
+    assert again.progress().differing == {}
+    await again.stop(ROW)
+    await again.close()
+
+
+async def test_it_does_not_begin_before_the_volumes_are_durable(still: Still) -> None:
+    still.files["log"].fails = VolumeFailed("no sync")
+    stage = Standing(ROW, still.doors, still.told)
+    with pytest.raises(VolumeError, match="no sync"):
+        await stage.prepare()
+    still.files["log"].fails = None
+    await stage.prepare()
+    await stage.close()
+    assert still.seen == still.raw
+    assert set(still.stores.files) == set(BITMAPS)
+
+
+async def test_pairs_that_end(still: Still) -> None:
+    """By themselves, and then the group: hosts see the volumes themselves, and nothing is left."""
+    still.stores.files[BITMAPS[0].replace("bitmap", "before")] = still.files["data"]
+    stage = await entered(still)
+    stage.changed(replace(ROW, pairs=ROW.pairs[1:]))
+    await until(lambda: set(still.stores.files) == {BITMAPS[1]})
+    assert still.seen["data"] is still.raw["data"]
+    assert isinstance(still.seen["log"], GuardedVolume)
+    assert stage.progress().differing == {1: 2 * REGION}
+    await stage.stop(None)
+    await stage.close()
+    assert still.stores.files == {}
+    assert still.seen == still.raw
