@@ -106,18 +106,22 @@ def _holdings_or_exit(file: Path, config: Config) -> Holdings:
     """The configuration, and what was made by command in its state directory, which a daemon may be using."""
     from arrayd.estate.conflicts import conflicts
     from arrayd.estate.rows import Holdings, Rows
+    from arrayd.replication.needs import lacking
     from arrayd.tables.estate import read_beside_daemon
 
     try:
-        rows = Rows.of(read_beside_daemon(config.state_dir, config.array.serial))
+        stored = read_beside_daemon(config.state_dir, config.array.serial)
+        rows = Rows.of(stored.estate)
+        held = Holdings(config, rows)
+        lacks = lacking(stored.pairs, held.volumes)
     except ValueError as error:
         _complain([str(error)])
         sys.exit(EXIT_NOT_STARTED)
-    found = conflicts(config, rows)
+    found = [*conflicts(config, rows), *lacks]
     if found:
         _complain([f"{file}: {line}" for line in found])
         sys.exit(EXIT_CONFIG)
-    return Holdings(config, rows)
+    return held
 
 
 async def _serve(file: Path, config: Config) -> int:

@@ -1,7 +1,8 @@
 """One array, built out of its rooms: the only file that knows them all.
 
-Start: tables, volumes, SCSI target, links, LUNs, iSCSI server. Stop: in the other direction, with what is in flight
-answered and the volumes synced. A reload takes what changed in the configuration, or leaves everything as it was.
+Start: tables, volumes, SCSI target, pairs, links, LUNs, iSCSI server. Stop: in the other direction, with what is in
+flight answered, the stages of pairs ended and the volumes synced. A reload takes what changed in the configuration, or
+leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 from arrayd import __version__
 from arrayd.blockfile import Ring, Writeback
@@ -31,7 +33,15 @@ from arrayd.iscsi.session import PORTAL_GROUP_TAG, Node
 from arrayd.link.channel import Service
 from arrayd.link.peers import Links
 from arrayd.log import get_logger
+from arrayd.replication.asking import SERVICE as PAIR_SERVICE
+from arrayd.replication.changes import Surroundings
+from arrayd.replication.choosing import KINDS
+from arrayd.replication.needs import lacking
+from arrayd.replication.over_link import asker
 from arrayd.replication.pairs import Pairs
+from arrayd.replication.room import Replication, ReplicationError
+from arrayd.replication.stages import Doors
+from arrayd.replication.stores import FileStores
 from arrayd.scsi.alua import Port, PortGroups
 from arrayd.scsi.inner_initiator import InnerInitiator, InnerLun
 from arrayd.scsi.nexus import Nexus
@@ -52,6 +62,8 @@ STOP_SECONDS = 10
 LOGOUT_SECONDS = 2
 """After so long of these the initiators that did not log out are not listened to any more."""
 STOP_CHECK_SECONDS = 0.02
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT_BYTES = 16
 DESCRIPTORS_WANTED = 4096
 
 log = get_logger("array")
@@ -72,6 +84,7 @@ class Array:
     tables: Tables
     estate: Estate
     pairs: Pairs
+    replication: Replication
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -115,21 +128,25 @@ class Array:
         lanes = self._commands.lanes
         self._target = ScsiTarget(config.array.serial, buffers, port_groups, self.tables.reservations, lanes)
         disk = Disk(executor, Writeback.for_this_machine(), ring)
-        self.pairs = _pairs(self.tables)
+        self.pairs = _pairs(self.tables, ledger)
         self._opened.push_async_callback(self.pairs.settle)
         self.estate = Estate(ledger, disk, self._target, self.tables.reservations.forget, self.pairs)
         self._opened.push_async_callback(self._close_volumes)
+        stores = FileStores(config.state_dir / "pairs", executor, disk.writeback, ring)
+        self._opened.push_async_callback(stores.close_all)
+        self.replication = self._make_replication(config, stores)
+        self._opened.push_async_callback(self.replication.stop)
         await self.estate.volumes.open()
         self._opened.push_async_callback(self._target.stop)
         # After the links have stopped, so that no change waits for an array that does not answer.
         self._opened.push_async_callback(self.estate.settle)
         self._opened.push_async_callback(self._end_commands)
-        self._link(config, ledger, buffers)
+        await self._link(config, ledger, buffers, stores)
         self._node = Node(config.iscsi.target, config.array.name, self._target, port, buffers, node_rules(config))
-        self._commands.start(self.estate)
+        self._commands.start(self.estate, self.replication)
         self._opened.push_async_callback(self._commands.halt)
 
-    def _link(self, config: Config, ledger: Ledger, buffers: BufferPool) -> None:
+    async def _link(self, config: Config, ledger: Ledger, buffers: BufferPool, stores: FileStores) -> None:
         """The arrays that this one is connected with, and the LUN map, which may lead to them."""
         us = config.array.name
         try:
@@ -140,6 +157,12 @@ class Array:
         changed = self._commands.link_changed
         self._links = Links(settings, self._services, self._far.gone, os.urandom, time.monotonic, changed)
         self._opened.push_async_callback(self._unlink)
+        try:
+            # Before anybody sees a LUN: a volume of a pair is never shown as a plain one.
+            await stores.forget_others([row.id for row in self.pairs.groups()])
+            await self.replication.start()
+        except (ReplicationError, VolumeError) as error:
+            raise StartError(str(error)) from error
         try:
             address = self._links.start()
         except OSError as error:
@@ -158,12 +181,35 @@ class Array:
 
     def _services(self, array: str) -> dict[int, Service]:
         """What an array may ask of this one."""
-        return {SERVICE: self._far.service(array), asking.SERVICE: partial(self._commands.serve, array)}
+        return {
+            SERVICE: self._far.service(array),
+            asking.SERVICE: partial(self._commands.serve, array),
+            PAIR_SERVICE: self.replication.service(array),
+        }
 
     def _attach(
         self, initiator: str, isid: bytes, port: tuple[int, int, str], path: tuple[str, ...], local: bool
     ) -> Nexus:
         return self._target.attach(initiator, isid, port[0], None, Port(*port), path, local=local)
+
+    # -- pairs -------------------------------------------------------------------------------------------------------
+
+    def _make_replication(self, config: Config, stores: FileStores) -> Replication:
+        doors = Doors(
+            config.array.name,
+            _boot(),
+            time.time_ns,
+            time.monotonic,
+            asker(lambda array, request: self._links.request(array, request)),
+            lambda name: self.estate.volumes.opened[name],
+            self.estate.fronts.show,
+            stores,
+        )
+
+        def note(severity: str, text: str) -> None:
+            self._commands.events.add(severity, "pair", text)
+
+        return Replication(Surroundings(self.pairs, doors, KINDS, self.tables.change, note))
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
@@ -243,11 +289,24 @@ def _made_by_command(tables: Tables) -> Rows:
         raise StartError(str(error)) from error
 
 
-def _pairs(tables: Tables) -> Pairs:
+def _pairs(tables: Tables, ledger: Ledger) -> Pairs:
     try:
-        return Pairs.of(tables.pairs)
+        pairs = Pairs.of(tables.pairs)
     except ValueError as error:
         raise StartError(str(error)) from error
+    found = lacking(tables.pairs, ledger.held.volumes)
+    if found:
+        raise StartError("\n".join(found))
+    return pairs
+
+
+def _boot() -> bytes:
+    """Which boot of the machine this is; where it does not say, one that never was, as after a loss of power."""
+    try:
+        boot = bytes.fromhex(BOOT_ID.read_text().strip().replace("-", ""))
+    except (OSError, ValueError):
+        boot = b""
+    return boot if len(boot) == BOOT_BYTES else os.urandom(BOOT_BYTES)
 
 
 async def _open_tables(config: Config, executor: Executor) -> Tables:

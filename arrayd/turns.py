@@ -24,6 +24,11 @@ class Turns:
         """Whether no more changes may wait."""
         return len(self._changes) >= CHANGES_MAX
 
+    @property
+    def idle(self) -> bool:
+        """Whether no change is under way, and none waits."""
+        return not self._changes
+
     async def take(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Makes a change when those before it have ended. Whoever gives up waiting does not call it back: it goes on,
         so that what is committed is also done. Raises what the change does."""

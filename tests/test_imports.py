@@ -13,7 +13,15 @@ EVERYWHERE = {"log", "origin"}
 
 ARROWS: dict[str, set[str]] = {
     # room: the rooms, or single modules of them, that it may import
-    "__main__": {"array", "config", "estate.conflicts", "estate.rows", "notify", "tables.estate"},
+    "__main__": {
+        "array",
+        "config",
+        "estate.conflicts",
+        "estate.rows",
+        "notify",
+        "replication.needs",
+        "tables.estate",
+    },
     "array": {"*"},  # ties the knots
     "config": set(),
     "settings": {"commands", "config", "estate.rows", "iscsi", "link.peers"},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from arrayd.commands.sending import Sender
     from arrayd.commands.transit import Transit
     from arrayd.estate.estate import Estate
+    from arrayd.replication.room import Replication
     from arrayd.tables import MonitorTable
 
 
@@ -49,6 +50,7 @@ class Context:
     registry: Registry
     events: Events
     estate: Estate
+    replication: Replication
     links: Callable[[], list[LinkStatus]]
     sessions: Callable[[], list[SessionStatus]]
     ask: Send

@@ -25,6 +25,7 @@ from arrayd.commands.transit import Transit
 from arrayd.estate.estate import Estate
 from arrayd.log import get_logger
 from arrayd.origin import Origin
+from arrayd.replication.room import Replication
 from arrayd.tables import CommandRow, MarkRow, Tables, TablesError
 from arrayd.volumes.command_device import CommandDevice
 
@@ -99,7 +100,7 @@ class Commands:
 
     # -- start and stop ----------------------------------------------------------------------------------------------
 
-    def start(self, estate: Estate) -> None:
+    def start(self, estate: Estate, replication: Replication) -> None:
         """Commands are executed from now on; monitors ask; what is old is forgotten."""
         us, reach = self._us, self._reach
         self._executor.context = Context(
@@ -111,6 +112,7 @@ class Commands:
             REGISTRY,
             self.events,
             estate,
+            replication,
             reach.links,
             reach.sessions,
             reach.send,

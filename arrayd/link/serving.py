@@ -39,6 +39,11 @@ class Call:
         """What a long request lies in, its data from `DATA_AT` on. A service that wants it for longer than it is called
         takes it from here, and releases it."""
 
+    @property
+    def answered(self) -> bool:
+        """Whether it has its answer."""
+        return self._serving.running.get(self.number) is not self
+
     def charge(self, count: int) -> None:
         """The answer may come to so many bytes. Raises FrameError, to be passed on, if the peer has no such credit."""
         self._serving.charge(self, count)

@@ -95,6 +95,8 @@ RANGE = Struct("offset" / Int64ub, "length" / Int32ub)
 ROWS = Struct(
     "generation" / Int64ub,
     "consistent" / Flag,
+    "epoch" / Int64ub,
+    "held" / Flag,  # something is being told to both sides: see PeerRows
     "states" / PrefixedArray(Int16ub, Struct("number" / Int16ub, "state" / Int8ub)),
 )
 HEAD = Struct("asked" / Int8ub, "group" / Bytes(GROUP_BYTES))
@@ -246,7 +248,7 @@ def rows_of(fields: Any) -> PeerRows:
     _check(not unknown, f"states {unknown}, which there are not")
     states = {each.number: STATES[each.state] for each in fields.states}
     _check(len(states) == len(fields.states), "a pair twice")
-    return PeerRows(states, fields.generation, fields.consistent)
+    return PeerRows(states, fields.generation, fields.consistent, fields.epoch, fields.held)
 
 
 def position_of(fields: Any) -> Position:
@@ -361,8 +363,8 @@ def _build(asked: Asked, group: bytes, layout: Struct, **fields: object) -> byte
 
 def _rows(rows: PeerRows) -> bytes:
     states = [{"number": number, "state": STATE_CODES[state]} for number, state in sorted(rows.states.items())]
-    told = {"generation": rows.generation, "consistent": rows.consistent, "states": states}
-    return bytes(ROWS.build(told))
+    told = {"generation": rows.generation, "consistent": rows.consistent, "epoch": rows.epoch, "held": rows.held}
+    return bytes(ROWS.build(told | {"states": states}))
 
 
 def _parse(layout: Struct, data: memoryview) -> Any:

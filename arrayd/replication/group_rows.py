@@ -176,11 +176,16 @@ class PeerRows:
     """By the pair's number; SMPL for those that are not here."""
     generation: int = 0
     consistent: bool = False
+    epoch: int = 0
+    """Of the group's journal there; 0: not told."""
+    held: bool = False
+    """That side is being told something, or just was, which both sides are told: nothing is learned from these rows
+    yet, unless they go with this side's already."""
 
     @classmethod
-    def of(cls, group: GroupRow) -> PeerRows:
+    def of(cls, group: GroupRow, *, held: bool = False) -> PeerRows:
         """What the side that has this row shows."""
-        return cls(group.states, group.generation, group.consistent)
+        return cls(group.states, group.generation, group.consistent, group.epoch, held)
 
 
 def stored_epoch(epoch: int) -> str:

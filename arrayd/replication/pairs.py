@@ -1,8 +1,9 @@
 """The pair management table (1001, figure 10) in memory: it answers at once, and changes only with a committed Work.
 
-One change at a time. Each computes what the rows are to be, has that committed by `save`, together with whatever else
-its caller wants committed (the answer to a command), and only then shows it. What the table of statuses or the rules of
-meetings refuse is not stored. Whoever gives up waiting does not call a change back: what is committed is also shown.
+One change of a group at a time. Each computes what the rows are to be, has done what has to come before they say so
+(`between`: a stage ends, another one gets ready), has them committed by `save`, together with whatever else its caller
+wants committed (the answer to a command), and only then shows them. What the table of statuses or the rules of meetings
+refuse is not stored. Whoever gives up waiting does not call a change back: what is committed is also shown.
 
 A volume is in one pair, and a journal is one group's. A second leg (three sites) will be a group of its own, with the
 same name and volumes: `of_volume` tells of several pairs already, and the indexes of the tables are made anew.
@@ -10,6 +11,7 @@ same name and volumes: `of_volume` tells of several pairs already, and the index
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,7 +27,7 @@ from arrayd.replication.group_rows import (
     stored_epoch,
 )
 from arrayd.replication.journal.regions import START, Position
-from arrayd.replication.meetings import Age, met
+from arrayd.replication.meetings import RUNNING_STATES, Age, met
 from arrayd.replication.statuses import Happening, Operation, Refusal, Side, State, follows
 from arrayd.replication.transitions import (
     COPIES,
@@ -49,6 +51,10 @@ Save = Callable[[Work], Awaitable[None]]
 """Commits a change of the tables, durably, with whatever else is to be committed. Raises what it likes; then nothing
 is."""
 
+Between = Callable[[GroupRow | None, GroupRow | None], Awaitable[GroupRow | None]]
+"""`await between(old, new)` does what must be done before a row of a group is committed, which may take its time; the
+row that is, with what else is known then. None: no row. Raises what it likes; then nothing is committed."""
+
 Outcome = GroupRow | Refusal | None
 """What became of a group: the row from then on, or why it stays as it was, or None: there is no such group any more."""
 
@@ -66,7 +72,9 @@ class Pairs:
         self._groups = {group.name: group for group in groups or ()}
         self.last_epoch = last_epoch
         """The greatest that a journal of this array ever had, or its group before."""
-        self._turns = Turns()
+        self._turns: dict[str, Turns] = {}
+        self._making = asyncio.Lock()
+        """One new group at a time: it is compared with all others."""
         self._index()
 
     @classmethod
@@ -102,11 +110,13 @@ class Pairs:
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
-    async def create(self, group: GroupRow, operation: Operation, when: float, save: Save) -> GroupRow:
+    async def create(
+        self, group: GroupRow, operation: Operation, when: float, save: Save, between: Between | None = None
+    ) -> GroupRow:
         """Makes a group whose pairs are SMPL in `group`, as `operation` (paircreate -vl or -vr) tells this side. Where
         there is a group of this name and id already, it gets the pairs, and the rest of `group` is not looked at.
         Raises PairsError, and what `save` does. The caller sees to it that the estate does not change meanwhile."""
-        made = await self._in_turn(partial(self._create, group, operation, when, save))
+        made = await self._in_turn(group.name, partial(self._create, group, operation, when, save, between))
         assert isinstance(made, GroupRow)
         return made
 
@@ -118,16 +128,22 @@ class Pairs:
         circumstances: Circumstances,
         save: Save,
         pair: int | None = None,
+        between: Between | None = None,
     ) -> Outcome:
         """Carries out this side's part of what happens to a group, or to one of its pairs. `peer` is what the other
         side shows before, or None: it does not answer. Pairs that end (pairsplit -S) have no row any more, and with the
         last one the group ends. Raises PairsError, and what `save` does."""
-        return await self._in_turn(partial(self._happen, name, happening, peer, circumstances, save, pair))
+        return await self._in_turn(
+            name, partial(self._happen, name, happening, peer, circumstances, save, pair, between)
+        )
 
-    async def meet(self, name: str, peer: PeerRows, circumstances: Circumstances, save: Save) -> Outcome:
-        """Takes what follows from seeing the other side's rows, once: both sides look until nothing changes. Raises
-        PairsError, and what `save` does."""
-        return await self._in_turn(partial(self._meet, name, peer, circumstances, save))
+    async def meet(
+        self, name: str, peer: PeerRows, circumstances: Circumstances, save: Save, between: Between | None = None
+    ) -> Outcome:
+        """Takes what follows from seeing the other side's rows, once: both sides look until nothing changes. A side
+        that takes its place beside one that has changed places already takes its epoch, too. Raises PairsError, and
+        what `save` and `between` do."""
+        return await self._in_turn(name, partial(self._meet, name, peer, circumstances, save, between))
 
     async def keep(
         self,
@@ -147,17 +163,26 @@ class Pairs:
         told = {"pace": pace, "driver": driver, "consistent": consistent, "epoch": epoch}
         positions = {"restored": restored, "acknowledged": acknowledged}
         change = partial(self._keep, name, save, _told(told), _told(positions), copied or {})
-        kept = await self._in_turn(change)
+        kept = await self._in_turn(name, change)
         assert isinstance(kept, GroupRow)
         return kept
 
     async def settle(self) -> None:
         """Waits for the changes under way."""
-        await self._turns.settle()
+        for turns in list(self._turns.values()):
+            await turns.settle()
 
     # -- how they are made -------------------------------------------------------------------------------------------
 
-    async def _create(self, group: GroupRow, operation: Operation, when: float, save: Save) -> Outcome:
+    async def _create(
+        self, group: GroupRow, operation: Operation, when: float, save: Save, between: Between | None
+    ) -> Outcome:
+        async with self._making:
+            return await self._create_alone(group, operation, when, save, between)
+
+    async def _create_alone(
+        self, group: GroupRow, operation: Operation, when: float, save: Save, between: Between | None
+    ) -> Outcome:
         old = self._groups.get(group.name)
         self._check_new(group, old)
         made = []
@@ -174,7 +199,7 @@ class Pairs:
             new = replace(base, pairs=pairs, generation=base.generation + 1, consistent=False)
         except ValueError as error:
             raise PairsError(f"group {group.name}: {error}") from error
-        return await self._commit(old, new, save)
+        return await self._commit(old, new, save, between)
 
     def _check_new(self, group: GroupRow, old: GroupRow | None) -> None:
         volumes = [pair.volume for pair in group.pairs]
@@ -210,6 +235,7 @@ class Pairs:
         circumstances: Circumstances,
         save: Save,
         number: int | None,
+        between: Between | None,
     ) -> Outcome:
         group = self._groups.get(name)
         told = [] if group is None else [pair for pair in group.pairs if number in (None, pair.number)]
@@ -232,9 +258,11 @@ class Pairs:
             self._check_epoch(name, circumstances.epoch)
         if sides_differ(group, states):
             return NOT_ALONE
-        return await self._commit(group, moved(group, states, happening, circumstances), save)
+        return await self._commit(group, moved(group, states, happening, circumstances), save, between)
 
-    async def _meet(self, name: str, peer: PeerRows, circumstances: Circumstances, save: Save) -> Outcome:
+    async def _meet(
+        self, name: str, peer: PeerRows, circumstances: Circumstances, save: Save, between: Between | None
+    ) -> Outcome:
         group = self._groups.get(name)
         if group is None:
             return None
@@ -249,7 +277,10 @@ class Pairs:
         new = replace(new, generation=max(group.generation, peer.generation))
         if new.side is Side.P_VOL and any(state.side is Side.S_VOL for state in peer.states.values()):
             new = replace(new, consistent=peer.consistent)
-        return await self._commit(group, new, save)
+        changed_places = new.side is not group.side and any(state in RUNNING_STATES for state in states.values())
+        if changed_places and peer.epoch > group.epoch:
+            new = replace(new, epoch=peer.epoch, restored=START, acknowledged=START)
+        return await self._commit(group, new, save, between)
 
     async def _keep(
         self,
@@ -274,12 +305,16 @@ class Pairs:
             kept = replace(kept, **told, **positions, pairs=pairs)
         except ValueError as error:
             raise PairsError(f"group {name}: {error}") from error
-        return await self._commit(group, kept, save)
+        return await self._commit(group, kept, save, None)
 
-    async def _commit(self, old: GroupRow | None, new: GroupRow | None, save: Save) -> GroupRow | None:
+    async def _commit(
+        self, old: GroupRow | None, new: GroupRow | None, save: Save, between: Between | None
+    ) -> GroupRow | None:
         """Has the difference of two rows of a group committed, and shows the new one."""
         if new == old:
             return old
+        if between is not None:
+            new = await between(old, new)
         if new is None:
             assert old is not None
             await save(drop_group(old.id.hex()))
@@ -302,10 +337,15 @@ class Pairs:
             for pair in group.pairs:
                 self._of_volume[pair.volume] = (*self._of_volume.get(pair.volume, ()), (group, pair))
 
-    async def _in_turn(self, change: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
-        if self._turns.full:
+    async def _in_turn(self, name: str, change: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+        turns = self._turns.setdefault(name, Turns())
+        if turns.full:
             raise PairsError(f"{CHANGES_MAX} changes of pairs wait already")
-        return await self._turns.take(change)
+        try:
+            return await turns.take(change)
+        finally:
+            if turns.idle and self._turns.get(name) is turns:
+                del self._turns[name]
 
 
 def _told(values: Mapping[str, Any]) -> dict[str, Any]:

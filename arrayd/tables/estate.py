@@ -8,14 +8,18 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from arrayd.tables.changes import Work
+from arrayd.tables.pairs import StoredPairs, read_pairs
 from arrayd.tables.schema import MIGRATIONS
 
 BUSY_SECONDS = 5.0
 """How long reading beside a daemon waits for it to let go of the file."""
 ESTATE_VERSION = 2
 """Of the schema: the first that has these tables."""
+PAIRS_VERSION = 3
+"""Of the schema: the first that has the pair management table."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,13 @@ class EstateRows:
     command_devices: frozenset[tuple[str, int]] = frozenset()
 
 
+class Stored(NamedTuple):
+    """What stands in the tables beside the configuration, and what needs its volumes."""
+
+    estate: EstateRows
+    pairs: StoredPairs
+
+
 def read_rows(connection: sqlite3.Connection) -> EstateRows:
     """All rows. Raises sqlite3.Error."""
     return EstateRows(
@@ -40,7 +51,7 @@ def read_rows(connection: sqlite3.Connection) -> EstateRows:
     )
 
 
-def read_beside_daemon(state_dir: Path, serial: str) -> EstateRows:
+def read_beside_daemon(state_dir: Path, serial: str) -> Stored:
     """The rows in `state_dir`, which a daemon may be using; none where there are no tables yet. Nothing is changed.
 
     Raises ValueError, whose text says why they cannot be read, or are not of the array `serial`.
@@ -49,7 +60,7 @@ def read_beside_daemon(state_dir: Path, serial: str) -> EstateRows:
     try:
         path.stat()
     except FileNotFoundError:
-        return EstateRows()
+        return Stored(EstateRows(), StoredPairs())
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
     # Without a write-ahead log nobody writes; to read as if somebody might would make files.
@@ -64,14 +75,17 @@ def read_beside_daemon(state_dir: Path, serial: str) -> EstateRows:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_of(connection: sqlite3.Connection, path: Path, serial: str) -> EstateRows:
+def _read_of(connection: sqlite3.Connection, path: Path, serial: str) -> Stored:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise ValueError(f"{path}: made by a newer arrayd (version {version}, this one knows {len(MIGRATIONS)})")
     row = connection.execute("SELECT serial FROM array").fetchone() if version else None
     if row is not None and row[0] != serial:
         raise ValueError(f"{path}: belongs to the array with serial {row[0]!r}, not {serial!r}")
-    return read_rows(connection) if version >= ESTATE_VERSION else EstateRows()
+    return Stored(
+        read_rows(connection) if version >= ESTATE_VERSION else EstateRows(),
+        read_pairs(connection) if version >= PAIRS_VERSION else StoredPairs(),
+    )
 
 
 def put_volume(name: str, settings: str) -> Work:

@@ -372,6 +372,9 @@ async def connection_add(context: Context, told: NewConnection, save: Save) -> C
 async def connection_remove(context: Context, told: ArrayName, save: Save) -> Connection:
     """End the connection with an array that no LUN leads to."""
     answer = Connection(array=told.array)
+    for group in context.replication.table.groups():
+        if group.peer == told.array:
+            raise CommandError(Result.CONFLICT, f"array {told.array}: group {group.name} has its pairs with it")
     with refusals():
         await context.estate.connections.remove(told.array, with_answer(save, answer))
     context.events.add("info", "connection", f"connection with {told.array} removed", array=told.array)
