@@ -16,7 +16,7 @@ import click
 
 from arrayd import __version__
 from arrayd.commands.results import Result
-from arrayd.host import verbs
+from arrayd.host import pair_verbs, pair_watching, verbs
 from arrayd.host.failure import CommandFailed
 from arrayd.host.many import read_commands
 from arrayd.host.naming import complete_commands, complete_fields, read_fields
@@ -163,7 +163,7 @@ def send_many(context: click.Context, file: Path, go_on: bool) -> int:
     return 0 if failed is None else exit_code(failed)
 
 
-for verb in verbs.ALL:
+for verb in (*verbs.ALL, *pair_verbs.ALL, *pair_watching.ALL):
     arrayctl.add_command(verb)
 
 

@@ -85,14 +85,21 @@ def journal_rows(group: Group, here: str, heard: Mapping[str, Heard]) -> list[Ro
     ]
 
 
-def show_pairs(output: Output, group: Group, here: str, heard: Mapping[str, Heard], *, extended: bool = False) -> None:
-    """Prints the page of pairs. For a program it always has the same columns."""
-    output.rows(pair_columns(extended=extended), pair_rows(group, here, heard))
+def show_pairs(
+    output: Output, group: Group, here: str, heard: Mapping[str, Heard], *, extended: bool = False, local: bool = False
+) -> None:
+    """Prints the page of pairs, or of it what is of this side (`local`). For a program it always has the same
+    columns."""
+    output.rows(pair_columns(extended=extended), _of_side(pair_rows(group, here, heard), local))
 
 
-def show_journals(output: Output, group: Group, here: str, heard: Mapping[str, Heard]) -> None:
-    """Prints the page of journals."""
-    output.rows(journal_columns(), journal_rows(group, here, heard))
+def show_journals(output: Output, group: Group, here: str, heard: Mapping[str, Heard], *, local: bool = False) -> None:
+    """Prints the page of journals, or of it what is of this side (`local`)."""
+    output.rows(journal_columns(), _of_side(journal_rows(group, here, heard), local))
+
+
+def _of_side(rows: list[Row], local: bool) -> list[Row]:
+    return [row for row in rows if not local or row["side"] == LOCAL]
 
 
 def _sides(group: Group, here: str) -> Iterator[tuple[str, str]]:
@@ -121,6 +128,8 @@ def _pair(pair: Pair | None) -> Row:
         "ctg": pair.ctg,
         "jid": pair.jid,
         "writes": pair.state.writes.value,
+        "error": pair.error or None,
+        "differing": pair.differing,
     }
 
 

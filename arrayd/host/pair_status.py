@@ -1,9 +1,15 @@
 """What an array says of a group's pairs: the edited data of `pair-status`, read strictly.
 
     {"array": "primary", "serial": "A1", "asynchronous": true, "generation": 3, "sequence": 812, "restored": 800,
-     "pairs": [{"lun": 0, "state": "P-VOL PAIR", "fence": "ASYNC", "percent": 100, "ctg": 1, "jid": 1}],
+     "group": "oradb", "id": "00112233445566778899aabbccddeeff", "last_epoch": 7, "consistent": true,
+     "driver": "arrays", "pace": 3, "peer": "remote", "contact": 1795857760.5,
+     "lag": {"seconds": 0.2, "writes": 12, "bytes": 49152},
+     "pairs": [{"lun": 0, "state": "P-VOL PAIR", "fence": "ASYNC", "percent": 100, "ctg": 1, "jid": 1, "number": 0,
+                "name": "data", "volume": "410001:data", "size": 1073741824, "block_size": 512, "error": "",
+                "differing": null}],
      "journals": [{"jid": 1, "mu": 0, "ctg": 1, "status": "PJNN", "links": 1, "used_percent": 4,
-                   "marker": 812, "remaining": 12, "blocks": 2097152, "lun": 20}]}
+                   "marker": 812, "remaining": 12, "blocks": 2097152, "lun": 20}],
+     "journal_candidates": [{"lun": 21, "name": "spare"}]}
 
 What an array does not know it leaves out, or it is null; that is None here, and shown as unknown. An array is not
 trusted to be right: whatever is not as it must be is a mistake that names the place, and nothing is taken from such an
@@ -14,9 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from string import hexdigits
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from arrayd.commands.results import Result
 from arrayd.config.mistakes import MISSING, KeyPath, Mistake, line_of
 from arrayd.config.values import LUN_MAX
 from arrayd.replication.statuses import State
@@ -24,13 +32,26 @@ from arrayd.replication.statuses import State
 PAIRS_MAX = 1024
 """Pairs in one answer: as many as a group has volumes."""
 JOURNALS_MAX = 256
+CANDIDATES_MAX = 1024
+"""Journals that are not used: an array has no more LUNs."""
 TEXT_CHARACTERS_MAX = 32
-"""Of an array's name or serial number."""
+"""Of a name or a serial number."""
+IDENTITY_CHARACTERS_MAX = 128
+"""Of a volume's identity: array serial, colon, name."""
+BLOCK_BYTES_MAX = 4096
+ERROR_CHARACTERS_MAX = 200
+"""Of the reason why a pair is PSUE; what is longer is cut."""
+ID_CHARACTERS = 32
+"""Of a group's id: 16 bytes in hexadecimal."""
+SECONDS_MAX = float(1 << 40)
+"""Of a time, and of a lag."""
 NUMBER_MAX = (1 << 64) - 1
 """Of what is counted: a sequence number, a generation, blocks."""
 SMALL_MAX = 0xFFFF
 """Of what CCI numbers: consistency groups, journals, mirrors, links."""
 
+DRIVERS = ("arrays", "host")
+"""Who goes through the loop of figure 16."""
 FENCES = ("ASYNC", "NEVER", "DATA", "STATUS")
 """Fence levels, as pairdisplay shows them: of an asynchronous pair there is the first alone."""
 JOURNAL_STATUSES = ("SMPL", "PJNN", "SJNN", "PJNF", "SJNF", "PJSN", "SJSN", "PJSF", "SJSF", "PJSE", "SJSE")
@@ -61,6 +82,41 @@ class Pair:
     """The consistency group's number on this array."""
     jid: int | None
     """The journal's number on this array."""
+    number: int | None = None
+    """The pair's number in its group, the same on both sides; None: the volume is in no pair of the group."""
+    name: str | None = None
+    """The pair's."""
+    volume: str | None = None
+    """The volume's identity: array serial, colon, name."""
+    size: int | None = None
+    """The volume's, in bytes."""
+    block_size: int | None = None
+    """Of its logical blocks, in bytes."""
+    error: str | None = None
+    """Why the pair is PSUE; empty where it is not."""
+    differing: int | None = None
+    """Bytes that are marked as differing, or are still to be copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A journal volume that no group uses."""
+
+    lun: int
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What the P-VOLs have and the S-VOLs have not, as far as an array knows: None where it does not."""
+
+    seconds: float | None = None
+    """The age of the oldest such write; 0: there is none."""
+    writes: int | None = None
+    bytes: int | None = None
+
+
+UNKNOWN_LAG = Lag()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +157,34 @@ class PairStatus:
     pairs: Mapping[int, Pair]
     """By LUN. Those in no pair are SMPL."""
     journals: tuple[Journal, ...]
+    group: str | None = None
+    """Its name."""
+    id: str | None = None
+    """The group's, in hexadecimal; the same on both sides. None: the array has no such group."""
+    last_epoch: int | None = None
+    """The greatest that a journal of this array ever had."""
+    consistent: bool = False
+    """The S-VOLs are a point of the group's writes, or before-images lead back to one: as this side knows it."""
+    driver: str | None = None
+    """One of DRIVERS."""
+    pace: int | None = None
+    """Of copies."""
+    peer: str | None = None
+    """The other array, by its name."""
+    contact: float | None = None
+    """When this array last heard of the other one, in seconds since 1970."""
+    lag: Lag = UNKNOWN_LAG
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def paired(self) -> dict[int, Pair]:
+        """The pairs of the group on this array, by their numbers."""
+        return {each.number: each for each in self.pairs.values() if each.number is not None and _in_pair(each)}
+
+    @property
+    def by_number(self) -> dict[int, State]:
+        """What they show."""
+        return {number: pair.state for number, pair in self.paired.items()}
 
     def states(self, luns: Mapping[str, int]) -> dict[str, State] | None:
         """What volumes show, by name, with the LUN of each; None if the array does not tell of all of them."""
@@ -116,6 +200,8 @@ class Silence:
     reason: str
     last_contact: float | None
     """When it was last heard of, in seconds since 1970; None: not that anybody here knows."""
+    result: int = Result.UNREACHABLE
+    """What became of the question."""
 
 
 Heard = PairStatus | Silence
@@ -128,6 +214,9 @@ def parse(value: object) -> PairStatus:
     by_lun = {pair.lun: pair for pair in pairs}
     if len(by_lun) != len(pairs):
         raise _wrong((ANSWER, "pairs"), pairs, "every LUN once")
+    numbers = [pair.number for pair in pairs if pair.number is not None]
+    if len(set(numbers)) != len(numbers):
+        raise _wrong((ANSWER, "pairs"), pairs, "every number once")
     journals = whole.several("journals", JOURNALS_MAX, _journal)
     if len({(each.jid, each.mu) for each in journals}) != len(journals):
         raise _wrong((ANSWER, "journals"), journals, "every mirror of a journal once")
@@ -143,6 +232,16 @@ def parse(value: object) -> PairStatus:
         restored=restored,
         pairs=MappingProxyType(by_lun),
         journals=journals,
+        group=whole.text_or_none("group"),
+        id=whole.id_or_none("id"),
+        last_epoch=whole.number_or_none("last_epoch"),
+        consistent=whole.flag_or_none("consistent") or False,
+        driver=whole.one_of_or_none("driver", DRIVERS),
+        pace=whole.number_or_none("pace", SMALL_MAX),
+        peer=whole.text_or_none("peer"),
+        contact=whole.seconds_or_none("contact"),
+        lag=whole.one_or_none("lag", _lag) or UNKNOWN_LAG,
+        candidates=whole.several_or_none("journal_candidates", CANDIDATES_MAX, _candidate),
     )
 
 
@@ -154,7 +253,26 @@ def _pair(fields: _Fields) -> Pair:
         percent=fields.number_or_none("percent", 100),
         ctg=fields.number_or_none("ctg", SMALL_MAX),
         jid=fields.number_or_none("jid", SMALL_MAX),
+        number=fields.number_or_none("number", SMALL_MAX),
+        name=fields.text_or_none("name"),
+        volume=fields.text_or_none("volume", IDENTITY_CHARACTERS_MAX),
+        size=fields.number_or_none("size"),
+        block_size=fields.number_or_none("block_size", BLOCK_BYTES_MAX),
+        error=fields.reason_or_none("error"),
+        differing=fields.number_or_none("differing"),
     )
+
+
+def _in_pair(pair: Pair) -> bool:
+    return pair.state is not State.SMPL
+
+
+def _lag(fields: _Fields) -> Lag:
+    return Lag(fields.seconds_or_none("seconds"), fields.number_or_none("writes"), fields.number_or_none("bytes"))
+
+
+def _candidate(fields: _Fields) -> Candidate:
+    return Candidate(fields.number("lun", LUN_MAX), fields.text_or_none("name"))
 
 
 def _journal(fields: _Fields) -> Journal:
@@ -185,18 +303,50 @@ class _Fields:
         self._where = where
         self._value: dict[str, Any] = value
 
-    def text(self, key: str) -> str:
+    def text(self, key: str, most: int = TEXT_CHARACTERS_MAX) -> str:
         """Printable text that is not empty."""
         value = self._taken(key)
-        if isinstance(value, str) and 0 < len(value) <= TEXT_CHARACTERS_MAX and value.isprintable():
+        if isinstance(value, str) and 0 < len(value) <= most and value.isprintable():
             return value
-        raise self._mistake(key, f"1 to {TEXT_CHARACTERS_MAX} printable characters")
+        raise self._mistake(key, f"1 to {most} printable characters")
+
+    def text_or_none(self, key: str, most: int = TEXT_CHARACTERS_MAX) -> str | None:
+        """The same; empty text is none."""
+        return None if self._value.get(key) in (None, "") else self.text(key, most)
+
+    def reason_or_none(self, key: str) -> str | None:
+        """Any text, as one printable line: a system's own words may be in it."""
+        value = self._value.get(key)
+        if value is None:
+            return None
+        if isinstance(value, str):
+            return "".join(char if char.isprintable() else " " for char in value[:ERROR_CHARACTERS_MAX])
+        raise self._mistake(key, "text")
+
+    def id_or_none(self, key: str) -> str | None:
+        """16 bytes in hexadecimal."""
+        value = self._value.get(key)
+        if value is None or (isinstance(value, str) and len(value) == ID_CHARACTERS and set(value) <= set(hexdigits)):
+            return value
+        raise self._mistake(key, f"{ID_CHARACTERS} hexadecimal digits")
 
     def flag(self, key: str) -> bool:
         value = self._taken(key)
         if isinstance(value, bool):
             return value
         raise self._mistake(key, "true or false")
+
+    def flag_or_none(self, key: str) -> bool | None:
+        return None if self._value.get(key) is None else self.flag(key)
+
+    def seconds_or_none(self, key: str) -> float | None:
+        """A number, with or without a fraction, 0 to SECONDS_MAX."""
+        value = self._value.get(key)
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= SECONDS_MAX:
+            return float(value)
+        raise self._mistake(key, "seconds, 0 or more")
 
     def number(self, key: str, most: int = NUMBER_MAX) -> int:
         """A whole number, 0 to `most`."""
@@ -223,6 +373,15 @@ class _Fields:
         if not isinstance(value, list) or len(value) > most:
             raise self._mistake(key, f"a list, at most {most} long")
         return tuple(parsed(_Fields((*self._where, key, number), each)) for number, each in enumerate(value))
+
+    def several_or_none(self, key: str, most: int, parsed: Callable[[_Fields], T]) -> tuple[T, ...]:
+        """The same; nothing is an empty list."""
+        return () if self._value.get(key) is None else self.several(key, most, parsed)
+
+    def one_or_none(self, key: str, parsed: Callable[[_Fields], T]) -> T | None:
+        """One object."""
+        value = self._value.get(key)
+        return None if value is None else parsed(_Fields((*self._where, key), value))
 
     def _taken(self, key: str) -> object:
         return self._value.get(key, MISSING)

@@ -103,7 +103,7 @@ class Sides:
         """What an array says of this group's volumes: an answer that leaves one out is none."""
         heard = self.heard.get(array, Silence(f"{array} was not asked", None))
         if isinstance(heard, PairStatus) and self._states(array, heard) is None:
-            return Silence(f"{array} does not tell of all volumes of {self.group.name}", None)
+            return Silence(f"{array} does not tell of all volumes of {self.group.name}", None, Result.NOT_FOUND)
         return heard
 
     def states(self, heard: PairStatus) -> dict[str, State]:
@@ -123,9 +123,23 @@ class Sides:
             return remote
         return local if isinstance(local, PairStatus) and isinstance(remote, PairStatus) else None
 
+    def said(self) -> list[PairStatus]:
+        """The sides that answered, this one first."""
+        return [each for each in (self.local, self.remote) if isinstance(each, PairStatus)]
+
+    def conform(self) -> bool:
+        """Whether each volume is a P-VOL on one side and an S-VOL on the other, or in no pair on either."""
+        shown = [self.states(each) for each in self.said()]
+        return len(shown) == 2 and all(
+            {shown[0][name].side, shown[1][name].side} in ({Side.NONE}, {Side.P_VOL, Side.S_VOL}) for name in shown[0]
+        )
+
     def silences(self) -> str:
-        """Which sides say nothing, and since when; empty if none."""
-        silent = [each for each in (self.local, self.remote) if isinstance(each, Silence)]
+        """Which sides that were asked say nothing, and since when; empty if none."""
+        local = self.group.local(self.here)
+        names = [local, *(array for array in self.group.arrays if array != local)]
+        said = [self.of(array) for array in names if array in self.heard]
+        silent = [each for each in said if isinstance(each, Silence)]
         return "; ".join(f"{each.reason}, last heard of {_when(each.last_contact)}" for each in silent)
 
     def _has_p_vols(self, heard: PairStatus) -> bool:
@@ -142,16 +156,20 @@ def _when(last_contact: float | None) -> str:
 # -- pairvolchk --------------------------------------------------------------------------------------------------------
 
 
-def pairvolchk(sides: Sides, *, status: bool = False) -> Ended:
-    """What this side's volumes are; with `status` (-ss), what they show, too."""
-    local = sides.local
-    if isinstance(local, Silence):
+def pairvolchk(sides: Sides, *, status: bool = False, remote: bool = False) -> Ended:
+    """What this side's volumes are; with `status` (-ss), what they show, too. `remote` (-c): what the other side's are,
+    if both sides are those of one pair."""
+    judged = sides.remote if remote else sides.local
+    if isinstance(judged, Silence) or (remote and isinstance(sides.local, Silence)):
         return Ended(Result.UNREACHABLE, sides.silences())
-    states = sides.states(local)
-    text = ", ".join(f"{name} {state}" for name, state in states.items())
+    states = sides.states(judged)
+    if remote and not sides.conform():
+        told = [f"{each.array}: {_shown(sides.states(each))}" for each in sides.said()]
+        return Ended(exit_codes.UNCONFORMED, f"the sides are not those of one pair: {'; '.join(told)}")
     if status:
-        return Ended(exit_codes.pairvolchk_ss(states.values(), asynchronous=local.asynchronous), text)
-    return Ended(exit_codes.pairvolchk(states.values()), text)
+        code = exit_codes.pairvolchk_ss(states.values(), asynchronous=judged.asynchronous)
+        return Ended(code, _shown(states))
+    return Ended(exit_codes.pairvolchk(states.values()), _shown(states))
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------

@@ -128,6 +128,8 @@ STATUS_CODES: Mapping[tuple[Side, Status], int] = {
 """pairvolchk -ss, of a synchronous pair; ASYNCHRONOUS more for others, but for SMPL. A synchronous pair has no journal,
 and so is never PFUL or PFUS: CCI has these as 47, 48, 57 and 58 only."""
 
+UNCONFORMED = 235
+"""CCI's EX_EVOLCE: `pairvolchk -c` of two sides that are not those of one pair."""
 UNMATCHED = 236
 """CCI's EX_ENQVOL: the volumes of a group are not all on one side."""
 

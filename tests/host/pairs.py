@@ -22,10 +22,10 @@ def answer(array: str, *states: State, **more: Any) -> dict[str, Any]:
     """What `array` says, as JSON has it: its volumes show `states`, or both the one."""
     shown = states * 2 if len(states) == 1 else states
     rows = [
-        {"lun": lun, "state": str(state), "fence": "ASYNC", "percent": 100, "ctg": 1, "jid": 3}
+        {"lun": lun, "state": str(state), "fence": "ASYNC", "percent": 100, "ctg": 1, "jid": 3, "number": number}
         if state is not State.SMPL
         else {"lun": lun, "state": "SMPL"}
-        for lun, state in zip(LUNS[array], shown, strict=True)
+        for number, (lun, state) in enumerate(zip(LUNS[array], shown, strict=True))
     ]
     told = {"array": array, "serial": SERIALS[array], "asynchronous": True, "generation": 4, "pairs": rows}
     return told | {"journals": []} | more

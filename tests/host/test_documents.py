@@ -11,11 +11,24 @@ import pytest
 
 from arrayd.commands.results import Result
 from arrayd.config.mistakes import ConfigError
+from arrayd.host import pair_verbs, pair_watching
 from arrayd.host.cli import arrayctl
 from arrayd.host.groups import GroupSection, LegSection
 from arrayd.host.many import read_commands
 from arrayd.host.paths import PathFile, PathTable, Row
 from arrayd.host.way import DEFAULT, Way
+from arrayd.replication.exit_codes import (
+    ASYNCHRONOUS,
+    INVALID_VOLUME,
+    NOWAIT_CODES,
+    STATUS_CODES,
+    UNCONFORMED,
+    UNMATCHED,
+    EventWait,
+    SyncWait,
+    Takeover,
+)
+from arrayd.replication.statuses import Side
 from tests.host.row import Row as Arrays
 from tests.test_docs import blocks, read, table
 
@@ -41,6 +54,30 @@ def test_every_option_and_every_verb_is_documented() -> None:
 def test_every_exit_code_is_documented() -> None:
     rows = table(read(PAGE), "code", "name", "why")
     assert [(int(row[0]), row[1]) for row in rows] == [(int(code), code.name) for code in Result if code]
+
+
+def test_every_option_of_a_verb_of_pairs_is_in_its_section() -> None:
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", read(PAGE), re.MULTILINE | re.DOTALL))
+    verbs = {verb.name: verb for verb in (*pair_verbs.ALL, *pair_watching.ALL)}
+    assert set(sections) == set(verbs)
+    of_all = {option for each in arrayctl.params for option in each.opts} | {"-g", "--group"}
+    for name, verb in verbs.items():
+        options = [option for each in verb.params for option in each.opts if option.startswith("-")]
+        assert [each for each in options if each not in of_all and f"`{each}" not in sections[str(name)]] == []
+
+
+def test_the_exit_codes_of_pairs_are_documented() -> None:
+    text = read(PAGE)
+    assert [int(row[0]) for row in table(text, "exit", "takeover")] == list(Takeover)
+    synced = [row for row in table(text, "exit", "status") if len(row) == 3]
+    codes = [*((str(int(each)), each.name) for each in SyncWait), (str(INVALID_VOLUME), "")]
+    assert [row[:2] for row in synced] == codes
+    checked = [row[0] for row in table(text, "exit", "status") if len(row) == 2]
+    told = {code for each in checked for code in range(int(each.split(" ")[0]), int(each.split(" ")[-1]) + 1)}
+    codes_of = {code + (ASYNCHRONOUS if side is not Side.NONE else 0) for (side, _), code in STATUS_CODES.items()}
+    assert told == codes_of | {UNCONFORMED, UNMATCHED}
+    waited = [row[0] for row in table(text, "exit", "when")]
+    assert waited == [*(str(int(each)) for each in EventWait), f"1 to {max(NOWAIT_CODES.values())}"]
 
 
 def test_every_key_of_the_path_table_is_documented() -> None:

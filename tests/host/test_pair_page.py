@@ -94,7 +94,7 @@ def test_json_has_what_is_behind_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[0] == {
         "group": "oradb", "volume": "data", "side": "L", "array": "primary", "lun": 0, "serial": "A1", "answers": True,
         "last_contact": None, "reason": None, "pair_side": "P-VOL", "status": "PAIR", "fence": "ASYNC",
-        "percent": 100, "ctg": 1, "jid": 3, "writes": "taken, journaled first",
+        "percent": 100, "ctg": 1, "jid": 3, "writes": "taken, journaled first", "error": None, "differing": None,
     }  # fmt: skip
     assert (rows[1]["answers"], rows[1]["reason"], rows[1]["status"]) == (False, "remote: no link", "unknown")
 

@@ -1,0 +1,166 @@
+"""The verbs of arrayctl that change pairs: paircreate, pairsplit, pairresync, horctakeover. Options and exit codes are
+those that users of CCI know; `docs/arrayctl.md` says where they differ.
+"""
+
+from __future__ import annotations
+
+import click
+
+from arrayd.commands.messages import TIME_LIMIT_MS_MAX
+from arrayd.commands.results import Result
+from arrayd.config.values import LUN_MAX
+from arrayd.host import pair_commands, pair_making, pair_takeover
+from arrayd.host.failure import CommandFailed
+from arrayd.host.pair_asking import Arrays
+from arrayd.host.pair_changes import carry_out
+from arrayd.host.pair_making import PACE, PACE_MAX, Wanted
+from arrayd.host.pair_settings import arrays_of, with_group
+from arrayd.host.pair_status import DRIVERS
+from arrayd.host.settings import Settings, settings_of
+from arrayd.host.show import complain
+from arrayd.host.way import TIMEOUT_S
+from arrayd.replication.statuses import Operation
+
+ASYNC = "async"
+
+
+@click.command(short_help="Make the pairs of a group.")
+@click.option("-vl", "here", is_flag=True, help="The local volumes become the P-VOLs.")
+@click.option("-vr", "there", is_flag=True, help="The remote volumes become the P-VOLs. Without both: as the leg says.")
+@click.option("-f", "fence", metavar="LEVEL", default=ASYNC, help="The fence level: async, so far.")
+@click.option("-nocopy", "nocopy", is_flag=True, help="The volumes are the same already: nothing is copied.")
+@click.option("-c", "pace", metavar="PACE", type=click.IntRange(1, PACE_MAX), default=PACE, show_default=True,
+              help=f"Of copies: 1, slow, to {PACE_MAX}.")  # fmt: skip
+@click.option("-jp", "p_journal", metavar="LUN", type=click.IntRange(0, LUN_MAX), help="The P-VOLs' journal.")
+@click.option("-js", "s_journal", metavar="LUN", type=click.IntRange(0, LUN_MAX), help="The S-VOLs' journal.")
+@click.option("--driver", type=click.Choice(DRIVERS), default=DRIVERS[0], show_default=True,
+              help="Who goes through the loop of figure 16.")  # fmt: skip
+@with_group
+@click.pass_context
+def paircreate(
+    context: click.Context,
+    group: str,
+    here: bool,
+    there: bool,
+    fence: str,
+    nocopy: bool,
+    pace: int,
+    p_journal: int | None,
+    s_journal: int | None,
+    driver: str,
+) -> None:
+    """Make the pairs of a group: all of them, or those that are not there yet. The copy begins at once.
+
+    \b
+      arrayctl paircreate -g oradb -vl -f async
+      arrayctl paircreate -g oradb -vl -f async -jp 20 -js 20 -c 15
+    """
+    if here and there:
+        raise click.UsageError("-vl and -vr are two directions: one of them", context)
+    if fence != ASYNC:
+        raise click.UsageError(f"-f {fence}: expected {ASYNC}: synchronous pairs are not there yet", context)
+    with arrays_of(settings_of(context), group) as arrays:
+        p_vols = arrays.local if here else arrays.remote if there else arrays.group.legs[0].start
+        pair_making.create(arrays, Wanted(p_vols, not nocopy, pace, driver, p_journal, s_journal))
+
+
+@click.command(short_help="Split the pairs of a group, or end them.")
+@click.option("-r", "read", is_flag=True, help="The S-VOLs can be read (as they can without it).")
+@click.option("-rw", "write", is_flag=True, help="The S-VOLs can be written.")
+@click.option("-S", "simplex", is_flag=True, help="End the pairs: the volumes are in none any more.")
+@click.option("-d", "volume", metavar="VOLUME", help="End this pair alone; with -S.")
+@with_group
+@click.pass_context
+def pairsplit(context: click.Context, group: str, read: bool, write: bool, simplex: bool, volume: str | None) -> None:
+    """Split the pairs of a group: the S-VOLs stand at one point of the group's writes, and what is written then is
+    marked. `-S` ends the pairs.
+
+    \b
+      arrayctl pairsplit -g oradb
+      arrayctl pairsplit -g oradb -rw
+      arrayctl pairsplit -g oradb -S -d log
+    """
+    if read + write + simplex > 1:
+        raise click.UsageError("-r, -rw and -S are three things: one of them", context)
+    if volume is not None and not simplex:
+        raise click.UsageError("-d: a group is split as a whole: -d goes with -S", context)
+    operation = Operation.PAIRSPLIT_S if simplex else Operation.PAIRSPLIT_RW if write else Operation.PAIRSPLIT
+    with arrays_of(settings_of(context), group) as arrays:
+        names = [each.name for each in arrays.group.volumes]
+        if volume is not None and volume not in names:
+            raise click.UsageError(f"-d {volume}: expected a volume of {group}: {', '.join(names)}", context)
+        _tell(carry_out(arrays, operation, volume))
+
+
+@click.command(short_help="Resume the pairs of a group.")
+@click.option("-swaps", "swaps", is_flag=True, help="Asked at the S-VOLs' side: they become the P-VOLs.")
+@click.option("-swapp", "swapp", is_flag=True, help="Asked at the P-VOLs' side: they become the S-VOLs.")
+@click.option("-c", "pace", metavar="PACE", type=click.IntRange(1, PACE_MAX), help="Of copies, from now on.")
+@with_group
+@click.pass_context
+def pairresync(context: click.Context, group: str, swaps: bool, swapp: bool, pace: int | None) -> None:
+    """Resume the pairs of a group: what differs is copied, from the P-VOLs to the S-VOLs.
+
+    \b
+      arrayctl pairresync -g oradb
+      arrayctl pairresync -g oradb -swaps        at the side that was taken over: its data lead
+    """
+    if swaps and swapp:
+        raise click.UsageError("-swaps and -swapp are asked for at two sides: one of them", context)
+    operation = Operation.PAIRRESYNC
+    if swaps or swapp:
+        operation = Operation.PAIRRESYNC_SWAPS if swaps else Operation.PAIRRESYNC_SWAPP
+    with arrays_of(settings_of(context), group) as arrays:
+        _tell(carry_out(arrays, operation))
+        if pace is not None:
+            _set_pace(arrays, pace)
+
+
+def _set_pace(arrays: Arrays, pace: int) -> None:
+    """At both sides: that with the S-VOLs copies, and they may change places."""
+    told = [pair_commands.settings(array, arrays.group.name, pace=pace) for array in arrays.names]
+    failed = next((each for each in arrays.tell(told, any_order=True) if each.result != Result.OK), None)
+    if failed is not None:
+        raise CommandFailed(failed.result, f"the pairs are resumed, but not with pace {pace}: {failed.reason}")
+
+
+@click.command(short_help="Have the local volumes of a group written.")
+@click.option("-S", "forced", is_flag=True, help="Take the S-VOLs over though the other array answers.")
+@click.option("-t", "seconds", metavar="SECONDS", type=click.FloatRange(0.001, TIME_LIMIT_MS_MAX / 1000),
+              help=f"How long it may take. Default: that of --timeout, {TIMEOUT_S:g}.")  # fmt: skip
+@click.option("--plan", is_flag=True, help="Say what it would do, and what would be lost by it; do nothing.")
+@with_group
+@click.pass_context
+def horctakeover(context: click.Context, group: str, forced: bool, seconds: float | None, plan: bool) -> int:
+    """Have the local volumes of a group written, by what the state of the pairs allows, and say what was done.
+
+    Exits with 0 if there is nothing to do, 1 after a swap, 2 SVOL, 3 PVOL-SMPL, 4 PVOL-PSUE, 5 SVOL-SSUS-takeover; a
+    plan with 0.
+
+    \b
+      arrayctl horctakeover -g oradb --plan
+      arrayctl horctakeover -g oradb -t 60
+    """
+    settings = settings_of(context)
+    with arrays_of(settings, group, **({} if seconds is None else {"timeout_s": seconds})) as arrays:
+        if plan:
+            _show_plan(settings, arrays, forced=forced)
+            return 0
+        taken = pair_takeover.take_over(arrays, forced=forced)
+    settings.output.rows(pair_takeover.DONE, [taken.row])
+    _tell(taken.notes)
+    return int(taken.code)
+
+
+def _show_plan(settings: Settings, arrays: Arrays, *, forced: bool) -> None:
+    row = pair_takeover.plan_row(arrays, pair_takeover.decide(arrays, arrays.ask(), forced=forced))
+    output = settings.output
+    output.rows(pair_takeover.PLAN, [row if output.as_json else pair_takeover.shown_unknown(row)])
+
+
+def _tell(notes: list[str]) -> None:
+    for note in notes:
+        complain(note)
+
+
+ALL = (paircreate, pairsplit, pairresync, horctakeover)

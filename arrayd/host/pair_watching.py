@@ -1,0 +1,206 @@
+"""The verbs of arrayctl that look at pairs, or wait for them: pairdisplay, pairvolchk, pairevtwait, pairsyncwait.
+Columns, options and exit codes are those that users of CCI know; `docs/arrayctl.md` says where they differ.
+"""
+
+from __future__ import annotations
+
+import click
+
+from arrayd.commands.results import Result
+from arrayd.host import machine, pair_page, pair_wait
+from arrayd.host.pair_asking import Arrays
+from arrayd.host.pair_settings import arrays_of, with_group
+from arrayd.host.pair_status import Silence
+from arrayd.host.pair_wait import TIMEOUT_S_MAX, WAITED_FOR, Ended, EventWaiting, Marker, SyncWaiting
+from arrayd.host.settings import Settings, settings_of
+from arrayd.host.show import Column, complain
+from arrayd.replication.exit_codes import INVALID_VOLUME, UNCONFORMED, UNMATCHED, EventWait, SyncWait
+
+ERRORS = 128
+"""Codes from here on are errors."""
+SYNC = (Column("Group", "group"), Column("Q-Marker", "marker"), Column("Status", "status"))
+NOWAIT = "NOWAIT"
+WHY = {
+    EventWait.TIMEOUT: "time is up, wait again or see what is the matter with pairdisplay",
+    EventWait.SUSPENDED: "it was suspended, pairresync when the reason is gone",
+    INVALID_VOLUME: "only P-VOLs in PAIR have a point to wait for, pairevtwait -s pair first",
+    UNMATCHED: "the volumes of the group differ, see pairdisplay",
+    UNCONFORMED: "see pairdisplay, and what the file says of the group",
+}
+"""What stands before what is shown, by code."""
+
+_SECONDS = click.option(
+    "-t", "seconds", metavar="SECONDS", type=click.FloatRange(0, TIMEOUT_S_MAX), help="How long it is waited for."
+)
+_LOCAL = click.option("-l", "local", is_flag=True, help="Of the local side alone; the other is not asked.")
+
+
+@click.command(short_help="Show the pairs of a group.")
+@click.option("-fe", "extended", is_flag=True, help="With the numbers of consistency group and journal.")
+@click.option("-fc", "copied", is_flag=True, help="With how much is copied (as it is without it).")
+@click.option("-v", "view", type=click.Choice(["jnl"]), help="The group's journals, and how full they are.")
+@click.option("-CLI", "columns", is_flag=True, help="Columns with a tab between, on a terminal too.")
+@_LOCAL
+@with_group
+@click.pass_context
+def pairdisplay(
+    context: click.Context, group: str, local: bool, extended: bool, copied: bool, view: str | None, columns: bool
+) -> int:
+    """Show the pairs of a group, on both sides: L is the local one. What is not known is shown as unknown.
+
+    Exits with 0, or with 147 if one side could not be asked.
+
+    \b
+      arrayctl pairdisplay -g oradb -fe
+      arrayctl pairdisplay -g oradb -v jnl
+    """
+    output = settings_of(context).output
+    output.for_people = output.for_people and not columns
+    with arrays_of(settings_of(context), group) as arrays:
+        heard = _ask(arrays, local).heard
+    if view is None:
+        pair_page.show_pairs(output, arrays.group, arrays.here, heard, extended=extended, local=local)
+    else:
+        pair_page.show_journals(output, arrays.group, arrays.here, heard, local=local)
+    silent = [each for each in heard.values() if isinstance(each, Silence)]
+    for each in silent:
+        complain(each.reason)
+    return Result.UNREACHABLE if silent else 0
+
+
+@click.command(short_help="Say by the exit code what the volumes of a group are.")
+@click.option("-s", "-ss", "status", is_flag=True, help="And what their status is.")
+@click.option("-c", "remote", is_flag=True, help="Of the remote volumes, if both sides are those of one pair.")
+@with_group
+@click.pass_context
+def pairvolchk(context: click.Context, group: str, status: bool, remote: bool) -> int:
+    """Say by the exit code what the local volumes of a group are: 1 SMPL, 2 P-VOL, 3 S-VOL.
+
+    With -ss: 11 SMPL, 42 to 48 P-VOL COPY, PAIR, PSUS, PSUE, PDUB, PFUL, PFUS, 50 S-VOL SSWS, 52 to 58 S-VOL likewise.
+
+    \b
+      arrayctl pairvolchk -g oradb -ss
+      arrayctl pairvolchk -g oradb -ss -c
+    """
+    settings = settings_of(context)
+    with arrays_of(settings, group) as arrays:
+        ended = pair_wait.pairvolchk(_ask(arrays, not remote), status=status, remote=remote)
+    return _end(settings, ended)
+
+
+@click.command(short_help="Wait until the pairs of a group have a status.")
+@click.option("-s", "wanted", metavar="STATUS", multiple=True, help=f"One or more of {', '.join(WAITED_FOR)}.")
+@click.argument("more", metavar="[STATUS]...", nargs=-1)
+@_SECONDS
+@click.option("-nowait", "nowait", is_flag=True, help="Say by the exit code what the status is now.")
+@_LOCAL
+@with_group
+@click.pass_context
+def pairevtwait(
+    context: click.Context,
+    group: str,
+    wanted: tuple[str, ...],
+    more: tuple[str, ...],
+    seconds: float | None,
+    nowait: bool,
+    local: bool,
+) -> int:
+    """Wait until every pair of a group has one of these statuses, as its P-VOL shows it.
+
+    Exits with 0, or 233 when time is up, or 234 if a pair was suspended meanwhile. With -nowait: 1 SMPL, 2 COPY,
+    3 PAIR, 4 PSUS, 5 PSUE.
+
+    \b
+      arrayctl pairevtwait -g oradb -s pair -t 600
+      arrayctl pairevtwait -g oradb -s psus psue -t 60
+      arrayctl pairevtwait -g oradb -nowait
+    """
+    settings = settings_of(context)
+    if nowait:
+        with arrays_of(settings, group) as arrays:
+            return _end(settings, pair_wait.pairevtwait_nowait(_ask(arrays, local), local=local))
+    if seconds is None or not wanted:
+        raise click.UsageError("-s STATUS and -t SECONDS, or -nowait", context)
+    try:
+        waiting = EventWaiting(pair_wait.wanted_statuses([*wanted, *more]), machine.monotonic(), seconds, local=local)
+    except ValueError as error:
+        raise click.UsageError(f"-s {' '.join([*wanted, *more])}: expected {error}", context) from None
+    with arrays_of(settings, group) as arrays:
+        return _end(settings, _wait(arrays, waiting, seconds, local=local))
+
+
+@click.command(short_help="Wait until the S-VOLs of a group have what the P-VOLs have now.")
+@click.option("-m", "marker", metavar="MARKER", help="The point that -nowait, or another wait, has told.")
+@_SECONDS
+@click.option("-nowait", "nowait", is_flag=True, help="Tell the point that would be waited for.")
+@with_group
+@click.pass_context
+def pairsyncwait(context: click.Context, group: str, marker: str | None, seconds: float | None, nowait: bool) -> int:
+    """Wait until all that the P-VOLs of a group have been written to is on the S-VOLs.
+
+    Exits with 0 DONE, 1 TIMEOUT, 2 BROKEN, 3 CHANGED; with 222 if the P-VOLs are not PAIR and no point is named.
+
+    \b
+      arrayctl pairsyncwait -g oradb -t 60
+      marker=$(arrayctl pairsyncwait -g oradb -nowait | cut -f 2)
+      arrayctl pairsyncwait -g oradb -t 60 -m $marker
+    """
+    settings = settings_of(context)
+    if nowait:
+        with arrays_of(settings, group) as arrays:
+            ended = pair_wait.pairsyncwait_nowait(_ask(arrays, local=False))
+        return _end_sync(settings, group, ended, ended.text, NOWAIT)
+    if seconds is None:
+        raise click.UsageError("-t SECONDS, or -nowait", context)
+    try:
+        point = None if marker is None else Marker.read(marker)
+    except ValueError as error:
+        raise click.UsageError(f"-m {marker}: expected {error}", context) from None
+    waiting = SyncWaiting(machine.monotonic(), seconds, point)
+    with arrays_of(settings, group) as arrays:
+        ended = _wait(arrays, waiting, seconds)
+    told = None if waiting.marker is None else str(waiting.marker)
+    return _end_sync(settings, group, ended, told, SyncWait(ended.code).name if ended.code < ERRORS else "")
+
+
+def _ask(arrays: Arrays, local: bool) -> pair_wait.Sides:
+    return arrays.ask(arrays.local) if local else arrays.ask()
+
+
+def _wait(arrays: Arrays, waiting: EventWaiting | SyncWaiting, seconds: float, *, local: bool = False) -> Ended:
+    """Asks until the wait has ended. No question takes much longer than the time that is left."""
+    until = machine.monotonic() + seconds
+    names = (arrays.local,) if local else arrays.names
+    while True:
+        sides = arrays.ask(*names, timeout_s=machine.remaining(until))
+        step = waiting.heard(sides, machine.monotonic())
+        if isinstance(step, Ended):
+            return step
+        machine.pause(step.pause_s)
+
+
+def _end(settings: Settings, ended: Ended) -> int:
+    """Tells what was found: an error on standard error."""
+    if ended.code >= ERRORS:
+        _complain(ended)
+    elif settings.output.as_json:
+        settings.output.data({"code": int(ended.code), "text": ended.text})
+    else:
+        click.echo(ended.text)
+    return int(ended.code)
+
+
+def _complain(ended: Ended) -> None:
+    why = WHY.get(ended.code)
+    complain(ended.text if why is None else f"{why}: {ended.text}")
+
+
+def _end_sync(settings: Settings, group: str, ended: Ended, marker: str | None, status: str) -> int:
+    if ended.code >= ERRORS:
+        _complain(ended)
+    else:
+        settings.output.rows(SYNC, [{"group": group, "marker": marker, "status": status, "text": ended.text}])
+    return int(ended.code)
+
+
+ALL = (pairdisplay, pairvolchk, pairevtwait, pairsyncwait)
