@@ -6,6 +6,7 @@ times slower; from `mmap` because a bytearray can land anywhere. A buffer is own
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 from collections import OrderedDict
 from collections.abc import Callable
@@ -109,6 +110,26 @@ class BufferPool:
             self._free_bytes -= size
             return PooledBuffer(self, free.pop(), length)
         return PooledBuffer(self, mmap.mmap(-1, size), length)
+
+
+async def taken(pool: BufferPool, length: int) -> PooledBuffer:
+    """A buffer of `length` bytes out of `pool`, when its turn comes; nobody has it if the caller has given up."""
+    future: asyncio.Future[PooledBuffer] = asyncio.get_running_loop().create_future()
+
+    def take(buffer: PooledBuffer) -> None:
+        if future.done():
+            buffer.release()
+        else:
+            future.set_result(buffer)
+
+    pool.take_later(length, take)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        pool.forget(take)
+        if not future.cancelled():
+            future.result().release()
+        raise
 
 
 def _size_class(length: int) -> int:

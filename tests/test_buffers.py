@@ -1,12 +1,13 @@
 """The pool of buffers: bounded, fair, and every buffer somebody's own."""
 
+import asyncio
 import mmap
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arrayd.buffers import KEPT_BYTES, SMALLEST_BUFFER, BufferPool, PooledBuffer
+from arrayd.buffers import KEPT_BYTES, SMALLEST_BUFFER, BufferPool, PooledBuffer, taken
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -189,3 +190,20 @@ def test_the_pool_counts_what_is_out(steps: list[tuple[str, int]]) -> None:
     while out:
         out.pop(0).release()
     assert (got, pool.used_bytes) == (asked, 0)
+
+
+async def test_who_waits_gets_a_buffer_in_turn_or_nobody_does() -> None:
+    pool = BufferPool(SMALLEST_BUFFER)
+    first = await taken(pool, 1)
+    given_up, waiting, too_late = (asyncio.ensure_future(taken(pool, 1)) for _ in range(3))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.sleep(0)
+    first.release()
+    second = await waiting
+    second.release()
+    # It was handed a buffer in the same turn in which it gave up.
+    too_late.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await too_late
+    assert pool.used_bytes == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from struct import Struct as Layout
 from typing import Any, NamedTuple
 
 from construct import Bytes, ConstructError, Flag, Int8ub, Int16ub, Int32ub, Int64ub, PrefixedArray, Struct
@@ -30,6 +31,7 @@ RANGES_MAX = 1024
 ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX
 TEXT_BYTES_MAX = 1000
 """Of the reason why something failed."""
+NOTHING = memoryview(b"")
 
 
 class Asked(IntEnum):
@@ -121,10 +123,13 @@ FOLLOWED = Struct(
     # the run follows: see `journal/format.py`
 )
 COPIED = Struct(
-    "stored" / POSITION,  # what is read has all writes before this, and perhaps some behind it
+    "stored" / POSITION,  # what is read has all writes before this, and none behind it
     "pieces" / PrefixedArray(Int16ub, Struct("offset" / Int64ub, "length" / Int32ub, "kind" / Int8ub)),
     # the data of the pieces that have some follows, one behind the other
 )
+COPY_HEAD, COPIED_HEAD = Layout(">QHH"), Layout(">QQH")
+RANGE_LAYOUT, PIECE_LAYOUT = Layout(">QI"), Layout(">QIB")
+"""COPY and COPIED, precompiled: what they have before their ranges and pieces, and each of these."""
 PART = Struct("next" / Int32ub)  # the page where the next part begins; 0: this was the last; the part follows
 FENCED = Struct("end" / POSITION)
 
@@ -143,6 +148,14 @@ class Followed(NamedTuple):
     now: int
     oldest: int
     ended: bool
+
+
+class Copy(NamedTuple):
+    """What COPY asks for."""
+
+    generation: int
+    number: int
+    ranges: list[Range]
 
 
 class CopyPiece(NamedTuple):
@@ -186,8 +199,8 @@ def follow(group: bytes, epoch: int, at: Position, restored: Position, bytes_max
 
 def copy(group: bytes, generation: int, number: int, ranges: Sequence[Range]) -> bytes:
     """COPY."""
-    told = [each._asdict() for each in ranges]
-    return _build(Asked.COPY, group, COPY, generation=generation, number=number, ranges=told)
+    packed = b"".join(RANGE_LAYOUT.pack(*each) for each in ranges)
+    return _head(Asked.COPY, group) + COPY_HEAD.pack(generation, number, len(ranges)) + packed
 
 
 def bitmap(group: bytes, generation: int, number: int, begin: int) -> bytes:
@@ -232,13 +245,20 @@ def decode_question(payload: memoryview) -> Question:
     head = _parse(HEAD, payload)
     if head.asked not in frozenset(Asked):
         raise FormatError(f"question {head.asked}, which there is not")
-    asked = Asked(head.asked)
-    fields = _parse(LAYOUTS[asked], payload[HEAD.sizeof() :])
-    if asked is Asked.COPY:
-        _check(0 < len(fields.ranges) <= RANGES_MAX, f"{len(fields.ranges)} ranges")
-        total = sum(each.length for each in fields.ranges)
-        _check(0 < total <= COPY_BYTES_MAX and all(each.length for each in fields.ranges), f"a copy of {total} bytes")
+    asked, rest = Asked(head.asked), payload[HEAD.sizeof() :]
+    fields = _copy_of(rest) if asked is Asked.COPY else _parse(LAYOUTS[asked], rest)
     return Question(asked, head.group, fields)
+
+
+def _copy_of(payload: memoryview) -> Copy:
+    _check(len(payload) >= COPY_HEAD.size, "a COPY that is cut short")
+    generation, number, count = COPY_HEAD.unpack_from(payload)
+    _check(0 < count <= RANGES_MAX, f"{count} ranges")
+    _check(len(payload) == COPY_HEAD.size + count * RANGE_LAYOUT.size, f"{count} ranges in {len(payload)} bytes")
+    ranges = [Range(*each) for each in RANGE_LAYOUT.iter_unpack(payload[COPY_HEAD.size :])]
+    total = sum(each.length for each in ranges)
+    _check(total <= COPY_BYTES_MAX and all(each.length for each in ranges), f"a copy of {total} bytes")
+    return Copy(generation, number, ranges)
 
 
 def rows_of(fields: Any) -> PeerRows:
@@ -277,8 +297,8 @@ def followed(told: Followed) -> bytes:
 
 def copied(stored: Position, pieces: Sequence[CopyPiece]) -> bytes:
     """The answer to COPY, before its data."""
-    told = [{"offset": each.offset, "length": each.length, "kind": each.kind} for each in pieces]
-    return bytes((Outcome.DONE,)) + bytes(COPIED.build({"stored": stored._asdict(), "pieces": told}))
+    packed = b"".join(PIECE_LAYOUT.pack(each.offset, each.length, each.kind) for each in pieces)
+    return bytes((Outcome.DONE,)) + COPIED_HEAD.pack(*stored, len(pieces)) + packed
 
 
 def part(next_page: int, part: bytes) -> bytes:
@@ -315,31 +335,33 @@ def decode_met(answer: memoryview) -> PeerRows:
 def decode_followed(answer: memoryview) -> tuple[Followed, memoryview]:
     """With the run. Raises Refused, FormatError."""
     rest = _answer(answer)
-    told = _parse(FOLLOWED, rest)
+    told = _parse(FOLLOWED, rest[: FOLLOWED.sizeof()])  # not the run: all of it would be copied
     return Followed(position_of(told.stored), told.now, told.oldest, told.ended), rest[FOLLOWED.sizeof() :]
 
 
 def decode_copied(answer: memoryview) -> tuple[Position, list[CopyPiece]]:
     """Raises Refused, FormatError."""
     rest = _answer(answer)
-    told = _parse(COPIED, rest)
-    _check(len(told.pieces) <= RANGES_MAX, f"{len(told.pieces)} pieces")
-    at = POSITION.sizeof() + 2 + len(told.pieces) * (RANGE.sizeof() + 1)
+    _check(len(rest) >= COPIED_HEAD.size, "an answer to COPY that is cut short")
+    sequence, byte, count = COPIED_HEAD.unpack_from(rest)
+    _check(count <= RANGES_MAX, f"{count} pieces")
+    at = COPIED_HEAD.size + count * PIECE_LAYOUT.size
+    _check(len(rest) >= at, "an answer to COPY that is cut short")
     pieces = []
-    for each in told.pieces:
-        _check(each.kind in frozenset(Piece), f"a piece of kind {each.kind}")
-        data = rest[at : at + each.length] if each.kind == Piece.DATA else memoryview(b"")
-        _check(each.kind != Piece.DATA or len(data) == each.length, "a piece that is cut short")
+    for offset, length, kind in PIECE_LAYOUT.iter_unpack(rest[COPIED_HEAD.size : at]):
+        _check(kind <= Piece.ZEROS, "a piece of a kind that there is not")
+        data = rest[at : at + length] if kind == Piece.DATA else NOTHING
+        _check(kind != Piece.DATA or len(data) == length, "a piece that is cut short")
         at += len(data)
-        pieces.append(CopyPiece(each.offset, each.length, Piece(each.kind), data))
+        pieces.append(CopyPiece(offset, length, Piece(kind), data))
     _check(at == len(rest), "bytes behind the last piece")
-    return position_of(told.stored), pieces
+    return Position(sequence, byte), pieces
 
 
 def decode_part(answer: memoryview) -> tuple[int, memoryview]:
     """The page where the next part begins, and this part (see `bitmap/`). Raises Refused, FormatError."""
     rest = _answer(answer)
-    next_page: int = _parse(PART, rest).next
+    next_page: int = _parse(PART, rest[: PART.sizeof()]).next
     return next_page, rest[PART.sizeof() :]
 
 

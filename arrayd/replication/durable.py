@@ -51,9 +51,8 @@ class Durable:
                     write.done(error)
                 continue
             try:
-                await self._journal.sync()
-            except VolumeError as error:
-                self._journal_failed(error)
+                await self.sync()
+            except VolumeError:
                 for write in waiting:
                     # Its data is in the volume, and as durable as that when nobody needs the journal any more.
                     write.kind = None
@@ -62,6 +61,14 @@ class Durable:
                 for write in waiting:
                     write.done()
         self.task = None
+
+    async def sync(self) -> None:
+        """Makes durable what the journal has collected. Raises VolumeError: the journal has failed, which is told."""
+        try:
+            await self._journal.sync()
+        except VolumeError as error:
+            self._journal_failed(error)
+            raise
 
     async def _sync_volumes(self, numbers: set[int]) -> None:
         volumes = {number: volume for number, volume in self.unsynced.items() if number in numbers}

@@ -79,8 +79,11 @@ class PrimaryGroup:
         self.nearly_full = journal.regions.nearly_full
         """What was told last, or would have been."""
         self.stopped = False
+        self.durable = Durable(journal, lambda error: self._stop(Event.ERROR, str(error)), self._journal_failed)
         self.differing: list[Range] = []
         """What was journaled and its volume has refused: as much as was under way at the most."""
+        self._awaited: asyncio.Future[None] | None = None
+        """Somebody waits for the next commit."""
         self._clock = clock
         self._told = told
         self._loop = asyncio.get_running_loop()
@@ -92,14 +95,13 @@ class PrimaryGroup:
         """All records before it were handed to their volumes."""
         self._checkpointing = asyncio.Lock()
         self._committer: asyncio.Task[None] | None = None
-        self._durable = Durable(journal, lambda error: self._stop(Event.ERROR, str(error)), self._journal_failed)
         self._checkpointer: asyncio.Task[None] | None = None
 
     def join(self, number: int, volume: Volume) -> None:
         """The group has `volume` under `number` from now on, which no other of it has had since the last checkpoint."""
         assert number not in self.volumes, number
         self.volumes[number] = volume
-        self._durable.unsynced[number] = volume
+        self.durable.unsynced[number] = volume
 
     # -- taken -------------------------------------------------------------------------------------------------------
 
@@ -150,7 +152,7 @@ class PrimaryGroup:
 
     def flush(self, write: Write) -> None:
         """Ends `write`, a flush, when all that was answered before the call is durable."""
-        self._durable.wait(write)
+        self.durable.wait(write)
 
     # -- committed, written, answered --------------------------------------------------------------------------------
 
@@ -185,6 +187,8 @@ class PrimaryGroup:
         """Hands what is committed to the volumes, in order: those that write on the spot have it then."""
         collected, self.collected = self.collected, []
         self._issued = self.journal.regions.stored
+        if self._awaited is not None:
+            self.wake()
         together: dict[Together, None] = {}
         for each in collected:
             if type(each) is tuple:
@@ -204,6 +208,18 @@ class PrimaryGroup:
             spot.issued = True
             spot.done()
         self._look_at_room()
+
+    def next_commit(self) -> asyncio.Future[None]:
+        """Done when more is stored, or at `wake`; shared by all who ask before, so that nobody may cancel it."""
+        if self._awaited is None:
+            self._awaited = self._loop.create_future()
+        return self._awaited
+
+    def wake(self) -> None:
+        """Whoever waits for the next commit looks again."""
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            awaited.set_result(None)
 
     def _apart(self, spot: Spot) -> Write:
         """A write that was taken on the spot and must wait after all."""
@@ -285,7 +301,7 @@ class PrimaryGroup:
             except VolumeError as error:
                 self._stop(Event.ERROR, str(error))
                 raise
-            self._durable.synced(volumes)
+            self.durable.synced(volumes)
             if not self.differing:
                 try:
                     await self.journal.sync()
@@ -334,7 +350,7 @@ class PrimaryGroup:
     async def close(self) -> None:
         """Stops, and waits for what is still at work; the journal and the volumes are closed by who has opened them."""
         await self._drain()
-        while tasks := [each for each in (self._durable.task, self._checkpointer) if each is not None]:
+        while tasks := [each for each in (self.durable.task, self._checkpointer) if each is not None]:
             await asyncio.wait(tasks)
 
     async def _drain(self) -> None:

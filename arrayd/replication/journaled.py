@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from arrayd.replication.group import SPOT_BYTES_MAX, PrimaryGroup
 from arrayd.replication.journal import JournalFull, Kind
 from arrayd.replication.writes import NOTHING, Together, Write
 from arrayd.volumes.range_locks import RangeLocks
-from arrayd.volumes.volume import Extent, Volume, VolumeReadOnly
+from arrayd.volumes.volume import Extent, Volume, VolumeError, VolumeReadOnly
 
 
 class JournaledVolume(Volume):
@@ -46,6 +46,7 @@ class JournaledVolume(Volume):
         self._locks = RangeLocks()
         """Locks that hosts hold, and the writes that wait for them."""
         self._instead: Volume | None = None
+        self._given_up: VolumeError | None = None
         self._kept: deque[Write] = deque()
         """Writes that wait for `replace`; as many as commands in flight at the most."""
         group.join(number, volume)
@@ -162,16 +163,27 @@ class JournaledVolume(Volume):
 
     def lock(self, offset: int, length: int) -> AbstractAsyncContextManager[None]:
         """See `Volume.lock`."""
-        return self._locked(offset, length)
+        return self.lock_ranges([(offset, length)])
 
     @asynccontextmanager
-    async def _locked(self, offset: int, length: int) -> AsyncIterator[None]:
-        # What comes later waits for the place, in its turn. What the journal has already goes to the volume first,
-        # whose own lock then waits for that.
-        async with self._locks.hold(offset, length):
+    async def lock_ranges(self, ranges: Sequence[tuple[int, int]]) -> AsyncIterator[None]:
+        """`lock` for several ranges, which are apart: offset and length of each."""
+        # All places at once: else another one, who is in between on two of them, would wait for us and we for him.
+        places = [self._locks.hold(*each) for each in ranges]
+        async with AsyncExitStack() as held:
+            try:
+                while places:
+                    await held.enter_async_context(places.pop(0))
+            except BaseException:
+                for place in places:
+                    place.when_held(place.release)
+                raise
+            # What comes later waits for the place, in its turn. What the journal has already goes to the volume first,
+            # whose own lock then waits for that.
             await self.group.all_issued()
-            async with (self._instead or self.volume).lock(offset, length):
-                yield
+            for each in ranges:
+                await held.enter_async_context((self._instead or self.volume).lock(*each))
+            yield
 
     def write_under_lock(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
         """See `Volume.write_under_lock`."""
@@ -184,10 +196,20 @@ class JournaledVolume(Volume):
 
     def _keep(self, write: Write) -> None:
         """The group does not journal it any more."""
-        if self._instead is None:
-            self._kept.append(write)
-        else:
+        if self._instead is not None:
             write.go_by(self._instead)
+        elif self._given_up is not None:
+            write.done(self._given_up)
+        else:
+            self._kept.append(write)
+
+    def give_up(self, error: VolumeError) -> None:
+        """The group has stopped, and nothing follows: all writes that wait, and all that come, end with `error`."""
+        assert self.group.stopped
+        self._given_up = error
+        kept, self._kept = self._kept, deque()
+        for write in kept:
+            write.done(error)
 
     def replace(self, volume: Volume) -> None:
         """The group has stopped (see `group.py`): all writes that wait go by `volume` now, in order, and whatever comes

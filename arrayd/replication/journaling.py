@@ -1,24 +1,315 @@
-"""The stage `journaling`: stands in for the file of this name until that is put in its place."""
+"""The stage of P-VOLs that run (COPY, PAIR, PFUL): hosts' writes are journaled, and the journal is served (figure 10).
+
+It is put together here of its parts: `group.py` and `journaled.py` are the way of a write, `serving.py` and
+`copying_out.py` answer the other side, `fencing.py` holds writes while the sides change places, `suspending.py` marks
+what differs when the stage ends by a suspension.
+
+After such an end the journal is served on, for as long as `tail` says: so a split leaves the S-VOLs with all of the
+group's writes up to it. It is ended then, and FOLLOW says so.
+"""
 
 from __future__ import annotations
 
-from arrayd.replication.group_rows import GroupRow
-from arrayd.replication.stages import Stage
-from arrayd.replication.statuses import Refusal
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+from arrayd.link.channel import Call
+from arrayd.link.frames import FrameError
+from arrayd.log import get_logger
+from arrayd.replication import asking
+from arrayd.replication.asking import Asked, Outcome, Question, refused
+from arrayd.replication.bitmap import BitmapError
+from arrayd.replication.copying_out import CopyingOut
+from arrayd.replication.fencing import Fence
+from arrayd.replication.group import HAS_ROOM_SHARE, PrimaryGroup
+from arrayd.replication.group_rows import Driver, GroupRow
+from arrayd.replication.journal import JournalError, Position, PrimaryJournal, Role
+from arrayd.replication.journal.superblocks import read_superblock
+from arrayd.replication.journaled import JournaledVolume
+from arrayd.replication.redo import redo
+from arrayd.replication.serving import JournalServer
+from arrayd.replication.stages import Progress, Stage
+from arrayd.replication.statuses import P_RUNNING, Event, Refusal, Side, State
+from arrayd.replication.suspending import Bitmaps, stopped, suspend
+from arrayd.volumes.volume import VolumeError, VolumeFailed
+
+TEND_SECONDS = 1
+"""So often the journal is purged, and the age of the oldest write looked up, though nobody asks."""
+TAIL_SECONDS = 60
+"""So long the journal is served on after a suspension, while the other side has not restored all of it."""
+CHANGED_PLACES = (State.S_PAIR, State.S_PFUL)
+"""What follows on a swap: the other side has all of the group's writes, so that nothing differs."""
+
+log = get_logger("replication")
 
 
 class Journaling(Stage):
-    """Does nothing."""
+    """See the module; `prepare` makes what the rest needs."""
+
+    _group: PrimaryGroup
+    _server: JournalServer
+    _copying: CopyingOut
+    _bitmaps: Bitmaps
+    _fronts: Mapping[int, JournaledVolume]
+    """What hosts see of the volumes, by the pair's number."""
+    _wanted: asyncio.Event
+    """Set when it would be well to purge at once."""
+    _prepared = False
+    _stopping = False
+    _ended_at: float | None = None
+    """When it was suspended: the journal has its end from then on."""
+    _next: GroupRow | None = None
+    _contact: float | None = None
+    _answering = 0
+    _idle: asyncio.Event | None = None
+    """Set when nobody is being answered any more."""
+    _fence: Fence | None = None
+    _fencing: asyncio.Task[None] | None = None
+    _tending: asyncio.Task[None] | None = None
+
+    # -- begins ------------------------------------------------------------------------------------------------------
 
     async def prepare(self, found: bool = False) -> None:
-        """See `Stage.prepare`."""
+        """See Stage: the journal is made, or opened and redone."""
+        row = self.row
+        volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
+        place = self.doors.volume(row.journal)
+        superblock = await read_superblock(place)
+        # It is also there if this was tried before, and if pairs come to a group that runs, or some of them leave it.
+        ours = superblock is not None and (superblock.role, superblock.group, superblock.epoch) == (
+            Role.PRIMARY,
+            row.id,
+            row.epoch,
+        )
+        if ours:
+            journal = await PrimaryJournal.open(place)
+            await redo(journal, volumes)
+        elif found:
+            raise JournalError(f"the journal of group {row.name}, epoch {row.epoch}, is not on its volume")
+        else:
+            journal = await PrimaryJournal.create(place, row.id, row.epoch)
+        regions = journal.regions
+        known = row.acknowledged
+        acknowledged = known if known.follows(regions.oldest) and regions.stored.follows(known) else regions.oldest
+        self._group = group = PrimaryGroup(journal, self.doors.clock, self._happened)
+        self._fronts = {
+            number: JournaledVolume(volume, group, number, write_cache=volume.write_cache)
+            for number, volume in volumes.items()
+        }
+        self._bitmaps = Bitmaps(
+            self.doors.stores,
+            {number: volume.size for number, volume in volumes.items()},
+            {number: self.bitmap_name(number) for number in volumes},
+            row.id,
+            self.doors.boot,
+        )
+        self._wanted = asyncio.Event()
+        self._server = JournalServer(group, acknowledged, self.doors.clock, self._wanted.set)
+        self._copying = CopyingOut(journal, self._fronts, self._bitmaps)
+        self._prepared = True
 
     async def enter(self) -> None:
-        """See `Stage.enter`."""
+        """See Stage."""
+        for pair in self.row.pairs:
+            await self.doors.show(pair.volume, self._fronts[pair.number])
+        self._tending = asyncio.create_task(self._tend())
+        self._tell_room()
+
+    def changed(self, row: GroupRow) -> None:
+        """See Stage."""
+        self.row = row
+        if self._tending is not None:
+            self._tell_room()
+
+    def _tell_room(self) -> None:
+        """What the row shows of the room in the journal may be from before a restart, or of a copy."""
+        group, states = self._group, set(self.row.states.values())
+        if State.P_PFUL in states:
+            group.nearly_full = True
+        if State.P_PAIR in states and group.nearly_full:
+            self._happened(Event.JOURNAL_NEARLY_FULL, "the journal is nearly full")
+        elif State.P_PFUL in states and group.journal.regions.used_share <= HAS_ROOM_SHARE:
+            group.nearly_full = False
+            self._happened(Event.JOURNAL_HAS_ROOM, "the journal has room")
+
+    def _happened(self, event: Event, reason: str) -> None:
+        if not self._stopping:
+            self.told.event(event, reason)
+
+    async def _tend(self) -> None:
+        """Purges what is restored, and keeps what is told of the lag."""
+        while not self._stopping:
+            try:
+                await asyncio.wait_for(self._wanted.wait(), TEND_SECONDS)
+            except TimeoutError:
+                pass
+            self._wanted.clear()
+            self._copying.rest()
+            if self._group.stopped:
+                continue
+            try:
+                await self._server.look()
+                if self.row.driver is Driver.ARRAYS:
+                    await self._server.purge(wholly=False)
+            except (JournalError, VolumeError) as error:
+                # What has failed for good has stopped the group, which is told.
+                log.error("not purged", group=self.row.name, reason=str(error))
+
+    async def purge(self) -> Position:
+        """Purges all that the other side has said to have restored (figure 16): journal-out, where that is then.
+
+        Raises JournalError, VolumeError."""
+        if self._stopping:
+            raise JournalError(f"group {self.row.name} is being suspended")
+        await self._server.purge(wholly=True)
+        return self._group.journal.regions.oldest
+
+    # -- asked -------------------------------------------------------------------------------------------------------
+
+    async def answer(self, question: Question, call: Call) -> None:
+        """See Stage."""
+        self._contact = self.doors.clock() / 1e9
+        self._answering += 1
+        try:
+            await self._answer(question, call)
+        except (JournalError, BitmapError, VolumeError, FrameError) as error:
+            call.answer(refused(Outcome.FAILED, str(error)))
+        finally:
+            self._answering -= 1
+            if self._idle is not None and not self._answering:
+                self._idle.set()
+
+    async def _answer(self, question: Question, call: Call) -> None:
+        asked, _, fields = question
+        if asked is Asked.FOLLOW and self._prepared:
+            await self._server.follow(fields, call)
+        elif not self._prepared or self._stopping or fields.generation != self.row.generation:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
+        elif asked is Asked.COPY:
+            await self._copying.copy(fields, call)
+        elif asked is Asked.BITMAP:
+            await self._copying.bitmap(fields, call)
+        elif asked is Asked.JOINED:
+            await self._copying.joined(fields, call)
+        elif asked is Asked.FENCE:
+            await self._answer_fence(call)
+        else:
+            await super().answer(question, call)
+
+    async def _answer_fence(self, call: Call) -> None:
+        if self._fence is None:
+            self._fence = Fence([self._fronts[number] for number in sorted(self._fronts)])
+            self._fencing = asyncio.create_task(self._fenced(self._fence))
+        fence = self._fence
+        await fence.wait()
+        if not fence.stands or self._group.stopped:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is being suspended"))
+            return
+        fence.prolong()
+        call.answer(asking.fenced(self._group.journal.regions.stored), keep=False)
+
+    async def _fenced(self, fence: Fence) -> None:
+        """While it stands, the journal has its end."""
+        await fence.wait()
+        if fence.stands:
+            self._server.end(True)
+            await fence.over()
+        if not self._stopping:
+            self._server.end(False)
+        self._fence = None
+
+    def progress(self) -> Progress:
+        """See Stage."""
+        if not self._prepared:
+            return Progress()
+        told = self._server.progress()
+        differing = self._bitmaps.marked_bytes()
+        return replace(told, contact=self._contact, differing=differing or None)
+
+    @property
+    def acknowledged(self) -> Position:
+        """The other side has said to have restored all before it, durably."""
+        return self._server.acknowledged
+
+    # -- ends --------------------------------------------------------------------------------------------------------
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
-        """See `Stage.stop`."""
+        """See Stage. What differs is marked unless the group goes on journaling in the same epoch, ends, or has changed
+        places with its other side."""
+        self._stopping, self._next = True, row
+        self._bitmaps.withhold(True)
+        await self._stop_tending()
+        try:
+            await self._stop(row)
+        except VolumeError:
+            if not self._group.stopped:
+                self._stopping = False
+                self._bitmaps.withhold(False)
+                self._tending = asyncio.create_task(self._tend())
+            raise
+        if self._fence is not None:
+            # Writes that have waited for it are kept by the group, which has stopped.
+            await self._fence.release()
         return None
 
+    async def _stop(self, row: GroupRow | None) -> None:
+        if row is None or self._goes_on(row):
+            self._server.shut()
+        if row is not None and not self._goes_on(row) and not _changed_places(row):
+            await suspend(self._group, self._server.acknowledged, self._bitmaps)
+        else:
+            await self._bitmaps.close()
+            _, lost = await stopped(self._group)
+            if row is not None and lost:
+                raise VolumeFailed(f"volumes {lost} of group {row.name} are not durable")
+        self._ended_at = self.doors.now()
+        self._server.end(True)
+
+    def _goes_on(self, row: GroupRow) -> bool:
+        """Whether the group journals in the same epoch after this: the array stops, or pairs come or leave."""
+        return row.epoch == self.row.epoch and all(state in P_RUNNING for state in row.states.values())
+
+    async def _stop_tending(self) -> None:
+        if self._tending is not None:
+            self._wanted.set()
+            await asyncio.wait((self._tending,))
+            self._tending = None
+
+    def tail(self) -> bool:
+        """Whether the other side still needs the journal, after `stop` for a suspension: `close` can wait then."""
+        suspended = self._next is not None and self._next.side is Side.P_VOL and not self._goes_on(self._next)
+        journal = self._group.journal
+        if self._ended_at is None or not suspended or journal.failure is not None:
+            return False
+        if self._server.acknowledged == journal.regions.stored:
+            return False
+        return self.doors.now() - self._ended_at < TAIL_SECONDS
+
     async def close(self) -> None:
-        """See `Stage.close`."""
+        """See Stage. Bitmaps of pairs that are no more are removed."""
+        if not self._prepared:
+            return
+        self._server.shut()
+        self._idle = asyncio.Event()
+        if self._answering:
+            await self._idle.wait()
+        await self._server.close()
+        await self._group.close()
+        if self._fencing is not None:
+            await asyncio.wait((self._fencing,))
+        for front in self._fronts.values():
+            front.give_up(VolumeFailed("the volume is not served any more"))
+        if self._ended_at is None:
+            return  # it was never entered: what bitmaps there are is not its own
+        left = () if self._next is None else {pair.number for pair in self._next.pairs}
+        for number in self._fronts:
+            if number not in left:
+                try:
+                    await self._bitmaps.remove(number)
+                except VolumeError as error:
+                    log.error("bitmap not removed", group=self.row.name, pair=number, reason=str(error))
+
+
+def _changed_places(row: GroupRow) -> bool:
+    return all(state in CHANGED_PLACES for state in row.states.values())

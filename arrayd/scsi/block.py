@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
+from arrayd.buffers import taken
 from arrayd.scsi.cdb import block_range
 from arrayd.scsi.command import Command, Reserved
 from arrayd.scsi.sense import Asc, CheckCondition, Key, invalid_field
-from arrayd.scsi.steps import taken
 from arrayd.scsi.task import MAX_TRANSFER_BYTES, SENDFILE_BYTES, FileExtent, Task
 
 if TYPE_CHECKING:

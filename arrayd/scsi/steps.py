@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 
-from arrayd.buffers import BufferPool, PooledBuffer
+from arrayd.buffers import BufferPool, taken
 
 STEP_BYTES = 256 * 1024
 """Data that one step reads, compares or writes: what the event loop does without looking up."""
@@ -31,20 +31,6 @@ def steps(offset: int, length: int, step: int = STEP_BYTES) -> Iterator[tuple[in
         size = min(step, end - offset)
         yield offset, size
         offset += size
-
-
-async def taken(pool: BufferPool, length: int) -> PooledBuffer:
-    """A buffer of `length` bytes out of `pool`, when its turn comes."""
-    future: asyncio.Future[PooledBuffer] = asyncio.get_running_loop().create_future()
-
-    def take(buffer: PooledBuffer) -> None:
-        if future.done():
-            buffer.release()
-        else:
-            future.set_result(buffer)
-
-    pool.take_later(length, take)
-    return await future
 
 
 @asynccontextmanager

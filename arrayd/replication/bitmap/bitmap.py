@@ -178,6 +178,12 @@ class Bitmap:
         if asked:
             await self._ask(asked)
 
+    async def mark_pages(self, pages: Mapping[int, int]) -> None:
+        """Marks these bits of each page of bits. Raises VolumeError."""
+        told = list(pages.items())
+        for begin in range(0, len(told), ROUND_PAGES):
+            await self._ask(dict(told[begin : begin + ROUND_PAGES]))
+
     async def mark_all(self) -> None:
         """Marks the whole volume. Raises VolumeError."""
         await self.mark(0, self.size)
@@ -356,8 +362,7 @@ class Bitmap:
         was the last. Raises FormatError if it is no part of a bitmap of such a volume: nothing of it is marked then.
         Raises VolumeError."""
         told = decode_part(part, self._geometry)
-        if told.pages:
-            await self._ask(told.pages)
+        await self.mark_pages(told.pages)
         return told.end if told.end < self._geometry.pages else 0
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
-from hashlib import blake2b
+from hashlib import sha256
 from struct import Struct as Layout
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ METADATA_AT = 8192
 """Where on the volume the metadata region begins; the journal data region is behind it."""
 GROUP_BYTES = 16
 CHAIN_BYTES = 32
-"""Of the hash that a record is chained to the one before by: blake2b."""
+"""Of the hash that a record is chained to the one before by: SHA-256, which processors have instructions for."""
 POSITIONS = 4
 
 
@@ -163,6 +163,11 @@ class Entry(NamedTuple):
         packed = ENTRY_LAYOUT.pack(0, *self)[CRC_BYTES:]
         return CRC.pack(crc32c(packed)) + packed
 
+    def served(self) -> bytes:
+        """The ENTRY as it is on its way to another array."""
+        packed = ENTRY_LAYOUT.pack(0, 0, *self[1:])[CRC_BYTES:]
+        return CRC.pack(crc32c(packed)) + packed
+
 
 class Record(NamedTuple):
     """An entry and its data."""
@@ -175,16 +180,24 @@ def decode_entry(data: bytes | bytearray | memoryview, at: int = 0) -> Entry:
     """The ENTRY at `at`. Raises FormatError."""
     packed = memoryview(data)[at : at + ENTRY_BYTES]
     _check(len(packed) == ENTRY_BYTES, "an entry is cut short")
-    crc, *fields = ENTRY_LAYOUT.unpack(packed)
-    _check(crc == crc32c(packed[CRC_BYTES:]), "the CRC of an entry is wrong")
-    entry = Entry(*fields)
+    fields = ENTRY_LAYOUT.unpack(packed)
+    _check(fields[0] == crc32c(packed[CRC_BYTES:]), "the CRC of an entry is wrong")
+    entry = Entry._make(fields[1:])
+    _, _, _, _, offset, extent, position, length, _, _, kind, flags = entry
+    # Nearly all that there are, without a text for each thing that might be wrong.
+    blocks = not (offset | extent | position | length) % BLOCK_BYTES
+    if kind != Kind.WRITE or flags & ~MORE or not 0 < length == extent <= RECORD_BYTES_MAX or not blocks:
+        _check_fields(entry)
+    return entry
+
+
+def _check_fields(entry: Entry) -> None:
     _check(entry.kind in KINDS, f"an entry of kind {entry.kind}")
     _check(not entry.flags & ~MORE, f"an entry with flags 0x{entry.flags:02x}")
     _check(entry.length <= RECORD_BYTES_MAX, f"{entry.length} bytes of data: {RECORD_BYTES_MAX} at the most")
     whole = not (entry.offset | entry.extent | entry.position | entry.length) % BLOCK_BYTES
     _check(whole and entry.extent > 0, "an entry that is not of whole blocks")
     _check(_fits(entry), f"an extent of {entry.extent} bytes with {entry.length} bytes of data")
-    return entry
 
 
 def _fits(entry: Entry) -> bool:
@@ -246,13 +259,12 @@ def decode_superblock(data: bytes) -> Superblock:
 
 def chain_start(group: bytes, epoch: int) -> bytes:
     """The hash that the first record of a group's journal is chained to."""
-    return blake2b(b"arrayd journal" + group + epoch.to_bytes(8, "big"), digest_size=CHAIN_BYTES).digest()
+    return sha256(b"arrayd journal" + group + epoch.to_bytes(8, "big")).digest()
 
 
 def chain_next(before: bytes, record: Record) -> bytes:
     """The hash over a record and, by the hash over the one before it, over all before."""
-    digest = blake2b(before, digest_size=CHAIN_BYTES)
-    digest.update(record.entry._replace(opening=0).encode())
+    digest = sha256(before + record.entry.served())
     digest.update(record.data)
     return digest.digest()
 
@@ -260,11 +272,15 @@ def chain_next(before: bytes, record: Record) -> bytes:
 def encode_run(records: Iterable[Record], chain: bytes) -> tuple[list[bytes | memoryview], bytes]:
     """Records as they are served, in pieces, of which the first is chained to `chain`; and the hash over the last."""
     pieces: list[bytes | memoryview] = []
-    for record in records:
-        entry, data = record
-        head = chain + entry._replace(opening=0).encode()
-        pieces += (head, data) if data else (head,)
-        chain = chain_next(chain, record)
+    for entry, data in records:
+        head = chain + entry.served()
+        digest = sha256(head)
+        if data:
+            pieces += (head, data)
+            digest.update(data)
+        else:
+            pieces.append(head)
+        chain = digest.digest()
     pieces.append(chain)
     return pieces, chain
 
@@ -284,9 +300,10 @@ def decode_run(run: memoryview, at: Position, epoch: int, chain: bytes) -> tuple
         _check(len(data) == entry.length, f"record {entry.sequence} is cut short")
         _check(crc32c(data) == entry.data_crc, f"the data of record {entry.sequence} is not what was written")
         records.append(Record(entry, data))
-        chain = chain_next(chain, records[-1])
-        here += SERVED_BYTES + entry.length
-        at = entry.end
+        # The hash before, the entry and its data: just what lies here.
+        after = here + SERVED_BYTES + entry.length
+        chain = sha256(run[here:after]).digest()
+        here, at = after, entry.end
     _check(run[here:] == chain, "the last record is not what was served")
     _check(not records or not records[-1].entry.more, "the last write is cut short")
     return records, chain

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Generic, TypeVar
 
 from arrayd.replication.journal.batch import Batch
@@ -26,7 +26,7 @@ from arrayd.replication.journal.format import (
     chain_start,
     encode_run,
 )
-from arrayd.replication.journal.reading import JournalDamaged, JournalError, Reader
+from arrayd.replication.journal.reading import Change, JournalDamaged, JournalError, Reader
 from arrayd.replication.journal.regions import AuxiliaryRegions, Position, PrimaryRegions, Size
 from arrayd.replication.journal.superblocks import flush, read_superblock, write_superblock, write_wholly
 from arrayd.volumes.volume import Volume, VolumeError
@@ -34,6 +34,10 @@ from arrayd.volumes.volume import Volume, VolumeError
 CHAINS_MAX = 1024
 """Places of a journal whose hash is remembered. Of others it is computed again from the last one before."""
 ZEROS = memoryview(bytes(1024 * 1024))
+
+CHAINED_BYTES = 256 * 1024
+CHAINED_RECORDS = 64
+"""So much is hashed before others get their turn, or a record that is longer."""
 
 R = TypeVar("R", PrimaryRegions, AuxiliaryRegions)
 
@@ -227,13 +231,33 @@ class Journal(Generic[R]):
         chain = await self._chain_at(at)
         records = await self._reader.records(at, self.regions.synced, bytes_max)
         end = records[-1].entry.end if records else at
-        pieces, chain = encode_run(records, chain)
+        pieces: list[bytes | memoryview] = []
+        for part in in_turns(records):
+            more, chain = encode_run(part, chain)
+            pieces += more[:-1]
+            await asyncio.sleep(0)
         self._remember(end, chain)
-        return pieces, end
+        return [*pieces, chain], end
+
+    async def time_at(self, at: Position) -> int:
+        """When the record there was written, in ns since 1970; 0 at the end of what is stored. Raises JournalDamaged if
+        none begins there, VolumeFailed."""
+        return 0 if at == self.regions.stored else (await self._reader.entry(at)).time
+
+    def changes(self, at: Position, end: Position) -> AsyncIterator[list[Change]]:
+        """What the records from `at` to `end` change, in order, by their entries alone: some thousands at a time.
+
+        Raises JournalDamaged, VolumeFailed.
+        """
+        return self._reader.changes(at, end)
 
     async def chain(self, at: Position) -> bytes:
         """The hash over all records before `at`. Raises JournalError if there is no such place."""
         return await self._chain_at(at)
+
+    def chained_before(self, end: Position) -> Position:
+        """The last place up to `end` whose hash is known, so that none is computed if records are purged up to it."""
+        return max(known for known in self._chains if known <= end)
 
     async def _chain_at(self, at: Position) -> bytes:
         """See `chain`. From the nearest place before that is known."""
@@ -256,3 +280,15 @@ class Journal(Generic[R]):
         self._chains[at] = chain
         if len(self._chains) > CHAINS_MAX:
             del self._chains[next(known for known in self._chains if known != self.regions.oldest)]
+
+
+def in_turns(records: list[Record]) -> Iterator[list[Record]]:
+    """The records, in parts of so much as is hashed at a time."""
+    begin = length = 0
+    for number, record in enumerate(records):
+        length += record.entry.length
+        if number > begin and (length > CHAINED_BYTES or number - begin == CHAINED_RECORDS):
+            yield records[begin:number]
+            begin, length = number, record.entry.length
+    if records:
+        yield records[begin:]

@@ -7,12 +7,16 @@ the last restart, and was then not found because something before it was torn, h
 
 from __future__ import annotations
 
+import asyncio
 import mmap
+from collections.abc import AsyncIterator
 
 from crc32c import crc32c
 
 from arrayd.replication.journal.format import (
+    CRC_BYTES,
     ENTRY_BYTES,
+    ENTRY_LAYOUT,
     METADATA_AT,
     RECORDS_OF_A_WRITE_MAX,
     Entry,
@@ -25,8 +29,16 @@ from arrayd.volumes.volume import Volume, finished
 
 RUN_RECORDS_MAX = 256
 """Records that are read at once; more than the longest write has."""
+READ_BYTES = 1024 * 1024
+"""So much is read from memory before others get their turn."""
 SCAN_BYTES = 4 * 1024 * 1024
 """Data that is read at once to find the end."""
+
+CHANGES_MAX = 2048
+"""Entries that are read at once where nobody wants their data: some ms of work."""
+
+Change = tuple[int, int, int]
+"""What a record changes: the number of its volume, offset and extent in bytes."""
 
 assert RUN_RECORDS_MAX >= RECORDS_OF_A_WRITE_MAX
 
@@ -88,23 +100,50 @@ class Reader:
             ),
         )
 
+    async def entry(self, at: Position) -> Entry:
+        """The one at `at`, which must be there. Raises JournalDamaged, VolumeFailed."""
+        packed = await self._read(METADATA_AT, self._metadata_bytes, at.sequence * ENTRY_BYTES, ENTRY_BYTES)
+        try:
+            entry = decode_entry(packed)
+        except FormatError as error:
+            raise JournalDamaged(f"record {at.sequence}: {error}") from error
+        if entry.begin != at or entry.epoch != self._epoch:
+            raise JournalDamaged(f"record {at.sequence} is not what was written")
+        return entry
+
+    async def changes(self, at: Position, end: Position) -> AsyncIterator[list[Change]]:
+        """See `Journal.changes`. Without what `decode_entry` makes of each: hosts' writes may wait for this."""
+        for begin in range(at.sequence, end.sequence, CHANGES_MAX):
+            length = min(CHANGES_MAX, end.sequence - begin) * ENTRY_BYTES
+            packed = await self._read(METADATA_AT, self._metadata_bytes, begin * ENTRY_BYTES, length)
+            found: list[Change] = []
+            for number, fields in enumerate(ENTRY_LAYOUT.iter_unpack(packed)):
+                crc, _, sequence, epoch, _, offset, extent, _, _, _, volume, _, _ = fields
+                here = number * ENTRY_BYTES
+                whole = crc == crc32c(packed[here + CRC_BYTES : here + ENTRY_BYTES])
+                if not whole or sequence != begin + number or epoch != self._epoch:
+                    raise JournalDamaged(f"record {begin + number} is not what was written")
+                found.append((volume, offset, extent))
+            yield found
+
     async def _entries(self, at: Position, end: Position, opening: int | None) -> list[Entry]:
         """The entries from `at` on that follow one another and end before `end`, RUN_RECORDS_MAX at the most."""
         count = min(RUN_RECORDS_MAX, end.sequence - at.sequence)
         start = at.sequence * ENTRY_BYTES
         packed = await self._read(METADATA_AT, self._metadata_bytes, start, count * ENTRY_BYTES)
         entries: list[Entry] = []
+        sequence, byte = at
         for here in range(0, count * ENTRY_BYTES, ENTRY_BYTES):
             try:
                 entry = decode_entry(packed, here)
             except FormatError:
                 break
-            if entry.begin != at or entry.epoch != self._epoch or entry.end.byte > end.byte:
+            if (entry.sequence, entry.position, entry.epoch) != (sequence, byte, self._epoch):
                 break
-            if opening is not None and entry.opening != opening:
+            sequence, byte = sequence + 1, byte + entry.length
+            if byte > end.byte or (opening is not None and entry.opening != opening):
                 break
             entries.append(entry)
-            at = entry.end
         return entries
 
     async def _with_data(self, entries: list[Entry]) -> list[Record]:
@@ -114,11 +153,16 @@ class Reader:
         first = entries[0].position
         data = await self._read(self._data_at, self._data_bytes, first, entries[-1].end.byte - first)
         records: list[Record] = []
+        here = turn = 0
         for entry in entries:
-            own = data[entry.position - first : entry.position - first + entry.length]
+            begin, here = here, here + entry.length
+            own = data[begin:here]
             if crc32c(own) != entry.data_crc:
                 break
             records.append(Record(entry, own))
+            if here - turn >= READ_BYTES:
+                turn = here
+                await asyncio.sleep(0)
         return records
 
     async def _read(self, region_at: int, region_bytes: int, start: int, length: int) -> memoryview:
@@ -131,9 +175,11 @@ class Reader:
         done = 0
         while done < pages:
             at = (first + done) % region_bytes
-            here = min(pages - done, region_bytes - at)
+            here = min(pages - done, region_bytes - at, READ_BYTES)
             await finished(self._volume.read(region_at + at, memory[done : done + here]))
             done += here
+            if done < pages:
+                await asyncio.sleep(0)
         return memory[start - first : start - first + length]
 
 

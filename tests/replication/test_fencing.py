@@ -1,0 +1,134 @@
+"""The fence around P-VOLs while the sides change places (figures 19 to 21)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from arrayd.replication import asking, fencing
+from arrayd.replication.asking import Outcome, Range, Refused
+from arrayd.replication.journal import Position
+from arrayd.replication.journal.regions import START
+from arrayd.replication.statuses import State
+from tests.lab.disk import turns
+from tests.replication.pair_doors import GROUP, Primary, Site
+
+PAGE = 4096
+FENCE = asking.fence(GROUP, 1)
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with Site.at(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def primary(site: Site) -> AsyncIterator[Primary]:
+    begun = await site.begun(site.row(State.P_PAIR))
+    yield begun
+    await begun.leave()
+
+
+def begun(primary: Primary, number: int, data: bytes) -> "asyncio.Future[None]":
+    pending = primary.site.shown[f"v{number}"].write(0, memoryview(data))
+    assert pending is not None
+    return asyncio.ensure_future(pending)
+
+
+async def test_what_was_taken_ends_and_what_comes_waits(primary: Primary) -> None:
+    first = begun(primary, 0, b"a" * PAGE)
+    assert asking.decode_fenced(await primary.ask(FENCE)) == Position(1, PAGE)
+    assert first.done()
+    late = [begun(primary, number, b"b" * PAGE) for number in range(3)]
+    assert primary.site.shown["v0"].commit_now(PAGE, memoryview(bytes(PAGE))) is None
+    await turns(50)
+    assert not any(each.done() for each in late)
+    told, records, end = await primary.follow(START)
+    assert (told.ended, told.stored, len(records)) == (True, Position(1, PAGE), 1)
+    assert asking.decode_fenced(await primary.ask(FENCE)) == Position(1, PAGE)
+    await primary.stage._fence.release()  # type: ignore[union-attr]
+    await asyncio.gather(*late)
+    told, records, _ = await primary.follow(end)
+    assert (told.ended, len(records)) == (False, 3)
+
+
+async def test_a_host_that_holds_a_lock_is_waited_for(primary: Primary) -> None:
+    front = primary.site.shown["v1"]
+    async with front.lock(0, PAGE):
+        call = primary.begin(FENCE)
+        await turns(20)
+        assert not call.answered.done()
+        await front.write_under_lock(0, memoryview(b"l" * PAGE))  # type: ignore[misc]
+    assert asking.decode_fenced(memoryview(await call.answered)) == Position(1, PAGE)
+
+
+async def test_it_lets_go_by_itself_and_later_if_it_is_asked_for_again(
+    primary: Primary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    timers: list[tuple[float, asyncio.TimerHandle]] = []
+    call_later = loop.call_later
+
+    def later(seconds: float, *rest: object) -> asyncio.TimerHandle:
+        handle = call_later(seconds, *rest)  # type: ignore[arg-type]
+        if seconds == fencing.FENCE_SECONDS:
+            timers.append((seconds, handle))
+        return handle
+
+    monkeypatch.setattr(loop, "call_later", later)
+    await primary.ask(FENCE)
+    await primary.ask(FENCE)
+    *before, (_, last) = timers
+    assert len(before) == 2
+    assert all(handle.cancelled() for _, handle in before)
+    late = begun(primary, 0, b"b" * PAGE)
+    await turns(20)
+    assert not late.done()
+    # Its time is over.
+    last._run()
+    await late
+    assert not (await primary.follow(START))[0].ended
+    # And again.
+    assert asking.decode_fenced(await primary.ask(FENCE)) == Position(1, PAGE)
+    assert (await primary.follow(START))[0].ended
+
+
+async def test_a_swap_begins_from_a_fence(primary: Primary) -> None:
+    """Figure 20: what has waited goes by what follows."""
+    await primary.ask(FENCE)
+    late = begun(primary, 0, b"b" * PAGE)
+    stage, site = primary.stage, primary.site
+    await stage.stop(site.row(State.S_PAIR, generation=2, epoch=2))
+    await turns(20)
+    assert not late.done()
+    assert not site.raw["v0"].locks, "the next stage writes to the volume"
+    assert primary.journal_in == START
+    await site.doors().show("v0", site.raw["v0"])
+    await late
+    with pytest.raises(Refused) as refused:
+        asking.decode_fenced(await primary.ask(FENCE))
+    assert refused.value.outcome is Outcome.NOT_NOW
+
+
+async def test_a_fence_that_does_not_stand_yet_ends_with_the_stage(primary: Primary) -> None:
+    stage, site = primary.stage, primary.site
+    async with site.shown["v2"].lock(0, PAGE):
+        call = primary.begin(FENCE)
+        await turns(20)
+        await stage.stop(site.row(State.P_PSUS))
+        assert (await call.answered)[0] == Outcome.NOT_NOW
+    assert not site.raw["v0"].locks
+
+
+async def test_a_fence_between_copies_stops_nobody(primary: Primary) -> None:
+    """A copy locks its ranges at once: else it would wait for the fence, and the fence for it."""
+    ranges = [Range(at * 32 * PAGE, PAGE) for at in range(8)]
+    for _ in range(5):
+        copying = [primary.begin(asking.copy(GROUP, 1, 0, ranges)) for _ in range(3)]
+        fence = primary.begin(FENCE)
+        copying += [primary.begin(asking.copy(GROUP, 1, 0, ranges[::-1])) for _ in range(2)]
+        assert asking.decode_fenced(memoryview(await fence.answered)) == START
+        await primary.stage._fence.release()  # type: ignore[union-attr]
+        await asyncio.gather(*(each.answered for each in copying))
