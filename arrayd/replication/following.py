@@ -1,24 +1,390 @@
-"""The stage `following`: stands in for the file of this name until that is put in its place."""
+"""The stage Following: S-VOLs that run (COPY, PAIR, PFUL). What the P-VOLs' hosts write comes here, in its order.
+
+Three things go on beside one another, each with a `once` that does one step and a loop that does them all: acquisition
+(figure 13), restoration (figure 14) and, in COPY, copying (figure 11). The array runs the loops (driver: arrays), or
+whoever drives takes the steps (driver: host). Hosts see the S-VOLs guarded.
+
+At every instant the S-VOLs are durably the group's writes up to one of them, or what is to be restored leads there, or
+the state is COPY; then before-images lead back, if they were consistent before.
+"""
 
 from __future__ import annotations
 
-from arrayd.replication.group_rows import GroupRow
-from arrayd.replication.stages import Stage
-from arrayd.replication.statuses import Refusal
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from arrayd.link.channel import LinkError
+from arrayd.log import get_logger
+from arrayd.replication import asking
+from arrayd.replication.acquisition import Acquisition
+from arrayd.replication.asking import Refused
+from arrayd.replication.before_images import BeforeImages, go_back, new_bitmap, open_bitmap
+from arrayd.replication.bitmap import BitmapError
+from arrayd.replication.bitmap import FormatError as BitmapFormatError
+from arrayd.replication.copying import CopiedPair, Copies, Copying
+from arrayd.replication.group_rows import Driver, GroupRow
+from arrayd.replication.guarded import GuardedVolume
+from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, Position, Role
+from arrayd.replication.journal.superblocks import read_superblock
+from arrayd.replication.pulling import Pulling, Stopped
+from arrayd.replication.restoration import Restoration
+from arrayd.replication.stages import Doors, Progress, Stage, Told
+from arrayd.replication.statuses import Event, Refusal, Side, State, Status
+from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
+
+DRAIN_SECONDS = 30.0
+"""How long a split waits for the last of the group's writes."""
+SWAP_SECONDS = 10.0
+"""How long the sides may take to change places, from the question on; the other side waits for twice as long."""
+ANSWER_SECONDS = 5.0
+"""Another array that answers nothing for so long, while somebody waits for it, does not answer."""
+
+NOT_IN_TIME = Refusal(
+    "the last of the group's writes did not come in time: again, or horctakeover when the link is cut"
+)
+
+log = get_logger("replication")
+
+FAILURES = (VolumeError, JournalError, BitmapError, FormatError, BitmapFormatError)
 
 
 class Following(Stage):
-    """Does nothing."""
+    """See the module. `stop` leaves it of no use, unless it refuses: to go on, another one is prepared as `found`."""
+
+    def __init__(self, row: GroupRow, doors: Doors, told: Told) -> None:
+        super().__init__(row, doors, told)
+        self.journal: AuxiliaryJournal | None = None
+        self.acquisition: Acquisition
+        self.restoration: Restoration
+        self.copying: Copying | None = None
+        """In COPY."""
+        self.fenced_at: float | None = None
+        """When the other side was asked to let its hosts wait, by `Doors.now`."""
+        self.went_back = False
+        """Whether it has stopped by before-images: the S-VOLs are what they were when the copy began."""
+        self._pulling = Pulling(doors, row.peer)
+        self._copies = Copies()
+        self._volumes: dict[int, Volume] = {}
+        self._images: dict[int, BeforeImages] = {}
+        self._open: set[str] = set()
+        """Names of stores."""
+        self._due = self._pulling.event()
+        """Set when there may be something to be restored."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        """The loops."""
+        self._chores: set[asyncio.Task[None]] = set()
+        """What follows on a change of the row."""
+        self._stepping = asyncio.Lock()
+        """Held while a step is taken that was asked for."""
+        self._has_failed = False
+        self._copy_ended = False
+        self._next: GroupRow | None = row
+
+    # -- prepared ----------------------------------------------------------------------------------------------------
 
     async def prepare(self, found: bool = False) -> None:
-        """See `Stage.prepare`."""
+        """See Stage: a restore that was begun is done again before anything else."""
+        try:
+            await self._prepare(found)
+        except BaseException:
+            await self._close_stores(None)
+            raise
+
+    async def _prepare(self, found: bool) -> None:
+        row = self.row
+        self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
+        journal = await self._open_journal(found)
+        self.restoration = Restoration(journal, self._volumes, self._images, self._copies, self._moved)
+        self.acquisition = Acquisition(row, self._pulling, journal, self._moved)
+        self.restoration.ends = self.acquisition.ends
+        if self._copies_now and row.consistent:
+            await self._open_images()
+        await self.restoration.redo()
+        if self._copies_now:
+            pairs = await self._open_bitmaps()
+            self.copying = Copying(row, self._pulling, journal, pairs, self._copies, self._moved)
+        else:
+            await self._clear_stores(found)
+        self.journal = journal
+
+    @property
+    def _copies_now(self) -> bool:
+        return any(pair.state.status is Status.COPY for pair in self.row.pairs)
+
+    async def _open_journal(self, found: bool) -> AuxiliaryJournal:
+        """That of the row's epoch; a new one, unless there must be one."""
+        row, volume = self.row, self.doors.volume(self.row.journal)
+        there = await read_superblock(volume)
+        if there is not None and (there.role, there.group, there.epoch) == (Role.AUXILIARY, row.id, row.epoch):
+            return await AuxiliaryJournal.open(volume)
+        if found:
+            raise JournalError(f"the journal of group {row.name} in epoch {row.epoch} is not on volume {row.journal}")
+        return await AuxiliaryJournal.create(volume, row.id, row.epoch)
+
+    async def _open_images(self) -> None:
+        """Before-images of a copy that goes on stay those of its begin."""
+        for number, volume in self._volumes.items():
+            name, stores = self.images_name(number), self.doors.stores
+            self._open.add(name)
+            images = await BeforeImages.open(stores, name, volume, self.row.id, number)
+            if images is None:
+                images = await BeforeImages.create(stores, name, volume, self.row.id, number)
+            self._images[number] = images
+
+    async def _open_bitmaps(self) -> list[CopiedPair]:
+        """Of the pairs that are copied. One that has none was never whole."""
+        pairs = []
+        for pair in self.row.pairs:
+            if pair.state.status is not Status.COPY:
+                continue
+            number, volume = pair.number, self._volumes[pair.number]
+            name = self.bitmap_name(number)
+            self._open.add(name)
+            bitmap = await open_bitmap(self.doors, name, volume.size, self.row.id, marked=True)
+            pairs.append(CopiedPair(number, volume, bitmap, self._images.get(number)))
+        return pairs
+
+    async def _clear_stores(self, found: bool) -> None:
+        """S-VOLs that are followed by a journal differ in nothing else, and need no before-images."""
+        for number, volume in self._volumes.items():
+            name, stores = self.bitmap_name(number), self.doors.stores
+            await stores.remove(self.images_name(number))
+            there = await stores.open(name) if found else None
+            if there is None:
+                await new_bitmap(self.doors, name, volume.size, self.row.id, marked=False)
+            await stores.close(name)
+
+    # -- entered, and changed ----------------------------------------------------------------------------------------
 
     async def enter(self) -> None:
-        """See `Stage.enter`."""
+        """See Stage."""
+        for pair in self.row.pairs:
+            await self.doors.show(pair.volume, GuardedVolume(self._volumes[pair.number]))
+        self._start()
+
+    def _start(self) -> None:
+        """The loops, if the arrays drive."""
+        if self.row.driver is not Driver.ARRAYS or self._tasks or self._has_failed:
+            return
+        self._begin(self._until_stopped(self.acquisition.run()), self._tasks)
+        self._begin(self._until_stopped(self.restoration.run(self._pulling, self._due)), self._tasks)
+        if self.copying is not None and not self.copying.copied:
+            self._begin(self._until_stopped(self.copying.run()), self._tasks)
+
+    def _begin(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+        task = asyncio.ensure_future(work)
+        among.add(task)
+        task.add_done_callback(among.discard)
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Stopped:
+            pass
+        except FAILURES as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """The pairs suspend: nothing goes on here until whoever has the groups stops this stage."""
+        self._pulling.stop()
+        if not self._has_failed:
+            self._has_failed = True
+            log.error("group stopped", group=self.row.name, why=str(Event.ERROR), reason=str(error))
+            self.told.event(Event.ERROR, str(error))
+
+    def changed(self, row: GroupRow) -> None:
+        """See Stage. The pairs are the same ones."""
+        assert set(row.states) == set(self.row.states), "another stage is prepared for other pairs"
+        driver = self.row.driver
+        self.row = self.acquisition.row = row
+        if self.copying is not None:
+            self.copying.row = row
+            if not self._copies_now:
+                self._begin(self._settle(self.copying), self._chores)
+                self.copying = None
+        if row.driver is not driver:
+            self._begin(self._drive(), self._chores)
+
+    async def _settle(self, copying: Copying) -> None:
+        """The copy has ended, and the row says so: bitmaps are clear, before-images are not needed any more. What is
+        not removed is so at the next start."""
+        async with self.restoration.batch:
+            self._images.clear()
+        try:
+            await self._close_stores(copying)
+            for number in self._volumes:
+                await self.doors.stores.remove(self.images_name(number))
+        except VolumeError as error:
+            log.warning("before-images stay", group=self.row.name, reason=str(error))
+
+    async def _drive(self) -> None:
+        """The loops run, or do not, as the row says now."""
+        self._pulling.stop()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if not self._has_failed:
+            self._pulling.resume()
+            self._start()
+
+    def _moved(self) -> None:
+        """Something new was heard, acquired, restored, or copied."""
+        self._due.set()
+        if self.journal is None:
+            return
+        self.acquisition.room.set()
+        heard, copying = self.acquisition.first_stored, self.copying
+        if self._copy_ended or copying is None or not copying.copied or heard is None:
+            return
+        # What was copied before a restart had no more than there was when the other side was heard after it.
+        if self.journal.regions.oldest >= max(self._copies.needed, heard):
+            self._copy_ended = True
+            self.told.event(Event.COPY_END, "")
+
+    # -- steps, for whoever drives -----------------------------------------------------------------------------------
+
+    async def acquire(self) -> bool:
+        """Figure 13, one instruction; see `Acquisition.once`. False at once while the arrays drive."""
+        return await self._step(self.acquisition.once)
+
+    async def restore(self) -> bool:
+        """Figure 14, one instruction; see `Restoration.once`. False at once while the arrays drive."""
+        return await self._step(self.restoration.once)
+
+    async def copy(self) -> bool:
+        """Figure 11, one step; see `Copying.once`. False at once while the arrays drive."""
+        return self.copying is not None and await self._step(self.copying.once)
+
+    async def _step(self, once: Callable[[], Awaitable[bool]]) -> bool:
+        async with self._stepping:
+            if self.row.driver is Driver.ARRAYS or self._chores:
+                return False
+            self._pulling.check()
+            try:
+                return await once()
+            except FAILURES as error:
+                self._failed(error)
+                raise
+
+    # -- stopped -----------------------------------------------------------------------------------------------------
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
-        """See `Stage.stop`."""
+        """See Stage. A split waits for the last of the group's writes, a takeover for what is here, a swap for the last
+        of them while the other side's hosts wait; then the S-VOLs are at one position, restoration-completed."""
+        await self._halt()
+        self._pulling.resume()
+        try:
+            refusal = await self._come_to_end(row)
+        except (JournalError, BitmapError) as error:
+            raise VolumeFailed(str(error)) from error
+        finally:
+            self._pulling.stop()
+        if refusal is not None and not self._has_failed:
+            self._pulling.resume()
+            self._start()
+        return refusal
+
+    async def _halt(self) -> None:
+        """Nothing runs any more."""
+        while self._chores:
+            await asyncio.wait(self._chores)
+        self._pulling.stop()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        async with self._stepping:
+            pass
+
+    async def _come_to_end(self, row: GroupRow | None) -> Refusal | None:
+        await self.restoration.redo()
+        states = set() if row is None else set(row.states.values())
+        if any(state.side is Side.P_VOL for state in states):
+            if not await self._drain_fenced():
+                return NOT_IN_TIME
+        elif self.copying is None:
+            if states & {State.S_SSUS, State.S_SSUS_WRITABLE}:
+                await self._drain(self.doors.now() + DRAIN_SECONDS)
+            if row is None or states & {State.S_SSUS, State.S_SSUS_WRITABLE, State.S_SSWS}:
+                await self._restore_all()
+        else:
+            await self.copying.save()
+        await self._close_stores(self.copying)
+        if self._images and states & {State.S_SSUS_WRITABLE, State.S_SSWS}:
+            await go_back(self)
+            self.went_back = True
+        self._next = row
         return None
 
+    async def _restore_all(self) -> None:
+        """What is in the journal, durably."""
+        while await self.restoration.once():
+            pass
+
+    async def _drain(self, until: float) -> bool:
+        """Acquires and restores until all of the group's writes are; False: they did not come in time, or the other
+        side does not answer."""
+        journal = self.acquisition.journal
+        while (left := until - self.doors.now()) > 0:
+            try:
+                came = await self.acquisition.once(min(left, 1.0), min(left, ANSWER_SECONDS))
+            except (LinkError, Refused, FormatError, JournalError) as error:
+                log.warning("the last writes did not come", group=self.row.name, reason=str(error))
+                return False
+            await self._restore_all()
+            told = self.acquisition.told
+            if told is not None and told.ended and not came and journal.regions.oldest == told.stored:
+                return True
+        return False
+
+    async def _drain_fenced(self) -> bool:
+        """The other side's hosts wait from now on, for a while; whether all of their writes are here in time."""
+        row = self.row
+        asked = self.fenced_at = self.doors.now()
+        try:
+            question = asking.fence(row.id, row.generation)
+            end = asking.decode_fenced(await self._pulling.ask(question, asking.ANSWER_BYTES_MAX, ANSWER_SECONDS))
+        except (LinkError, Refused, FormatError) as error:
+            log.warning("the other side does not wait", group=row.name, reason=str(error))
+            return False
+        drained = await self._drain(asked + SWAP_SECONDS)
+        return drained and self.position == end and self.doors.now() - asked < SWAP_SECONDS
+
+    async def _close_stores(self, copying: Copying | None) -> None:
+        for pair in copying.pairs if copying is not None else ():
+            await pair.bitmap.close()
+        while self._open:
+            await self.doors.stores.close(self._open.pop())
+
     async def close(self) -> None:
-        """See `Stage.close`."""
+        """See Stage: what the next one does not need is removed."""
+        await self._halt()
+        await self._close_stores(self.copying)
+        row, stores = self._next, self.doors.stores
+        for number in self._volumes:
+            gone = row is None or number not in row.states
+            if gone:
+                await stores.remove(self.bitmap_name(number))
+            if gone or self.went_back or (row is not None and not row.consistent):
+                await stores.remove(self.images_name(number))
+
+    # -- shown -------------------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> Position | None:
+        """Up to where the S-VOLs have the group's writes, durably; None: what the row said before holds, since they
+        went back to it."""
+        return None if self.journal is None or self.went_back else self.journal.regions.oldest
+
+    def progress(self) -> Progress:
+        """See Stage."""
+        if self.journal is None:
+            return Progress()
+        regions, told, copying = self.journal.regions, self.acquisition.told, self.copying
+        return Progress(
+            stored=told.stored if told is not None else None,
+            acquired=regions.synced,
+            restored=self.position,
+            lag_s=self.acquisition.lag_s(),
+            contact=self._pulling.contact,
+            used_share=regions.used_share,
+            differing={pair.number: pair.bitmap.marked_bytes for pair in copying.pairs} if copying else None,
+        )

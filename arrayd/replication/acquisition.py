@@ -1,0 +1,216 @@
+"""Journal acquisition (figure 13): records are read from the other array, and stored in the auxiliary journal, durably.
+
+One question is under way at a time, and the next one while what came is being stored and synced: so neither the way nor
+the disk waits for the other, and one sync serves all that has come since the last. Nothing here waits for restoration,
+unless there is no room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from arrayd.link.channel import LinkError
+from arrayd.replication import asking
+from arrayd.replication.asking import ANSWER_BYTES_MAX, RUN_BYTES_MAX, Followed, Refused
+from arrayd.replication.group_rows import GroupRow
+from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, JournalFull, Position
+from arrayd.replication.journal.format import CHAIN_BYTES, ENTRY_LAYOUT, SERVED_BYTES, Entry
+from arrayd.replication.pulling import NS, Pauses, Pulling
+
+WAIT_SECONDS = 1.0
+"""How long the other side may wait until there is something to be served."""
+SOON_SECONDS = 0.1
+"""The same while something is being restored: with the next question the other side learns that it is."""
+ENDED_SECONDS = 1.0
+"""Between two questions when nothing is journaled any more: until the sides have met."""
+STALE_SECONDS = 5.0
+"""What was heard so long ago tells nothing of how it goes now."""
+ROOM_SHARE = 4
+"""Nothing is asked for while less than one part in so many of the journal is free, or less than a run takes."""
+UNSYNCED_BYTES_MAX = 32 * 1024 * 1024
+"""Of what is stored and not yet durable; with more nothing else is stored."""
+RUN_RECORDS = 256
+ENDS_MAX = 1024
+"""Runs whose ends are remembered: as many as the journal knows the hash of."""
+
+
+class End(NamedTuple):
+    """Where a run ends that was acquired, and when the first of its writes was written, in ns since 1970."""
+
+    at: Position
+    time: int
+
+
+class Acquisition:
+    """Fills `journal`, which nobody else stores in, for the group of `row`. `moved()` is called when it has more, or
+    when something new was heard."""
+
+    def __init__(self, row: GroupRow, pulling: Pulling, journal: AuxiliaryJournal, moved: Callable[[], None]) -> None:
+        self.row = row
+        self.journal = journal
+        self.told: Followed | None = None
+        """What the other side said last."""
+        self.first_stored: Position | None = None
+        """Where the group's writes ended when the other side was first heard."""
+        self.ends: deque[End] = deque(maxlen=ENDS_MAX)
+        """Of what is in the journal, in order; restoration forgets them."""
+        self.room = pulling.event()
+        """Set when there is more room."""
+        self._told_at = 0.0
+        self._end = journal.regions.stored
+        """Where the next record is."""
+        self._lacks_room: Position | None = None
+        """Where the journal began when there was no room for what came."""
+        self._pulling = pulling
+        self._moved = moved
+        self._pauses = Pauses(pulling, f"acquisition of group {row.name}")
+        self._syncing: asyncio.Task[None] | None = None
+
+    # -- one step, and all of them -----------------------------------------------------------------------------------
+
+    async def once(self, wait: float = 0.0, answered: float | None = None) -> bool:
+        """A journal acquisition instruction: asks once, for `wait` seconds at the most until there is something, and
+        stores what comes. Whether something came; False too if there is no room. It is `answered` in so many seconds.
+
+        Raises LinkError, Refused, FormatError, JournalError, VolumeError, Stopped."""
+        if not self._has_room():
+            return False
+        came = await self._take(await self._ask(wait, answered))
+        if came:
+            await self._sync()
+        return came
+
+    async def run(self) -> None:
+        """Until it is stopped. Raises FormatError, JournalError, VolumeError: what came cannot be taken; Stopped."""
+        coming: asyncio.Task[memoryview] | None = None
+        try:
+            while True:
+                if coming is None:
+                    await self._until_room()
+                    coming = self._begin()
+                try:
+                    answer, coming = await coming, None
+                    came = await self._take(answer)
+                except (LinkError, Refused) as error:
+                    coming = None
+                    await self._pauses.failed(error)
+                    continue
+                self._pauses.went_well()
+                if self._has_room():
+                    coming = self._begin()
+                if came:
+                    await self._sync_behind()
+                elif self.told is not None and self.told.ended:
+                    await self._pulling.sleep(ENDED_SECONDS)
+        except BaseException:
+            self._pulling.stop()
+            raise
+        finally:
+            syncing, self._syncing = self._syncing, None
+            if coming is not None:
+                await asyncio.wait((coming,))
+                coming.exception()
+            if syncing is not None:
+                await syncing
+
+    def _begin(self) -> asyncio.Task[memoryview]:
+        behind = self.journal.regions.oldest != self._end
+        return asyncio.ensure_future(self._ask(SOON_SECONDS if behind else WAIT_SECONDS, None))
+
+    async def _ask(self, wait: float, answered: float | None) -> memoryview:
+        row, regions = self.row, self.journal.regions
+        bytes_max = max(min(RUN_BYTES_MAX, regions.bytes_end - self._end.byte), 0)
+        question = asking.follow(row.id, row.epoch, self._end, regions.oldest, bytes_max, int(wait * 1000))
+        return await self._pulling.ask(question, ANSWER_BYTES_MAX, answered)
+
+    # -- room --------------------------------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        """Whether it is worth while to ask: not for a few records at a time while the journal is all but full."""
+        regions, size = self.journal.regions, self.journal.regions.size
+        if self._lacks_room == regions.oldest:
+            return False
+        records, length = regions.entries_end - self._end.sequence, regions.bytes_end - self._end.byte
+        return records >= min(RUN_RECORDS, size.entries // ROOM_SHARE) and length >= min(
+            RUN_BYTES_MAX, size.data_bytes // ROOM_SHARE
+        )
+
+    async def _until_room(self) -> None:
+        while not self._has_room():
+            await self._pulling.wait(self.room)
+
+    # -- stored ------------------------------------------------------------------------------------------------------
+
+    async def _take(self, answer: memoryview) -> bool:
+        """Collects what came; whether there was something."""
+        told, run = asking.decode_followed(answer)
+        self._hear(told)
+        journal, regions = self.journal, self.journal.regions
+        if not told.stored.follows(self._end):
+            raise JournalError(f"the other side has {told.stored}, and had {self._end} before")
+        end, time = end_of(run, self._end)
+        if not regions.fits(end):
+            if regions.oldest == self._end:
+                raise JournalFull(f"there is no room for a write up to {end}, although nothing else is there")
+            self._lacks_room = regions.oldest
+            return False
+        if end != regions.to_be_read:
+            journal.acquire(end)
+        if await journal.store_run(run) == self._end:
+            return False
+        self._end = end
+        self.ends.append(End(end, time))
+        return True
+
+    def _hear(self, told: Followed) -> None:
+        self.told, self._told_at = told, self._pulling.doors.now()
+        if self.first_stored is None:
+            self.first_stored = told.stored
+            self._moved()
+
+    async def _sync(self) -> None:
+        """Until all that is stored is durable."""
+        while self.journal.regions.synced != self._end:
+            await self.journal.sync()
+            self._moved()
+
+    async def _sync_behind(self) -> None:
+        """Has what was stored synced, while others are asked for and stored."""
+        if self._syncing is None or self._syncing.done():
+            self._syncing = asyncio.ensure_future(self._sync())
+            self._syncing.add_done_callback(self._synced)
+        if self._end.byte - self.journal.regions.synced.byte > UNSYNCED_BYTES_MAX:
+            await self._syncing
+
+    def _synced(self, syncing: asyncio.Task[None]) -> None:
+        if syncing.cancelled() or syncing.exception() is not None:
+            self._pulling.stop()
+
+    # -- shown -------------------------------------------------------------------------------------------------------
+
+    def lag_s(self) -> float | None:
+        """Age of the oldest write that the S-VOLs have not, as far as this was heard of; None: that is not known."""
+        told, oldest = self.told, self.journal.regions.oldest
+        since = self._pulling.doors.now() - self._told_at
+        if told is None or since > STALE_SECONDS:
+            return None
+        if oldest == told.stored:
+            return 0.0
+        time = told.oldest if oldest == self._end else next((end.time for end in self.ends if end.at > oldest), 0)
+        return max((told.now - time) / NS + since, 0.0) if time else None
+
+
+def end_of(run: memoryview, at: Position) -> tuple[Position, int]:
+    """Where a run ends that begins at `at`, and when the first of its writes was written, 0 if it has none; as it says,
+    which is checked when it is stored. Raises FormatError."""
+    here = time = 0
+    while len(run) - here > CHAIN_BYTES:
+        if len(run) - here < SERVED_BYTES:
+            raise FormatError("an entry is cut short")
+        entry = Entry(*ENTRY_LAYOUT.unpack_from(run, here + CHAIN_BYTES)[1:])
+        at, time = Position(at.sequence + 1, at.byte + entry.length), time or entry.time
+        here += SERVED_BYTES + entry.length
+    return at, time

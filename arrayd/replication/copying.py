@@ -1,0 +1,260 @@
+"""Initial copy and resync (figure 11), which are one thing: what bitmaps of the S-VOLs' side have is read from P-VOLs.
+
+First the bitmap of each P-VOL is joined to that of its S-VOL, durably, and only then the other side gives it up. Then
+parts are taken, asked for, written and made durable, several at a time, and are not marked any more.
+
+Hosts write meanwhile. What is read from a P-VOL has all writes before read-completed as that was when it was asked for,
+and maybe others up to `stored`, which comes with the answer. So no record behind the former is restored until what was
+read is written: it would be written over by something older. And the S-VOLs are one of the group's states when nothing
+is marked and all before the greatest `stored` is restored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from arrayd.link.channel import LinkError
+from arrayd.replication import asking
+from arrayd.replication.asking import RANGE, RANGES_MAX, CopyPiece, Piece, Range, Refused
+from arrayd.replication.before_images import BeforeImages
+from arrayd.replication.bitmap import Bitmap, Taken
+from arrayd.replication.bitmap.format import PART_BYTES_MAX
+from arrayd.replication.group_rows import PACE_MAX, GroupRow
+from arrayd.replication.journal import AuxiliaryJournal, FormatError, Position
+from arrayd.replication.journal.regions import START
+from arrayd.replication.pulling import Pauses, Pulling
+from arrayd.volumes.volume import Volume, finished
+
+COPY_BYTES = 2 * 1024 * 1024
+"""Of a part."""
+PARTS_MAX = 4
+"""Parts under way at the fastest pace."""
+PACES_A_PART = 5
+"""So many paces have the same number of parts under way."""
+SAVE_SECONDS = 5.0
+"""How often it is made durable what is copied already: after a restart no more than this is copied again."""
+IDLE_SECONDS = 1.0
+"""How often it is looked whether the pace is another one."""
+HEAD_BYTES = 4096
+"""What an answer has besides its data and its pieces, at the most."""
+PIECES_BYTES_MAX = RANGES_MAX * (RANGE.sizeof() + 1)
+
+
+class Copies:
+    """What is asked for and not yet written, and how far must be restored because of what was."""
+
+    def __init__(self) -> None:
+        self.needed = START
+        """The greatest `stored` of all answers."""
+        self._under_way: dict[int, Position] = {}
+        self._next = 0
+
+    def begin(self, read_completed: Position) -> int:
+        """Something is about to be asked for; its number."""
+        self._next += 1
+        self._under_way[self._next] = read_completed
+        return self._next
+
+    def end(self, number: int) -> None:
+        """It is written, or never will be."""
+        del self._under_way[number]
+
+    def need(self, stored: Position) -> None:
+        """What is written now has this."""
+        self.needed = max(self.needed, stored)
+
+    def floor(self, otherwise: Position) -> Position:
+        """Up to where records may be restored: `otherwise`, if nothing is under way."""
+        return min(self._under_way.values(), default=otherwise)
+
+
+@dataclass(eq=False)
+class CopiedPair:
+    """A pair that is being copied: S-VOL, bitmap, and what keeps its before-images, if something does."""
+
+    number: int
+    volume: Volume
+    bitmap: Bitmap
+    images: BeforeImages | None
+
+
+class Copying:
+    """Copies to the S-VOLs of `pairs`. `moved()` is called when something was written, and when all is copied."""
+
+    def __init__(
+        self,
+        row: GroupRow,
+        pulling: Pulling,
+        journal: AuxiliaryJournal,
+        pairs: Sequence[CopiedPair],
+        copies: Copies,
+        moved: Callable[[], None],
+    ) -> None:
+        self.row = row
+        self.pairs = list(pairs)
+        self.copied = False
+        """Whether nothing is marked any more, durably."""
+        self._copies = copies
+        self._pulling = pulling
+        self._journal = journal
+        self._moved = moved
+        self._pauses = Pauses(pulling, f"copying of group {row.name}")
+        self._to_be_joined = list(pairs)
+        self._turn = 0
+        """Which pair is taken from next."""
+        self._ended = pulling.event()
+        """Set when a part has ended."""
+        self._saved_at = pulling.doors.now()
+
+    # -- one step, and all of them -----------------------------------------------------------------------------------
+
+    async def once(self) -> bool:
+        """One step of figure 11: joins a bitmap, or copies a part. Whether there was something to do.
+
+        Raises LinkError, Refused: it is to be tried again; FormatError, VolumeError, Stopped."""
+        if self._to_be_joined:
+            await self._join(self._to_be_joined[0])
+            del self._to_be_joined[0]
+            return True
+        for turn in range(len(self.pairs)):
+            pair = self.pairs[(self._turn + turn) % len(self.pairs)]
+            taken = pair.bitmap.take(COPY_BYTES)
+            if taken is not None:
+                self._turn += turn + 1
+                await self._copy(pair, taken)
+                await self._save_now_and_then()
+                return True
+        if not self.copied and not self.marked:
+            await self.save()
+            self.copied = True
+            self._moved()
+        return False
+
+    async def run(self) -> None:
+        """Until all is copied, or it is stopped. Raises FormatError, VolumeError, Stopped."""
+        while self._to_be_joined:
+            await self._tried()
+        workers = [asyncio.ensure_future(self._work(number)) for number in range(PARTS_MAX)]
+        try:
+            await asyncio.gather(*workers)
+        except BaseException:
+            self._pulling.stop()
+            raise
+        finally:
+            await asyncio.wait(workers)
+
+    async def _work(self, number: int) -> None:
+        """One of those that copy parts beside one another: the slower the pace, the fewer do."""
+        while not self.copied:
+            pace = self.row.pace
+            if number > (pace - 1) // PACES_A_PART + pace // PACE_MAX:
+                await self._pulling.sleep(IDLE_SECONDS)
+                continue
+            begun = self._pulling.doors.now()
+            if not await self._tried():
+                if not self.copied:
+                    await self._pulling.wait(self._ended)
+                continue
+            took = self._pulling.doors.now() - begun
+            await self._pulling.sleep(took * (PACE_MAX - pace) / pace)
+        self._ended.set()
+
+    async def _tried(self) -> bool:
+        """`once`, and where the other side does not do it, a pause."""
+        try:
+            there_was = await self.once()
+        except (LinkError, Refused) as error:
+            await self._pauses.failed(error)
+            return True
+        self._pauses.went_well()
+        return there_was
+
+    # -- bitmaps -----------------------------------------------------------------------------------------------------
+
+    @property
+    def marked(self) -> int:
+        """Bytes that are still to be copied."""
+        return sum(pair.bitmap.marked_bytes for pair in self.pairs)
+
+    async def save(self) -> None:
+        """What is copied is durably so. Raises VolumeError."""
+        for pair in self.pairs:
+            await pair.bitmap.save()
+        self._saved_at = self._pulling.doors.now()
+
+    async def _save_now_and_then(self) -> None:
+        if self._pulling.doors.now() - self._saved_at >= SAVE_SECONDS:
+            await self.save()
+
+    async def _join(self, pair: CopiedPair) -> None:
+        """The bitmap of the P-VOL, all of it, before the other side gives it up."""
+        row, page = self.row, 0
+        while True:
+            question = asking.bitmap(row.id, row.generation, pair.number, page)
+            answer = await self._pulling.ask(question, PART_BYTES_MAX + HEAD_BYTES)
+            following, part = asking.decode_part(answer)
+            told = await pair.bitmap.join(part)
+            if told != following or (following and following <= page):
+                raise FormatError(f"a bitmap that goes on at page {following}, where {told} is due")
+            if not following:
+                break
+            page = following
+        await pair.bitmap.save()
+        question = asking.joined(row.id, row.generation, pair.number)
+        asking.decode_done(await self._pulling.ask(question, HEAD_BYTES))
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    async def _copy(self, pair: CopiedPair, taken: Taken) -> None:
+        """Copies what was taken; what fails is marked as before."""
+        ranges = [Range(*each) for each in taken.ranges]
+        number = self._copies.begin(self._journal.regions.synced)
+        ended = pair.bitmap.restore
+        try:
+            try:
+                question = asking.copy(self.row.id, self.row.generation, pair.number, ranges)
+                expects = sum(each.length for each in ranges) + PIECES_BYTES_MAX + HEAD_BYTES
+                stored, pieces = asking.decode_copied(await self._pulling.ask(question, expects))
+                check_pieces(ranges, pieces)
+                self._copies.need(stored)
+                if pair.images is not None:
+                    await pair.images.keep(ranges)
+                for piece in pieces:
+                    await write_piece(piece, pair.volume)
+            finally:
+                self._copies.end(number)
+                self._moved()
+            await finished(pair.volume.flush())
+            ended = pair.bitmap.copied
+        finally:
+            ended(taken)
+            self._ended.set()
+
+
+async def write_piece(piece: CopyPiece, volume: Volume) -> None:
+    """Raises VolumeError."""
+    if piece.kind is Piece.DATA:
+        data = memoryview(piece.data)
+        if not volume.write_now(piece.offset, data):
+            await finished(volume.write(piece.offset, data))
+    elif piece.kind is Piece.HOLE:
+        await finished(volume.unmap(piece.offset, piece.length))
+    else:
+        await finished(volume.write_zeros(piece.offset, piece.length))
+
+
+def check_pieces(ranges: Sequence[Range], pieces: Sequence[CopyPiece]) -> None:
+    """Raises FormatError unless the pieces are these ranges, in order, each whole or in parts."""
+    due = iter(ranges)
+    at = end = 0
+    for piece in pieces:
+        if at == end:
+            offset, length = next(due, Range(0, 0))
+            at, end = offset, offset + length
+        if piece.offset != at or not 0 < piece.length <= end - at:
+            raise FormatError(f"{piece.length} bytes at {piece.offset}, where {end - at} at {at} are due")
+        at += piece.length
+    if at != end or next(due, None) is not None:
+        raise FormatError("less than was asked for")
