@@ -30,17 +30,13 @@ class CommandError(Exception):
 
 
 class Input(BaseModel):
-    """The input parameter of a command; a JSON object of these fields and no others.
+    """The input parameter of a command; a JSON object of these fields and no others."""
 
-    What checks it is built when it is first used: a start would wait a tenth of a second for those of all commands."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Output(BaseModel):
     """Edited data of a command."""
-
-    model_config = ConfigDict(defer_build=True)
 
 
 class Nothing(Input):

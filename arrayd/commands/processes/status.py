@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from arrayd.commands.registry import REGISTRY, Input, Nothing, Output, Process
+from arrayd.commands.registry import REGISTRY, Input, Nothing, Output, Registry
 
 if TYPE_CHECKING:
     from arrayd.commands.context import Context
@@ -41,26 +40,25 @@ class Commands(Output):
 
 
 @cache
-def command_row(process: Process) -> CommandRow:
-    """A command as `commands` lists it. To make it takes some milliseconds."""
-    return CommandRow(
-        number=process.number,
-        name=process.name,
-        help=process.help,
-        changes=process.changes,
-        input=process.input.model_json_schema(),
-        output=process.output.model_json_schema(),
-    )
+def command_rows(registry: Registry) -> list[CommandRow]:
+    """All commands of a registry, which is complete: to make them takes 40 ms."""
+    return [
+        CommandRow(
+            number=process.number,
+            name=process.name,
+            help=process.help,
+            changes=process.changes,
+            input=process.input.model_json_schema(),
+            output=process.output.model_json_schema(),
+        )
+        for _, process in sorted(registry.by_number.items())
+    ]
 
 
 @REGISTRY.command(1, "commands")
 async def commands(context: Context, _told: Nothing) -> Commands:
     """List the commands that this array knows, with what each takes and gives (JSON schema)."""
-    rows = []
-    for _, process in sorted(context.registry.by_number.items()):
-        rows.append(command_row(process))
-        await asyncio.sleep(0)
-    return Commands(commands=rows)
+    return Commands(commands=command_rows(context.registry))
 
 
 class Text(Input):
