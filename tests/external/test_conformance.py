@@ -54,8 +54,10 @@ OF_NO_BLOCK = (
     *("Inquiry", "iSCSI", "ModeSense6", "MultipathIO", "NoMedia", "PreventAllow", "Prin", "Prout", "ReadDefectData"),
     *("ReadOnly", "ReceiveCopyResults", "ReportSupportedOpcodes", "Reserve6", "Sanitize", "StartStopUnit"),
     "TestUnitReady",
+    *("Read12", "Write12", "WriteVerify12", "Verify12"),
 )
-"""How the names of suites begin that blocks of another size change nothing for."""
+"""How the names of suites begin that blocks of another size change nothing for, or nothing that those of 10 and 16
+bytes would not show as well."""
 ELSEWHERE = ON_READ_ONLY | ON_REMOVABLE | ON_LARGER_PHYSICAL_BLOCKS
 """What does not apply to a disk as most are."""
 
