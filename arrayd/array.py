@@ -52,6 +52,7 @@ from arrayd.tables import Tables, TablesError
 from arrayd.virtual.far import FarEnd
 from arrayd.virtual.formats import SERVICE
 from arrayd.virtual.near import NearEnd
+from arrayd.volumes.volume import VolumeError
 
 THREADS = 8
 """The one executor: cold reads, syncs, writes beyond the bound, tables."""
