@@ -31,7 +31,6 @@ RANGES_MAX = 1024
 ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX
 TEXT_BYTES_MAX = 1000
 """Of the reason why something failed."""
-NOTHING = memoryview(b"")
 
 
 class Asked(IntEnum):
@@ -350,7 +349,7 @@ def decode_copied(answer: memoryview) -> tuple[Position, list[CopyPiece]]:
     pieces = []
     for offset, length, kind in PIECE_LAYOUT.iter_unpack(rest[COPIED_HEAD.size : at]):
         _check(kind <= Piece.ZEROS, "a piece of a kind that there is not")
-        data = rest[at : at + length] if kind == Piece.DATA else NOTHING
+        data = rest[at : at + length] if kind == Piece.DATA else rest[:0]
         _check(kind != Piece.DATA or len(data) == length, "a piece that is cut short")
         at += len(data)
         pieces.append(CopyPiece(offset, length, Piece(kind), data))

@@ -91,6 +91,7 @@ async def test_a_held_volume_refuses_reloads(
 
 async def test_a_volume_is_held_after_a_restart(place: Place) -> None:
     async with running(place) as (array, _):
+        await array.estate.volumes.create("j0", {"size": MIB, "use": "journal"}, array.tables.change)
         group = replace(GROUP, pairs=(PAIRS[1],))
         await array.pairs.create(group, Operation.PAIRCREATE_VL, 1.0, array.tables.change)
     async with running(place) as (array, _):
