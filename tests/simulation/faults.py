@@ -1,0 +1,240 @@
+"""What goes wrong: machines lose power, arrays are killed, lines are cut, disks are full or fail, clocks jump.
+
+Each kind of fault is one method, which makes it and has it end again; `Faults.make` chooses one after the other. A kill
+comes at a chosen moment at a door of the array: at any, or at one of those that are seldom passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine
+from random import Random
+from typing import Any
+
+from tests.simulation.doors import Gone, Plan
+from tests.simulation.world import Machine, World
+
+BETWEEN_SECONDS = 1.5
+"""Between two faults, on the average."""
+DOORS = (
+    *("write", "read", "fdatasync", "fsync", "open", "truncate"),
+    *("commit", "commit", "commit", "thread", "send", "receive", "dial", "accept"),
+    *("answer", "durable answer", "durable answer"),
+)
+"""Where a kill is aimed at; `allocate`, `tables` and others are met on the way."""
+POWER_LOSS_SHARE = 0.4
+CALLS_MAX = 120
+CALLS_AT_A_DOOR_MAX = 4
+STRUCK_WITHIN_SECONDS = 3.0
+"""A kill that has met no such moment by then is made at once."""
+BUSY_CHECKS, BUSY_CHECK_SECONDS = 100, 5e-3
+"""How often it is looked whether a line is busy before it is cut."""
+DOWN_SECONDS = (0.01, 2.0)
+"""How long an array is away, on the average: one or the other."""
+CLOCK_SECONDS = 1000.0
+STARTS_MAX = 20
+
+
+class Faults:
+    """Those of one run, on these machines; but not those kinds that are `left_out`, by the names of their methods."""
+
+    def __init__(self, world: World, machines: list[Machine], left_out: Collection[str] = ()) -> None:
+        self._world = world
+        self._machines = machines
+        self._random: Random = world.random("faults")
+        self.made: Counter[str] = Counter()
+        kinds: list[tuple[Callable[[], Coroutine[Any, Any, None]], int]] = [
+            (self.kill, 6),
+            (self.kill_at_start, 2),
+            (self.stop_and_start, 1),
+            (self.cut, 3),
+            (self.stall, 3),
+            (self.refuse, 1),
+            (self.full, 1),
+            (self.slow_down, 1),
+            (self.fail_syncs, 1),
+            (self.fail_reads, 1),
+            (self.fail_commits, 1),
+            (self.turn_clock, 1),
+        ]
+        chosen = [(kind, weight) for kind, weight in kinds if kind.__name__ not in left_out]
+        self._kinds = [kind for kind, _ in chosen]
+        self._weights = [weight for _, weight in chosen]
+
+    async def make(self, until: float) -> None:
+        """One fault after the other, some of them at once."""
+        going: list[asyncio.Task[None]] = []
+        while self._world.loop.time() < until:
+            await asyncio.sleep(self._random.expovariate(1 / BETWEEN_SECONDS))
+            (kind,) = self._random.choices(self._kinds, self._weights)
+            self.made[kind.__name__] += 1
+            self._world.trace.note("fault", kind.__name__)
+            going.append(asyncio.ensure_future(kind()))
+            if self._random.random() < 0.7:
+                await going[-1]
+        await asyncio.gather(*going)
+
+    def _machine(self) -> Machine:
+        return self._random.choice(self._machines)
+
+    def _other(self, machine: Machine) -> Machine:
+        return self._random.choice([each for each in self._machines if each is not machine])
+
+    async def _a_while(self, mean: float) -> None:
+        await asyncio.sleep(self._random.expovariate(1 / mean))
+
+    # -- lives -------------------------------------------------------------------------------------------------------
+
+    def _is_power_loss(self, machine: Machine) -> bool:
+        return self._random.random() < POWER_LOSS_SHARE and not machine.keeps_power
+
+    def _plan(self, machine: Machine) -> Plan:
+        power = self._is_power_loss(machine)
+        if self._random.random() < 0.4:
+            return Plan(self._random.randint(1, CALLS_MAX), None, power)
+        return Plan(self._random.randint(1, CALLS_AT_A_DOOR_MAX), self._random.choice(DOORS), power)
+
+    async def kill(self) -> None:
+        """An array is killed, or its machine loses power."""
+        machine = self._machine()
+        life = machine.life
+        if life is None or life.plan is not None:
+            return
+        plan = life.plan = self._plan(machine)
+        loop = self._world.loop
+        late = loop.time() + STRUCK_WITHIN_SECONDS
+        while life.is_to_end(plan) and loop.time() < late:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        if life.is_to_end(plan):
+            life.kill("at rest", plan.power)
+        await self._a_while(self._random.choice(DOWN_SECONDS))
+        await self.start(machine)
+
+    async def kill_at_start(self) -> None:
+        """An array is killed while it starts, or stops."""
+        machine = self._machine()
+        if machine.life is None or machine.life.plan is not None:
+            return
+        if self._random.random() < 0.5:
+            machine.life.kill("at rest", self._is_power_loss(machine))
+            await self._a_while(self._random.choice(DOWN_SECONDS))
+            if machine.is_down:
+                machine.next_plan = self._plan(machine)
+        else:
+            machine.life.plan = self._plan(machine)
+            await self._stop(machine)
+        await self.start(machine)
+
+    async def stop_and_start(self) -> None:
+        """An operator restarts an array."""
+        machine = self._machine()
+        await self._stop(machine)
+        await self._a_while(self._random.choice(DOWN_SECONDS))
+        await self.start(machine)
+
+    async def _stop(self, machine: Machine) -> None:
+        try:
+            await machine.stop()
+        except Gone:
+            return
+
+    async def start(self, machine: Machine) -> None:
+        """Starts an array, unless it is there, as often as it takes."""
+        for _ in range(STARTS_MAX):
+            if machine.life is not None or await machine.start():
+                return
+            await self._a_while(self._random.choice(DOWN_SECONDS))
+
+    # -- lines -------------------------------------------------------------------------------------------------------
+
+    def _line(self) -> tuple[str, str]:
+        machine = self._machine()
+        return machine.name, self._other(machine).name
+
+    async def cut(self) -> None:
+        """Connections end, while something is on its way."""
+        line = self._line()
+        for _ in range(BUSY_CHECKS):
+            if self._world.network.busy(*line):
+                break
+            await self._a_while(BUSY_CHECK_SECONDS)
+        self._world.network.cut(*line)
+
+    async def stall(self) -> None:
+        """Nothing comes through for a while; then the connections go on, or end."""
+        line = self._line()
+        self._world.network.stall(*line, True)
+        await self._a_while(2.0 if self._random.random() < 0.5 else 8.0)
+        if self._random.random() < 0.3:
+            self._world.network.cut(*line)
+        self._world.network.stall(*line, False)
+
+    async def refuse(self) -> None:
+        """Connections end, and there are no new ones for a while."""
+        line = self._line()
+        self._world.network.line(*line).refused = True
+        self._world.network.cut(*line)
+        await self._a_while(4.0)
+        self._world.network.line(*line).refused = False
+
+    # -- disks and clocks --------------------------------------------------------------------------------------------
+
+    async def full(self) -> None:
+        """A disk has no room for a while."""
+        machine = self._machine()
+        machine.disk.full = True
+        await self._a_while(2.0)
+        machine.disk.full = False
+
+    async def slow_down(self) -> None:
+        """A disk is slow for a while."""
+        life = self._machine().life
+        if life is not None:
+            life.slow_share = self._random.choice((0.1, 0.5))
+            await self._a_while(4.0)
+            life.slow_share = 0.0
+
+    async def fail_syncs(self) -> None:
+        """A sync fails: the volume has failed until an operator starts the array again."""
+        machine = self._machine()
+        machine.disk.failing_syncs = 1
+        await self._a_while(3.0)
+        machine.disk.failing_syncs = 0
+        if machine.disk.failed:
+            await self._stop(machine)
+            await self.start(machine)
+
+    async def fail_reads(self) -> None:
+        """Some reads fail."""
+        self._machine().disk.failing_reads = self._random.randint(1, 3)
+
+    async def fail_commits(self) -> None:
+        """A commit of the tables fails."""
+        self._world.tables.failing_commits[self._machine().name] = 1
+
+    async def turn_clock(self) -> None:
+        """A clock is set to another time."""
+        self._machine().clock_offset += self._random.uniform(-CLOCK_SECONDS, CLOCK_SECONDS)
+
+    # -- end ---------------------------------------------------------------------------------------------------------
+
+    async def heal(self) -> None:
+        """Nothing is wrong any more, and nothing goes wrong: arrays are there, linked, with disks that work."""
+        world = self._world
+        world.faulty = False
+        world.tables.failing_commits.clear()
+        for machine in self._machines:
+            disk = machine.disk
+            disk.full, disk.failing_syncs, disk.failing_reads = False, 0, 0
+            machine.next_plan = None
+            if machine.life is not None:
+                machine.life.plan, machine.life.slow_share = None, 0.0
+                if disk.failed:
+                    await self._stop(machine)
+            for other in self._machines:
+                if other is not machine:
+                    world.network.line(machine.name, other.name).refused = False
+                    world.network.stall(machine.name, other.name, False)
+        for machine in self._machines:
+            await self.start(machine)

@@ -1,0 +1,142 @@
+"""Runs scenarios by their seeds, and says what went wrong: the seed, the promise that was not kept, the trace.
+
+`scripts/simulate` is the command line. A scenario is `async def scenario(world)`, which raises Violated; `SCENARIOS`
+has all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.simulation.linked import linked
+from tests.simulation.paired import paired
+from tests.simulation.world import Violated, World
+
+SCENARIOS: dict[str, Callable[[World], Any]] = {"linked": linked, "paired": paired}
+"""By their names."""
+COLLECTED_EACH = 20
+"""After so many seeds memory is tidied up; not within one, where it would run the finalizers of dead lives."""
+SEEDS_AT_ONCE = 20
+
+
+@dataclass
+class Outcome:
+    """What one seed has brought; `why` is empty if every promise was kept."""
+
+    seed: int
+    why: str
+    seconds: float
+    trace: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def run(seed: int, scenario: str = "linked", show: Callable[[str], None] | None = None) -> Outcome:
+    """Runs one seed."""
+    begun, why = time.perf_counter(), ""
+    collecting = gc.isenabled()
+    gc.disable()
+    world = World(seed, show)
+    try:
+        world.run(SCENARIOS[scenario])
+    except Exception as error:
+        first = _first(error)
+        why = f"{type(first).__name__}: {first}"
+        if not isinstance(first, Violated):
+            world.trace.note("-", "".join(traceback.format_exception(first)))
+    finally:
+        if collecting:
+            gc.enable()
+    return Outcome(seed, why, time.perf_counter() - begun, world.trace.text() if why else "", counted(world))
+
+
+def _first(error: BaseException) -> BaseException:
+    """What began it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def counted(world: World) -> Counter[str]:
+    """What happened, for the table of coverage."""
+    counts = Counter({f"{kind} {moment}": count for (kind, moment), count in world.deaths.items()})
+    scenario = world.scenario
+    if scenario is not None:
+        counts.update({f"fault {kind}": count for kind, count in scenario.faults.made.items()})
+        counts["host writes"] += sum(region.writes for region in scenario.regions)
+        counts["host reads"] += sum(region.promise.reads for region in scenario.regions)
+        counts["commands"] += scenario.commanded
+    counts["starts"] += sum(machine.lives for machine in world.machines.values())
+    counts["virtual seconds"] += round(world.loop.time())
+    return counts
+
+
+def run_some(scenario: str, seeds: range) -> list[Outcome]:
+    """Runs several seeds in this process."""
+    outcomes = [run(seed, scenario) for seed in seeds]
+    gc.collect()
+    return outcomes
+
+
+def run_many(seeds: range, scenario: str, workers: int) -> Iterator[Outcome]:
+    """Runs seeds, in order as far as one worker goes."""
+    pieces = [seeds[at : at + SEEDS_AT_ONCE] for at in range(0, len(seeds), SEEDS_AT_ONCE)]
+    if workers <= 1:
+        for piece in pieces:
+            yield from run_some(scenario, piece)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        for outcomes in pool.map(partial(run_some, scenario), pieces):
+            yield from outcomes
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; the exit code: 1 if a promise was not kept."""
+    parser = argparse.ArgumentParser(prog="simulate", description="Runs whole arrays in virtual time, from seeds.")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--seed", type=int, help="this one alone")
+    which.add_argument("--seeds", type=int, metavar="N", help="so many")
+    parser.add_argument("--from", type=int, default=1, dest="first", metavar="M", help="the first of them (1)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (1)")
+    parser.add_argument("--scenario", choices=sorted(SCENARIOS), default="linked")
+    parser.add_argument("--trace", action="store_true", help="shows what happens, line by line")
+    parser.add_argument("--traces", type=Path, default=Path("."), metavar="FOLDER", help="where traces are put (.)")
+    told = parser.parse_args(arguments)
+    if told.seed is not None:
+        outcomes: Iterator[Outcome] = iter([run(told.seed, told.scenario, print if told.trace else None)])
+    else:
+        outcomes = run_many(range(told.first, told.first + told.seeds), told.scenario, told.workers)
+    return report(outcomes, told.traces, told.scenario)
+
+
+def report(outcomes: Iterator[Outcome], folder: Path, scenario: str) -> int:
+    """Prints what fails as it comes, and what happened at the end."""
+    seeds, failed, seconds, counts = 0, 0, 0.0, Counter[str]()
+    for outcome in outcomes:
+        seeds += 1
+        seconds += outcome.seconds
+        counts += outcome.counts
+        if outcome.why:
+            failed += 1
+            folder.mkdir(parents=True, exist_ok=True)
+            file = folder / f"simulation-{scenario}-{outcome.seed}.trace"
+            file.write_text(outcome.trace)
+            print(f"seed {outcome.seed}: {outcome.why}\n    trace: {file}", flush=True)
+    for what, count in sorted(counts.items()):
+        print(f"{count:>10}  {what}")
+    print(f"{seeds} seeds, {failed} failed, {seconds / max(seeds, 1):.3f} s each")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
