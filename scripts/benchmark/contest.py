@@ -16,11 +16,17 @@ from scripts.benchmark.rows import Comparison, FileSystem, Metric, Row, Subject,
 from scripts.benchmark.statistics import LOOKS, Estimate, Verdict, estimate
 from scripts.benchmark.target_arrayd import ArraydTarget
 from scripts.benchmark.target_chain import ChainTarget
+from scripts.benchmark.target_pair import PairTarget
 from scripts.benchmark.target_tgt import TgtError, TgtTarget
 from tests.lab.daemon import DaemonError
 
-Target = ArraydTarget | ChainTarget | TgtTarget
-KINDS: dict[str, type[Target]] = {"arrayd": ArraydTarget, "chain": ChainTarget, "tgt": TgtTarget}
+Target = ArraydTarget | ChainTarget | PairTarget | TgtTarget
+KINDS: dict[str, type[Target]] = {
+    "arrayd": ArraydTarget,
+    "chain": ChainTarget,
+    "pair": PairTarget,
+    "tgt": TgtTarget,
+}
 EXPECTED_ERRORS = (BackingError, DaemonError, GeneratorError, TgtError, OSError)
 MANY_LUNS_BYTES = 2 << 20
 """Of each LUN where there are more than two: together they are no more than what one has elsewhere."""
@@ -155,6 +161,8 @@ class Contest:
 
     def _run(self, row: Row, subject: Subject, seed: int) -> Run:
         target = self._pool.target(subject.setup)
+        if isinstance(target, PairTarget):
+            target.settle()
         if subject.setup.file_system is not FileSystem.TMPFS:
             cold = {target.files[lun] for lun in subject.cold_luns}
             backing.settle(target.files)

@@ -215,6 +215,28 @@ def rows_commands() -> list[Row]:
     return rows
 
 
+PAIRED, PLAIN = "P-VOL", "in no pair"
+PAIR_CLAIM = 0.75
+"""Of the rate of writes to a volume that is in no pair."""
+PAIR_P99_CLAIM = 1 / 1.25
+
+
+def rows_pairs() -> list[Row]:
+    """Writes to a P-VOL, whose S-VOL follows, beside writes to a volume of the same array that is in no pair."""
+    rows = []
+    for file_system in FileSystem:
+        setup = TargetSetup("pair", file_system, luns=2)
+        for name, work in (("4k-write-qd32", Work("write", depth=32)), ("4k-write-qd1", Work("write"))):
+            subjects = (Subject(PAIRED, setup, (replace(work, first_lun=1),)), Subject(PLAIN, setup, (work,)))
+            claimed = work.depth > 1
+            comparisons = (
+                Comparison(PAIRED, (PLAIN,), Metric.RATE, PAIR_CLAIM if claimed else None),
+                Comparison(PAIRED, (PLAIN,), Metric.P99, PAIR_P99_CLAIM if claimed else None),
+            )
+            rows.append(Row(f"pairs/{file_system.value}-{name}", subjects, comparisons))
+    return rows
+
+
 WORKS = (
     ("4k-read-qd32", Work("read", depth=32), 2.5),
     ("4k-write-qd32", Work("write", depth=32), 2.3),
@@ -270,6 +292,7 @@ def all_rows() -> list[Row]:
         beside_neighbour("beside/fsync", Work("sync", depth=4), Work("write", depth=4), cold=False),
         *rows_virtual(),
         *rows_commands(),
+        *rows_pairs(),
         watched("watch/4k-read-digests", Work("read", depth=32), digests=True),
         watched("watch/4k-write-digests", Work("write", depth=32), digests=True),
         watched("watch/1m-read-digests", Work("read", MIB, 8, sequential=True), digests=True),
