@@ -107,7 +107,7 @@ def test_refusals(lab: Lab, here: State, there: State, consistent: bool, refused
     assert lab.bad("horctakeover -g oradb") == (Result.CONFLICT, f"primary: {refused.text}")
 
 
-def test_the_s_vols_side_is_told_of_a_swap_first(lab: Lab) -> None:
+def test_figure_19_the_s_vols_side_is_told_of_a_swap_first(lab: Lab) -> None:
     lab.two.put(State.S_PAIR, State.P_PAIR)
     order: list[str] = []
     for name in ("primary", "remote"):

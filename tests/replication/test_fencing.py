@@ -95,7 +95,7 @@ async def test_it_lets_go_by_itself_and_later_if_it_is_asked_for_again(
     assert (await primary.follow(START))[0].ended
 
 
-async def test_a_swap_begins_from_a_fence(primary: Primary) -> None:
+async def test_figure_20_a_swap_begins_from_a_fence(primary: Primary) -> None:
     """Figure 20: what has waited goes by what follows."""
     await primary.ask(FENCE)
     late = begun(primary, 0, b"b" * PAGE)

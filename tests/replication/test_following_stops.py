@@ -139,7 +139,7 @@ async def test_a_copy_goes_on_from_where_it_was_stopped(copying: Parts) -> None:
 # -- a swap ------------------------------------------------------------------------------------------------------------
 
 
-async def test_figure_19_swap_waits_for_the_last_write_while_hosts_wait(parts: Parts) -> None:
+async def test_figure_21_swap_waits_for_the_last_write_while_hosts_wait(parts: Parts) -> None:
     stage = await parts.entered()
     parts.writes(50)
     assert await stage.stop(parts.next(State.P_PAIR)) is None

@@ -9,8 +9,12 @@ from tests.simulation.world import replaced
 SEEDS_MAX = 60
 """Most are found by one of the first three."""
 BEGIN_AT = {
+    "FUA does not sync": 4,
+    "a flush does not sync": 22,
+    "a failed sync is retried into success": 24,
+    "a change is answered before it is committed": 3,
     "a sync takes another's end for its own": 14,
-    "effect and answer are two commits": 20,
+    "effect and answer are two commits": 24,
     "what the last connection has not answered stays so": 12,
     "what the other array never took is not sent again": 12,
     "what did not get through is reported as done": 9,

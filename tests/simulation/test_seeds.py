@@ -14,7 +14,7 @@ from tests.simulation import run
 from tests.simulation.linked import linked
 from tests.simulation.world import World
 
-SEEDS = range(1, 21)
+SEEDS = range(1, 11)
 PAIRED_SEEDS = range(1, 6)
 SAME = 6
 FAILED_ONCE: tuple[int, ...] = (2, 12)
