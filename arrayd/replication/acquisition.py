@@ -30,6 +30,10 @@ STALE_SECONDS = 5.0
 """What was heard so long ago tells nothing of how it goes now."""
 ROOM_SHARE = 4
 """Nothing is asked for while less than one part in so many of the journal is free, or less than a run takes."""
+GATHER_BYTES = 256 * 1024
+GATHER_SECONDS = 0.005
+"""After a run that is shorter than that, the next one is asked for so much later: to be asked for every write by
+itself costs the other side more than the writes."""
 UNSYNCED_BYTES_MAX = 32 * 1024 * 1024
 """Of what is stored and not yet durable; with more nothing else is stored."""
 RUN_RECORDS = 256
@@ -91,6 +95,7 @@ class Acquisition:
                 if coming is None:
                     await self._until_room()
                     coming = self._begin()
+                begin = self._end.byte
                 try:
                     answer, coming = await coming, None
                     came = await self._take(answer)
@@ -99,6 +104,9 @@ class Acquisition:
                     await self._pauses.failed(error)
                     continue
                 self._pauses.went_well()
+                if came and self._end.byte - begin < GATHER_BYTES:
+                    await self._sync_behind()
+                    await self._pulling.sleep(GATHER_SECONDS)
                 if self._has_room():
                     coming = self._begin()
                 if came:
