@@ -26,14 +26,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 from arrayd.log import get_logger
+from arrayd.replication.activity import Activity
 from arrayd.replication.durable import Durable
 from arrayd.replication.journal import JournalError, JournalFull, Position, PrimaryJournal
 from arrayd.replication.redo import flush_all
 from arrayd.replication.statuses import Event
-from arrayd.replication.writes import InOrder, Mark, Spot, Together, Write
+from arrayd.replication.writes import InOrder, Mark, Range, Spot, Together, Write
 from arrayd.volumes.volume import Volume, VolumeError
 
 CHECKPOINT_BYTES = 64 * 1024 * 1024
@@ -50,14 +50,6 @@ log = get_logger("replication")
 Told = Callable[[Event, str], None]
 
 
-class Range(NamedTuple):
-    """`length` bytes from `offset` on of the group's volume `number`."""
-
-    number: int
-    offset: int
-    length: int
-
-
 class PrimaryGroup:
     """The group on `journal`, which nobody else appends to; its tail has been redone. `clock` tells ns since 1970.
 
@@ -66,6 +58,7 @@ class PrimaryGroup:
 
     def __init__(self, journal: PrimaryJournal, clock: Callable[[], int], told: Told) -> None:
         self.journal = journal
+        self.activity = Activity()
         self.volumes: dict[int, Volume] = {}
         self.takes = True
         """Whether a write may be collected on the spot: nothing waits, and the group has not stopped."""
@@ -79,7 +72,7 @@ class PrimaryGroup:
         self.nearly_full = journal.regions.nearly_full
         """What was told last, or would have been."""
         self.stopped = False
-        self.durable = Durable(journal, lambda error: self._stop(Event.ERROR, str(error)), self._journal_failed)
+        self.durable = Durable(journal, lambda error: self.fail(Event.ERROR, str(error)), self._journal_failed)
         self.differing: list[Range] = []
         """What was journaled and its volume has refused: as much as was under way at the most."""
         self._awaited: asyncio.Future[None] | None = None
@@ -123,7 +116,7 @@ class PrimaryGroup:
                     self._waiting.append(write)
                     self.takes = False
             except JournalFull as error:
-                self._stop(Event.JOURNAL_FULL, str(error))
+                self.fail(Event.JOURNAL_FULL, str(error))
                 write.keep(write)
 
     def _collect(self, each: InOrder) -> bool:
@@ -132,6 +125,8 @@ class PrimaryGroup:
             self.begin_turn()
         if isinstance(each, Write):
             assert each.kind is not None
+            if not self.activity.takes(each):
+                return False
             append = self.journal.append_now
             if not append(each.number, each.kind, each.offset, each.extent, each.data, self.time):
                 return False
@@ -173,12 +168,13 @@ class PrimaryGroup:
             while self.collected or self._waiting:
                 await self.journal.commit()
                 self._issue()
+                await self.activity.admit(self._waiting, self.journal.sync)
                 while self._waiting and self._collect(self._waiting[0]):
                     self._waiting.popleft()
         except VolumeError as error:
             self._journal_failed(error)
         except JournalFull as error:
-            self._stop(Event.JOURNAL_FULL, str(error))
+            self.fail(Event.JOURNAL_FULL, str(error))
         finally:
             self._committer = None
             self.takes = not (self.stopped or self._waiting)
@@ -261,7 +257,7 @@ class PrimaryGroup:
     def _refused(self, write: Write, error: BaseException) -> None:
         """The other side will have what the P-VOL has not: their pair must not go on as if they were alike."""
         self.differing.append(Range(write.number, write.offset, write.extent))
-        self._stop(Event.ERROR, f"volume {write.number} has refused what was journaled: {error}")
+        self.fail(Event.ERROR, f"volume {write.number} has refused what was journaled: {error}")
         write.done(error)
 
     # -- checkpoints, and room in the journal ------------------------------------------------------------------------
@@ -299,7 +295,7 @@ class PrimaryGroup:
             try:
                 await flush_all(volumes)
             except VolumeError as error:
-                self._stop(Event.ERROR, str(error))
+                self.fail(Event.ERROR, str(error))
                 raise
             self.durable.synced(volumes)
             if not self.differing:
@@ -364,7 +360,7 @@ class PrimaryGroup:
         while self._under_way:
             await asyncio.wait(set(self._under_way))
 
-    def _stop(self, event: Event, reason: str) -> None:
+    def fail(self, event: Event, reason: str) -> None:
         """No write is journaled any more: those that wait are kept, and whoever owns the pairs is told, once."""
         if not self.stopped:
             log.error("group stopped", group=self.journal.group.hex(), why=str(event), reason=reason)
@@ -384,7 +380,7 @@ class PrimaryGroup:
         for spot in {each[0]: None for each in collected if isinstance(each, tuple)}:
             spot.issued = True
             spot.done()
-        self._stop(Event.ERROR, f"the journal failed: {error}")
+        self.fail(Event.ERROR, f"the journal failed: {error}")
 
     def _keep(self, those: list[Spot | InOrder] | deque[InOrder]) -> None:
         for each in those:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
+from arrayd.replication.activity import HOT_BYTES
 from arrayd.replication.group import SPOT_BYTES_MAX, PrimaryGroup
 from arrayd.replication.journal import JournalFull, Kind
 from arrayd.replication.writes import NOTHING, Together, Write
@@ -84,6 +85,9 @@ class JournaledVolume(Volume):
     def _make_commit_now(self) -> Callable[[int, memoryview], asyncio.Future[None] | None]:
         group, number, locks, places, kind = self.group, self.number, self._locks, self._locks.places, Kind.WRITE
         append_now, durable, read_only = group.journal.append_now, not self.write_cache, self.read_only
+        # Blocks of which the activity log has that they are being written to.
+        log, block = group.activity.logs.get(number), HOT_BYTES
+        fresh = b"\1" * (self.size // block + 1) if log is None else log.fresh
         together: Together | None = None
 
         def commit_now(offset: int, view: memoryview) -> asyncio.Future[None] | None:
@@ -93,6 +97,8 @@ class JournaledVolume(Volume):
             if not group.takes or group.spot_bytes + length > SPOT_BYTES_MAX or read_only:
                 return None
             if places and locks.overlaps(offset, length):
+                return None
+            if not (fresh[offset // block] and fresh[(offset + length - 1) // block]):
                 return None
             if not group.due:
                 group.begin_turn()

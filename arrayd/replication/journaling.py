@@ -18,6 +18,7 @@ from arrayd.link.channel import Call
 from arrayd.link.frames import FrameError
 from arrayd.log import get_logger
 from arrayd.replication import asking
+from arrayd.replication.activity import Activity
 from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.copying_out import CopyingOut
@@ -32,10 +33,12 @@ from arrayd.replication.serving import JournalServer
 from arrayd.replication.stages import Progress, Stage
 from arrayd.replication.statuses import P_RUNNING, Event, Refusal, Side, State
 from arrayd.replication.suspending import Bitmaps, stopped, suspend
-from arrayd.volumes.volume import VolumeError, VolumeFailed
+from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
 TEND_SECONDS = 1
 """So often the journal is purged, and the age of the oldest write looked up, though nobody asks."""
+COOL_SECONDS = 10
+"""Between two times that blocks cool down which are not written to any more, and the journal is synced for it."""
 TAIL_SECONDS = 60
 """So long the journal is served on after a suspension, while the other side has not restored all of it."""
 CHANGED_PLACES = (State.S_PAIR, State.S_PFUL)
@@ -51,6 +54,7 @@ class Journaling(Stage):
     _server: JournalServer
     _copying: CopyingOut
     _bitmaps: Bitmaps
+    _activity: Activity
     _fronts: Mapping[int, JournaledVolume]
     """What hosts see of the volumes, by the pair's number."""
     _wanted: asyncio.Event
@@ -87,12 +91,20 @@ class Journaling(Stage):
             await redo(journal, volumes)
         elif found:
             raise JournalError(f"the journal of group {row.name}, epoch {row.epoch}, is not on its volume")
-        else:
-            journal = await PrimaryJournal.create(place, row.id, row.epoch)
+        activity = await self._open_activity(volumes, anew=not ours, found=found)
+        try:
+            if not ours:
+                journal = await PrimaryJournal.create(place, row.id, row.epoch)
+        except BaseException:
+            await activity.close()
+            raise
         regions = journal.regions
         known = row.acknowledged
         acknowledged = known if known.follows(regions.oldest) and regions.stored.follows(known) else regions.oldest
         self._group = group = PrimaryGroup(journal, self.doors.clock, self._happened)
+        group.activity = activity
+        group.differing += activity.lost
+        self._activity = activity
         self._fronts = {
             number: JournaledVolume(volume, group, number, write_cache=volume.write_cache)
             for number, volume in volumes.items()
@@ -109,8 +121,25 @@ class Journaling(Stage):
         self._copying = CopyingOut(journal, self._fronts, self._bitmaps)
         self._prepared = True
 
+    async def _open_activity(self, volumes: Mapping[int, Volume], *, anew: bool, found: bool) -> Activity:
+        return await Activity.open(
+            self.doors.stores,
+            {number: self._log_name(number) for number in volumes},
+            {number: volume.size for number, volume in volumes.items()},
+            self.row.id,
+            self.doors.boot,
+            anew=anew,
+            found=found,
+        )
+
+    def _log_name(self, number: int) -> str:
+        return f"{self.row.id.hex()}-{number}.activity"
+
     async def enter(self) -> None:
         """See Stage."""
+        if lost := self._activity.lost_bytes:
+            # Before hosts see the volumes: their writes wait for the suspension.
+            self._group.fail(Event.ERROR, f"power was lost: {lost} bytes may differ, pairresync copies them")
         for pair in self.row.pairs:
             await self.doors.show(pair.volume, self._fronts[pair.number])
         self._tending = asyncio.create_task(self._tend())
@@ -138,7 +167,8 @@ class Journaling(Stage):
             self.told.event(event, reason)
 
     async def _tend(self) -> None:
-        """Purges what is restored, and keeps what is told of the lag."""
+        """Purges what is restored, keeps what is told of the lag, and has blocks cool down."""
+        cooled = self.doors.now()
         while not self._stopping:
             try:
                 await asyncio.wait_for(self._wanted.wait(), TEND_SECONDS)
@@ -152,9 +182,19 @@ class Journaling(Stage):
                 await self._server.look()
                 if self.row.driver is Driver.ARRAYS:
                     await self._server.purge(wholly=False)
+                if self.doors.now() - cooled >= COOL_SECONDS:
+                    cooled = self.doors.now()
+                    await self._cool()
             except (JournalError, VolumeError) as error:
                 # What has failed for good has stopped the group, which is told.
                 log.error("not purged", group=self.row.name, reason=str(error))
+
+    async def _cool(self) -> None:
+        try:
+            await self._activity.cool(self._group.journal.sync)
+        except VolumeError as error:
+            self._group.fail(Event.ERROR, f"journal or activity log: {error}")
+            raise
 
     async def purge(self) -> Position:
         """Purges all that the other side has said to have restored (figure 16): journal-out, where that is then.
@@ -263,8 +303,19 @@ class Journaling(Stage):
             _, lost = await stopped(self._group)
             if row is not None and lost:
                 raise VolumeFailed(f"volumes {lost} of group {row.name} are not durable")
+            await self._settle()
+        await self._activity.close()
         self._ended_at = self.doors.now()
         self._server.end(True)
+
+    async def _settle(self) -> None:
+        """All is in the journal and in the volumes, durably: a power loss from now on changes nothing."""
+        if self._group.journal.failure is not None or self._group.differing:
+            return
+        try:
+            await self._activity.settle()
+        except VolumeError as error:
+            log.error("activity log not settled", group=self.row.name, reason=str(error))
 
     def _goes_on(self, row: GroupRow) -> bool:
         """Whether the group journals in the same epoch after this: the array stops, or pairs come or leave."""
@@ -287,7 +338,7 @@ class Journaling(Stage):
         return self.doors.now() - self._ended_at < TAIL_SECONDS
 
     async def close(self) -> None:
-        """See Stage. Bitmaps of pairs that are no more are removed."""
+        """See Stage. Bitmaps of pairs that are no more are removed, and activity logs that are not needed any more."""
         if not self._prepared:
             return
         self._server.shut()
@@ -296,19 +347,24 @@ class Journaling(Stage):
             await self._idle.wait()
         await self._server.close()
         await self._group.close()
+        await self._activity.close()
         if self._fencing is not None:
             await asyncio.wait((self._fencing,))
         for front in self._fronts.values():
             front.give_up(VolumeFailed("the volume is not served any more"))
         if self._ended_at is None:
             return  # it was never entered: what bitmaps there are is not its own
-        left = () if self._next is None else {pair.number for pair in self._next.pairs}
+        left = set() if self._next is None else {pair.number for pair in self._next.pairs}
+        logged = left if self._next is not None and self._goes_on(self._next) else set()
         for number in self._fronts:
-            if number not in left:
-                try:
+            try:
+                if number not in left:
                     await self._bitmaps.remove(number)
-                except VolumeError as error:
-                    log.error("bitmap not removed", group=self.row.name, pair=number, reason=str(error))
+                if number not in logged:
+                    # What it had is in the pair's bitmap, or the other side has it all.
+                    await self.doors.stores.remove(self._log_name(number))
+            except VolumeError as error:
+                log.error("store of a pair not removed", group=self.row.name, pair=number, reason=str(error))
 
 
 def _changed_places(row: GroupRow) -> bool:

@@ -19,9 +19,10 @@ from arrayd.replication.bitmap import REGION_BYTES, Bitmap, BitmapError, Geometr
 from arrayd.replication.bitmap.bits import add, value
 from arrayd.replication.bitmap.format import PAGE_BITS, PAGE_ROW_BYTES
 from arrayd.replication.bitmap.taking import spans
-from arrayd.replication.group import PrimaryGroup, Range
+from arrayd.replication.group import PrimaryGroup
 from arrayd.replication.journal import JournalError, Position, PrimaryJournal
 from arrayd.replication.stages import Stores
+from arrayd.replication.writes import Range
 from arrayd.volumes.volume import Volume, VolumeError, finished
 
 TOGETHER_MAX = 8

@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from arrayd.replication.journal import Kind
 from arrayd.volumes.volume import Volume
 
 NOTHING = memoryview(b"")
+
+
+class Range(NamedTuple):
+    """`length` bytes from `offset` on of the group's volume `number`."""
+
+    number: int
+    offset: int
+    length: int
 
 
 class Write:

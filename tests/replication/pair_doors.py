@@ -72,7 +72,8 @@ class FileStores:
         (self.folder / name).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
-        return sorted(path.name for path in self.folder.iterdir())
+        """All but activity logs."""
+        return sorted(path.name for path in self.folder.iterdir() if path.suffix != ".activity")
 
     def _check(self, name: str) -> None:
         if self.failing is not None:

@@ -6,9 +6,9 @@ import errno
 import pytest
 
 from arrayd.replication import group as group_module
-from arrayd.replication.group import Range
 from arrayd.replication.journal import JournalError, Kind, Position
 from arrayd.replication.statuses import Event
+from arrayd.replication.writes import Range
 from arrayd.volumes.volume import VolumeFailed, VolumeFull
 from tests.lab.disk import turns
 from tests.replication.group_parts import MIB, Parts, block, pending

@@ -118,7 +118,8 @@ async def test_what_was_prepared_and_not_entered_leaves_bitmaps_alone(site: Site
 
 
 async def test_what_was_tried_before_is_tried_again(site: Site) -> None:
-    await Journaling(site.row(), site.doors(), site.told()).prepare()
+    await (tried := Journaling(site.row(), site.doors(), site.told())).prepare()
+    await tried.close()
     await (await site.begun()).leave()
     with pytest.raises(JournalError, match="epoch"):
         await Journaling(replace(site.row(), id=b"another group's "), site.doors(), site.told()).prepare()

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from arrayd.link.channel import Call
 from arrayd.replication import asking, serving
 from arrayd.replication.asking import Outcome, Refused
-from arrayd.replication.group import Range
 from arrayd.replication.group_rows import Driver
 from arrayd.replication.journal import Kind, Position
 from arrayd.replication.journal.format import decode_run
 from arrayd.replication.journal.regions import START
 from arrayd.replication.serving import JournalServer
 from arrayd.replication.statuses import Event
+from arrayd.replication.writes import Range
 from arrayd.volumes.volume import VolumeFailed
 from tests.lab.disk import turns
 from tests.lab.search import examples
