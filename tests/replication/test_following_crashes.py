@@ -48,6 +48,7 @@ def small_and_quick() -> Iterator[None]:
         patch.setattr(restoration, "BATCH_RECORDS", 6)
         patch.setattr(acquisition, "RUN_BYTES_MAX", 4 * REGION)
         patch.setattr(acquisition, "ENDED_SECONDS", 0.0)
+        patch.setattr(acquisition, "GATHER_SECONDS", 0.0)
         patch.setattr(pulling, "PAUSE_SECONDS", 0.00001)
         patch.setattr(pulling, "PAUSE_SECONDS_MAX", 0.00001)
         yield

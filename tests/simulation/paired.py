@@ -51,7 +51,6 @@ class Paired:
         self.faults = Faults(world, machines, LEFT_OUT)
         self.promises = {volume: Promise(volume, BLOCKS) for volume in VOLUMES}
         self.near.restarting = self._restarting
-        self.near.keeps_power = True
         self._hosts = {each.name: Initiator(each, f"host-{each.name}", world.random(each.name)) for each in machines}
         self._devices = {name: HostLun(host, DEVICE) for name, host in self._hosts.items()}
         self._random = world.random("operator")
@@ -155,18 +154,35 @@ class Paired:
                 raise Violated(f"{machine.name} could not be stopped")
 
     async def _settle(self) -> None:
-        """Waits until both sides say PAIR, and that nothing is behind. Raises Violated."""
-        told: dict[str, Any] = {}
+        """Waits until both sides say PAIR, and that nothing is behind; what a power loss has suspended is resynced. Raises
+        Violated."""
+        told: dict[str, dict[str, Any]] = {}
         for _ in range(SETTLED_SECONDS):
             await asyncio.sleep(1)
             settled = True
             for machine in (self.near, self.far):
-                told = await self._command(machine, "pair-status", {"group": GROUP})
-                states = {pair["state"] for pair in told["pairs"]}
-                settled = settled and states == {PAIRED[machine.name]} and told["lag"].get("writes") == 0
+                told[machine.name] = status = await self._command(machine, "pair-status", {"group": GROUP})
+                states = {pair["state"] for pair in status["pairs"]}
+                settled = settled and states == {PAIRED[machine.name]} and status["lag"].get("writes") == 0
             if settled:
                 return
+            if {pair["state"] for pair in told["near"]["pairs"]} == {"P-VOL PSUE"}:
+                await self._resync(told)
         raise Violated(f"not PAIR in {SETTLED_SECONDS} s: {told}")
+
+    async def _resync(self, told: dict[str, dict[str, Any]]) -> None:
+        """pairresync, as a host's tool does it. Where the sides have not met yet, it is refused."""
+        epoch = max(each["last_epoch"] for each in told.values()) + 1
+        for machine, other in ((self.near, self.far), (self.far, self.near)):
+            own, there = told[machine.name], told[other.name]
+            states = {str(pair["number"]): pair["state"] for pair in there["pairs"]}
+            rows = {"generation": there["generation"], "consistent": there["consistent"], "states": states}
+            asked = {"group": GROUP, "generation": own["generation"], "rows": rows, "epoch": epoch}
+            try:
+                await self._command(machine, "pair-resync", asked)
+            except Violated as refused:
+                self.world.trace.note("operator", str(refused))
+                return
 
     async def _compare(self) -> None:
         """The S-VOLs are the same. Raises Violated."""
