@@ -87,7 +87,7 @@ class Faults:
     # -- lives -------------------------------------------------------------------------------------------------------
 
     def _is_power_loss(self, machine: Machine) -> bool:
-        return self._random.random() < POWER_LOSS_SHARE and not machine.keeps_power
+        return self._random.random() < POWER_LOSS_SHARE
 
     def _plan(self, machine: Machine) -> Plan:
         power = self._is_power_loss(machine)

@@ -154,8 +154,8 @@ class Paired:
                 raise Violated(f"{machine.name} could not be stopped")
 
     async def _settle(self) -> None:
-        """Waits until both sides say PAIR, and that nothing is behind; what a power loss has suspended is resynced. Raises
-        Violated."""
+        """Waits until both sides say PAIR, and that nothing is behind; what a power loss has suspended is resynced.
+        Raises Violated."""
         told: dict[str, dict[str, Any]] = {}
         for _ in range(SETTLED_SECONDS):
             await asyncio.sleep(1)

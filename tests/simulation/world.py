@@ -116,8 +116,6 @@ class Machine:
         """Set while hosts reach the array."""
         self.next_plan: Plan | None = None
         """How the next life is to end."""
-        self.keeps_power = False
-        """Whether the scenario spares it power losses."""
         self.died: list[Life] = []
         self.restarting: Callable[[Machine, bool], None] = lambda _machine, _power: None
         """What is to be known when files come back as the disk has them; with whether there was a power loss."""
