@@ -16,9 +16,11 @@ from arrayd.link.channel import LinkError
 from arrayd.replication import asking
 from arrayd.replication.asking import ANSWER_BYTES_MAX, RUN_BYTES_MAX, Followed, Refused
 from arrayd.replication.group_rows import GroupRow
-from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, JournalFull, Position
+from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, JournalFull, Position, Role
 from arrayd.replication.journal.format import CHAIN_BYTES, ENTRY_LAYOUT, SERVED_BYTES, Entry
+from arrayd.replication.journal.superblocks import read_superblock
 from arrayd.replication.pulling import NS, Pauses, Pulling
+from arrayd.volumes.volume import Volume
 
 WAIT_SECONDS = 1.0
 """How long the other side may wait until there is something to be served."""
@@ -222,3 +224,14 @@ def end_of(run: memoryview, at: Position) -> tuple[Position, int]:
         at, time = Position(at.sequence + 1, at.byte + entry.length), time or entry.time
         here += SERVED_BYTES + entry.length
     return at, time
+
+
+async def open_journal(row: GroupRow, volume: Volume, found: bool) -> AuxiliaryJournal:
+    """The auxiliary journal of the row's epoch on `volume`; a new one if it is not there, unless it must be `found`.
+    Raises JournalError, VolumeError."""
+    there = await read_superblock(volume)
+    if there is not None and (there.role, there.group, there.epoch) == (Role.AUXILIARY, row.id, row.epoch):
+        return await AuxiliaryJournal.open(volume)
+    if found:
+        raise JournalError(f"the journal of group {row.name} in epoch {row.epoch} is not on volume {row.journal}")
+    return await AuxiliaryJournal.create(volume, row.id, row.epoch)

@@ -39,7 +39,6 @@ from arrayd.replication.bitmap.format import (
     encode_page,
 )
 from arrayd.replication.journal.regions import PAGE_BYTES
-from arrayd.replication.journal.superblocks import flush, write_wholly
 from arrayd.replication.stages import Stores
 from arrayd.replication.writes import InOrder, Range, Write
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed, finished
@@ -75,9 +74,9 @@ class ActivityLog:
         made = cls(store, geometry, set(range(geometry.blocks)) if lost else set())
         await made._write_head(BOOT_PAGE, encode_boot(boot))
         await made._write(range(geometry.log_pages))
-        await flush(store)
+        await finished(store.flush())
         await made._write_head(0, Superblock(owner, geometry).encode())
-        await flush(store)
+        await finished(store.flush())
         return made
 
     @classmethod
@@ -94,7 +93,7 @@ class ActivityLog:
         for number in range(geometry.log_pages):
             await finished(store.read((LOG_PAGE + number) * PAGE_BYTES, page))
             hot |= value(decode_page(bytes(page), LOG_PAGE + number)[0]) << number * PAGE_BITS
-        await flush(store)
+        await finished(store.flush())
         blocks = {each for first, end in runs(hot, PAGE_BITS) for each in range(first, min(end, geometry.blocks))}
         return cls(store, geometry, blocks), boot
 
@@ -113,7 +112,7 @@ class ActivityLog:
     async def heat(self, blocks: set[int]) -> None:
         """These are hot, and fresh, when it returns. Raises VolumeError."""
         await self._write(_pages(blocks), blocks)
-        await flush(self._store)
+        await finished(self._store.flush())
         self.hot |= blocks
         for each in blocks:
             self.fresh[each] = 1
@@ -137,18 +136,18 @@ class ActivityLog:
                 add(rows[page], bit, bit + 1)
         for page, row in rows.items():
             image = memoryview(encode_page(LOG_PAGE + page, row))
-            await write_wholly(self._store, (LOG_PAGE + page) * PAGE_BYTES, image)
+            await finished(self._store.write((LOG_PAGE + page) * PAGE_BYTES, image))
 
     async def _write_head(self, page: int, content: bytes) -> None:
         image = memoryview(mmap.mmap(-1, PAGE_BYTES))
         image[: len(content)] = content
-        await write_wholly(self._store, page * PAGE_BYTES, image)
+        await finished(self._store.write(page * PAGE_BYTES, image))
 
     async def settle(self) -> None:
         """Nothing is hot any more, durably. Raises VolumeError."""
         self.rest()
         await self.cool()
-        await flush(self._store)
+        await finished(self._store.flush())
 
 
 def _pages(blocks: Iterable[int]) -> set[int]:

@@ -19,12 +19,12 @@ from typing import Any, Self
 from construct import Bytes, Const, Int16ub, Int32ub, Int64ub, Padding, Struct
 from crc32c import crc32c
 
-from arrayd.replication.bitmap import Bitmap, BitmapError, Geometry
 from arrayd.replication.bitmap.bits import has, runs, value
 from arrayd.replication.journal.format import GROUP_BYTES
 from arrayd.replication.journal.regions import PAGE_BYTES
-from arrayd.replication.journal.superblocks import flush, write_wholly
-from arrayd.replication.stages import Doors, Stage, Stores
+from arrayd.replication.pair_stores import whole_bitmap
+from arrayd.replication.stages import Stage, Stores
+from arrayd.replication.statuses import State
 from arrayd.volumes.volume import Volume, finished
 
 VERSION = 1
@@ -33,6 +33,8 @@ BLOCK_BYTES = 64 * 1024
 STEP_BLOCKS = 16
 """Blocks that are read and written together."""
 HEADER_BYTES = 512
+OPENED = frozenset({State.S_SSUS_WRITABLE, State.S_SSWS})
+"""What S-VOLs go back for: hosts write to them."""
 PAGE_BITS = PAGE_BYTES * 8
 
 HEADER = Struct(
@@ -74,8 +76,8 @@ class BeforeImages:
         store = await stores.create(name, cls.bytes_needed(volume.size))
         page = memoryview(mmap.mmap(-1, PAGE_BYTES))
         page[:HEADER_BYTES] = _header(group, number, volume.size)
-        await write_wholly(store, 0, page)
-        await flush(store)
+        await finished(store.write(0, page))
+        await finished(store.flush())
         return cls(volume, store)
 
     @classmethod
@@ -94,7 +96,7 @@ class BeforeImages:
             await finished(store.read(PAGE_BYTES + at, page))
             notes[at : at + PAGE_BYTES] = page
         # What a killed process has noted need not be durable yet.
-        await flush(store)
+        await finished(store.flush())
         return images
 
     # -- kept --------------------------------------------------------------------------------------------------------
@@ -110,7 +112,7 @@ class BeforeImages:
                 return
             for first, end in _side_by_side(sorted(missing)):
                 await self._transfer(first, end, self.volume, 0, self._store, self._data_at)
-            await flush(self._store)
+            await finished(self._store.flush())
             await self._note(missing)
 
     def _missing(self, ranges: Sequence[tuple[int, int]]) -> set[int]:
@@ -130,8 +132,8 @@ class BeforeImages:
             page, bit = divmod(block, PAGE_BITS)
             images[page][bit >> 3] |= 1 << (bit & 7)
         for page, image in images.items():
-            await write_wholly(self._store, (1 + page) * PAGE_BYTES, image)
-        await flush(self._store)
+            await finished(self._store.write((1 + page) * PAGE_BYTES, image))
+        await finished(self._store.flush())
         for page, image in images.items():
             self._notes[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = image
 
@@ -154,7 +156,7 @@ class BeforeImages:
         for offset, length in self.ranges():
             first, end = offset // BLOCK_BYTES, (offset + length - 1) // BLOCK_BYTES + 1
             await self._transfer(first, end, self._store, self._data_at, self.volume, 0)
-        await flush(self.volume)
+        await finished(self.volume.flush())
 
     async def _transfer(self, first: int, end: int, source: Volume, source_at: int, to: Volume, to_at: int) -> None:
         """These blocks from one to the other."""
@@ -162,7 +164,7 @@ class BeforeImages:
         length = min(end * BLOCK_BYTES, self.volume.size) - offset
         memory = memoryview(mmap.mmap(-1, length))
         await finished(source.read(source_at + offset, memory))
-        await write_wholly(to, to_at + offset, memory)
+        await finished(to.write(to_at + offset, memory))
         await asyncio.sleep(0)
 
 
@@ -183,29 +185,6 @@ def _header(group: bytes, number: int, size: int) -> bytes:
     return packed[:-4] + crc32c(packed[:-4]).to_bytes(4, "big")
 
 
-async def open_bitmap(doors: Doors, name: str, size: int, group: bytes, *, marked: bool) -> Bitmap:
-    """The bitmap of that name about a volume of `size` bytes; a new one, if there is none, with all of it marked or
-    nothing. Raises BitmapError, VolumeError."""
-    store = await doors.stores.open(name)
-    if store is not None:
-        try:
-            bitmap = await Bitmap.open(store, doors.boot)
-        except BitmapError:
-            # Its making was cut short: nothing was ever marked in it.
-            await doors.stores.close(name)
-        else:
-            if (bitmap.owner, bitmap.size) != (group, size):
-                raise BitmapError(f"bitmap {name} is of a volume of {bitmap.size} bytes: this one has {size}")
-            return bitmap
-    return await new_bitmap(doors, name, size, group, marked=marked)
-
-
-async def new_bitmap(doors: Doors, name: str, size: int, group: bytes, *, marked: bool) -> Bitmap:
-    """A new one, in the place of what there was. Raises BitmapError, VolumeError."""
-    store = await doors.stores.create(name, Geometry(size).bytes_needed)
-    return await Bitmap.create(store, size, group, doors.boot, marked=marked)
-
-
 async def go_back(stage: Stage) -> None:
     """The S-VOLs of a group whose copy has not ended, and that were consistent before, are again what they were then,
     durably; what is written back is marked in their bitmaps before. Nobody has the stores open, nor writes to the
@@ -217,7 +196,7 @@ async def go_back(stage: Stage) -> None:
         if images is None:
             continue
         bits = stage.bitmap_name(pair.number)
-        bitmap = await open_bitmap(doors, bits, volume.size, row.id, marked=True)
+        bitmap = await whole_bitmap(doors, bits, volume.size, row.id)
         for offset, length in images.ranges():
             await bitmap.mark(offset, length)
         await bitmap.save()

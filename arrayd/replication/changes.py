@@ -3,7 +3,7 @@
     stop refuses      nothing has happened: the stage goes on, and the refusal is the answer
     stop raises       the row stays, and the group is taken up by it again, as after a restart
     prepare raises    likewise, and the stage that was made is forgotten
-    commit raises     likewise, and the stage that was made is closed
+    commit raises     likewise, and the stage that was made is closed; so too if it has become too late for it
     enter raises      it should not: the row is committed, and the group is taken up by that
 
 A group that is taken up, at a start too, goes on in the stage of its row. If that cannot be prepared, nobody knows
@@ -24,13 +24,13 @@ from dataclasses import dataclass, replace
 from arrayd.log import get_logger
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.choosing import Kinds, of_one_mind
-from arrayd.replication.differing import forget, make_bitmaps
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.journal import JournalError
+from arrayd.replication.pair_stores import forget_stores, make_bitmaps
 from arrayd.replication.pairs import Between, Outcome, Pairs
 from arrayd.replication.pairs import Save as Commit
 from arrayd.replication.stages import Doors, Stage, Told
-from arrayd.replication.statuses import Event, Refusal, Side
+from arrayd.replication.statuses import Event, Refusal, Side, Status
 from arrayd.replication.tail import Tail
 from arrayd.replication.transitions import Circumstances
 from arrayd.tables.changes import Work
@@ -283,6 +283,9 @@ class _Steps:
 
     async def save(self, work: Work) -> None:
         """Third step."""
+        stage = self._stages.stage
+        if self._stopped and stage is not None and (refusal := stage.too_late()) is not None:
+            raise Stays(refusal)
         await self._save(work, self._new)
 
     async def undo(self, error: Exception) -> None:
@@ -291,7 +294,8 @@ class _Steps:
         if self._next is not None:
             if self._prepared:
                 await stages.close(self._next)
-            await forget(self._next, self._fresh)
+            for number in self._fresh:
+                await forget_stores(self._next, number)
         if self._stopped and stage is not None:
             stages.failed("a change of it has failed", error)
             await stages.close(stage)
@@ -321,7 +325,8 @@ class _Steps:
                 stages.failed("a volume is not shown as it is", outcome)
         if gone:
             assert self._old is not None, "what has gone was there"
-            await self._forget(stage or stages.made(self._old)[1], {pair.number for pair in gone})
+            for pair in gone:
+                await forget_stores(stage or stages.made(self._old)[1], pair.number)
         if not entered:
             assert self._next is not None
             await stages.close(self._next)
@@ -344,18 +349,15 @@ class _Steps:
         if type(self._next) is not stages.around.kinds.marking or not stages.tail.begin(stage):
             await stages.close(stage)
 
-    async def _forget(self, stage: Stage, numbers: set[int]) -> None:
-        error = await forget(stage, numbers)
-        if error is not None:
-            log.warning("a file of a pair that has ended stays", group=self._stages.name, reason=str(error))
-
 
 def _kept(stage: Stage, new: GroupRow) -> GroupRow:
     """The row with how far the S-VOLs are, as the stage that has ended knows: positions of one epoch, which go forward
-    only."""
+    only. S-VOLs whose copy has not ended are at none."""
     restored = stage.progress().restored
     if restored is None or new.epoch != stage.row.epoch:
         return new
     if new.side is Side.S_VOL:
+        if any(pair.state.status is Status.COPY for pair in stage.row.pairs):
+            return new
         return replace(new, restored=restored) if restored.follows(new.restored) else new
     return replace(new, acknowledged=restored) if restored.follows(new.acknowledged) else new

@@ -17,16 +17,16 @@ from typing import Any
 from arrayd.link.channel import LinkError
 from arrayd.log import get_logger
 from arrayd.replication import asking
-from arrayd.replication.acquisition import Acquisition
+from arrayd.replication.acquisition import Acquisition, open_journal
 from arrayd.replication.asking import Refused
-from arrayd.replication.before_images import BeforeImages, go_back, new_bitmap, open_bitmap
+from arrayd.replication.before_images import OPENED, BeforeImages, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
 from arrayd.replication.copying import CopiedPair, Copies, Copying
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.guarded import GuardedVolume
-from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, Position, Role
-from arrayd.replication.journal.superblocks import read_superblock
+from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, Position
+from arrayd.replication.pair_stores import clear_stores, forget_stores, whole_bitmap
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.restoration import Restoration
 from arrayd.replication.stages import Doors, Progress, Stage, Told
@@ -37,6 +37,8 @@ DRAIN_SECONDS = 30.0
 """How long a split waits for the last of the group's writes."""
 SWAP_SECONDS = 10.0
 """How long the sides may take to change places, from the question on; the other side waits for twice as long."""
+SWAP_DRAIN_SECONDS = 6.0
+"""Of these, how long the last writes may take to come: what the other stage needs is made in what is left."""
 ANSWER_SECONDS = 5.0
 """Another array that answers nothing for so long, while somebody waits for it, does not answer."""
 
@@ -61,6 +63,8 @@ class Following(Stage):
         """In COPY."""
         self.fenced_at: float | None = None
         """When the other side was asked to let its hosts wait, by `Doors.now`."""
+        self._images_stay = False
+        """Whether there are before-images of a copy that has ended, which must never be written back."""
         self.went_back = False
         """Whether it has stopped by before-images: the S-VOLs are what they were when the copy began."""
         self._pulling = Pulling(doors, row.peer)
@@ -94,7 +98,7 @@ class Following(Stage):
     async def _prepare(self, found: bool) -> None:
         row = self.row
         self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
-        journal = await self._open_journal(found)
+        journal = await open_journal(row, self.doors.volume(row.journal), found)
         self.restoration = Restoration(journal, self._volumes, self._images, self._copies, self._moved)
         self.acquisition = Acquisition(row, self._pulling, journal, self._moved)
         self.restoration.ends = self.acquisition.ends
@@ -105,22 +109,13 @@ class Following(Stage):
             pairs = await self._open_bitmaps()
             self.copying = Copying(row, self._pulling, journal, pairs, self._copies, self._moved)
         else:
-            await self._clear_stores(found)
+            sizes = {number: volume.size for number, volume in self._volumes.items()}
+            await clear_stores(self, sizes, found)
         self.journal = journal
 
     @property
     def _copies_now(self) -> bool:
         return any(pair.state.status is Status.COPY for pair in self.row.pairs)
-
-    async def _open_journal(self, found: bool) -> AuxiliaryJournal:
-        """That of the row's epoch; a new one, unless there must be one."""
-        row, volume = self.row, self.doors.volume(self.row.journal)
-        there = await read_superblock(volume)
-        if there is not None and (there.role, there.group, there.epoch) == (Role.AUXILIARY, row.id, row.epoch):
-            return await AuxiliaryJournal.open(volume)
-        if found:
-            raise JournalError(f"the journal of group {row.name} in epoch {row.epoch} is not on volume {row.journal}")
-        return await AuxiliaryJournal.create(volume, row.id, row.epoch)
 
     async def _open_images(self) -> None:
         """Before-images of a copy that goes on stay those of its begin."""
@@ -141,19 +136,9 @@ class Following(Stage):
             number, volume = pair.number, self._volumes[pair.number]
             name = self.bitmap_name(number)
             self._open.add(name)
-            bitmap = await open_bitmap(self.doors, name, volume.size, self.row.id, marked=True)
+            bitmap = await whole_bitmap(self.doors, name, volume.size, self.row.id)
             pairs.append(CopiedPair(number, volume, bitmap, self._images.get(number)))
         return pairs
-
-    async def _clear_stores(self, found: bool) -> None:
-        """S-VOLs that are followed by a journal differ in nothing else, and need no before-images."""
-        for number, volume in self._volumes.items():
-            name, stores = self.bitmap_name(number), self.doors.stores
-            await stores.remove(self.images_name(number))
-            there = await stores.open(name) if found else None
-            if there is None:
-                await new_bitmap(self.doors, name, volume.size, self.row.id, marked=False)
-            await stores.close(name)
 
     # -- entered, and changed ----------------------------------------------------------------------------------------
 
@@ -211,12 +196,17 @@ class Following(Stage):
         not removed is so at the next start."""
         async with self.restoration.batch:
             self._images.clear()
+        self._images_stay = True
         try:
             await self._close_stores(copying)
-            for number in self._volumes:
-                await self.doors.stores.remove(self.images_name(number))
+            await self._remove_images()
         except VolumeError as error:
             log.warning("before-images stay", group=self.row.name, reason=str(error))
+
+    async def _remove_images(self) -> None:
+        for number in self._volumes:
+            await self.doors.stores.remove(self.images_name(number))
+        self._images_stay = False
 
     async def _drive(self) -> None:
         """The loops run, or do not, as the row says now."""
@@ -296,6 +286,8 @@ class Following(Stage):
 
     async def _come_to_end(self, row: GroupRow | None) -> Refusal | None:
         await self.restoration.redo()
+        if self._images_stay:
+            await self._remove_images()
         states = set() if row is None else set(row.states.values())
         if any(state.side is Side.P_VOL for state in states):
             if not await self._drain_fenced():
@@ -308,7 +300,7 @@ class Following(Stage):
         else:
             await self.copying.save()
         await self._close_stores(self.copying)
-        if self._images and states & {State.S_SSUS_WRITABLE, State.S_SSWS}:
+        if self._images and states & OPENED:
             await go_back(self)
             self.went_back = True
         self._next = row
@@ -327,6 +319,10 @@ class Following(Stage):
             try:
                 came = await self.acquisition.once(min(left, 1.0), min(left, ANSWER_SECONDS))
             except (LinkError, Refused, FormatError, JournalError) as error:
+                told = self.acquisition.told
+                if isinstance(error, Refused) and told is not None and journal.regions.oldest == told.stored:
+                    # The other side serves its journal no more when it has been told that all of it is restored.
+                    return False
                 log.warning("the last writes did not come", group=self.row.name, reason=str(error))
                 return False
             await self._restore_all()
@@ -345,8 +341,18 @@ class Following(Stage):
         except (LinkError, Refused, FormatError) as error:
             log.warning("the other side does not wait", group=row.name, reason=str(error))
             return False
-        drained = await self._drain(asked + SWAP_SECONDS)
-        return drained and self.position == end and self.doors.now() - asked < SWAP_SECONDS
+        until = asked + SWAP_DRAIN_SECONDS
+        return await self._drain(until) and self.position == end and self.doors.now() < until
+
+    def too_late(self) -> Refusal | None:
+        """See Stage: the other side's hosts wait for a while only."""
+        late = self._swaps and self.fenced_at is not None and self.doors.now() - self.fenced_at >= SWAP_SECONDS
+        return NOT_IN_TIME if late else None
+
+    @property
+    def _swaps(self) -> bool:
+        """Whether the S-VOLs become P-VOLs next."""
+        return self._next is not None and self._next.side is Side.P_VOL
 
     async def _close_stores(self, copying: Copying | None) -> None:
         for pair in copying.pairs if copying is not None else ():
@@ -360,10 +366,9 @@ class Following(Stage):
         await self._close_stores(self.copying)
         row, stores = self._next, self.doors.stores
         for number in self._volumes:
-            gone = row is None or number not in row.states
-            if gone:
-                await stores.remove(self.bitmap_name(number))
-            if gone or self.went_back or (row is not None and not row.consistent):
+            if row is None or number not in row.states:
+                await forget_stores(self, number)
+            elif self.went_back or not row.consistent:
                 await stores.remove(self.images_name(number))
 
     # -- shown -------------------------------------------------------------------------------------------------------

@@ -39,8 +39,6 @@ TEND_SECONDS = 1
 """So often the journal is purged, and the age of the oldest write looked up, though nobody asks."""
 COOL_SECONDS = 10
 """Between two times that blocks cool down which are not written to any more, and the journal is synced for it."""
-TAIL_SECONDS = 60
-"""So long the journal is served on after a suspension, while the other side has not restored all of it."""
 CHANGED_PLACES = (State.S_PAIR, State.S_PFUL)
 """What follows on a swap: the other side has all of the group's writes, so that nothing differs."""
 
@@ -61,8 +59,8 @@ class Journaling(Stage):
     """Set when it would be well to purge at once."""
     _prepared = False
     _stopping = False
-    _ended_at: float | None = None
-    """When it was suspended: the journal has its end from then on."""
+    _ended = False
+    """Whether it was suspended: the journal has its end from then on."""
     _next: GroupRow | None = None
     _contact: float | None = None
     _answering = 0
@@ -305,7 +303,7 @@ class Journaling(Stage):
                 raise VolumeFailed(f"volumes {lost} of group {row.name} are not durable")
             await self._settle()
         await self._activity.close()
-        self._ended_at = self.doors.now()
+        self._ended = True
         self._server.end(True)
 
     async def _settle(self) -> None:
@@ -331,11 +329,9 @@ class Journaling(Stage):
         """Whether the other side still needs the journal, after `stop` for a suspension: `close` can wait then."""
         suspended = self._next is not None and self._next.side is Side.P_VOL and not self._goes_on(self._next)
         journal = self._group.journal
-        if self._ended_at is None or not suspended or journal.failure is not None:
+        if not self._ended or not suspended or journal.failure is not None:
             return False
-        if self._server.acknowledged == journal.regions.stored:
-            return False
-        return self.doors.now() - self._ended_at < TAIL_SECONDS
+        return self._server.acknowledged != journal.regions.stored
 
     async def close(self) -> None:
         """See Stage. Bitmaps of pairs that are no more are removed, and activity logs that are not needed any more."""
@@ -352,7 +348,7 @@ class Journaling(Stage):
             await asyncio.wait((self._fencing,))
         for front in self._fronts.values():
             front.give_up(VolumeFailed("the volume is not served any more"))
-        if self._ended_at is None:
+        if not self._ended:
             return  # it was never entered: what bitmaps there are is not its own
         left = set() if self._next is None else {pair.number for pair in self._next.pairs}
         logged = left if self._next is not None and self._goes_on(self._next) else set()

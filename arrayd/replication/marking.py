@@ -17,7 +17,7 @@ from arrayd.replication.bitmap import Bitmap, BitmapError
 from arrayd.replication.group_rows import GroupRow, PairRow
 from arrayd.replication.guarded import GuardedVolume
 from arrayd.replication.marked import MarkedVolume
-from arrayd.replication.pair_stores import forget_pair, full_bitmap, gone, open_bitmap
+from arrayd.replication.pair_stores import forget_pair, gone, new_bitmap, open_bitmap
 from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
 from arrayd.replication.statuses import Refusal
@@ -75,16 +75,13 @@ class Marking(Stage):
 
     async def _open(self, pair: PairRow) -> Marked:
         volume, store = self.doors.volume(pair.volume), self.bitmap_name(pair.number)
-        bitmap = await open_bitmap(self.doors, store, volume.size)
+        bitmap = await open_bitmap(self.doors, store, volume.size, self.row.id)
         if bitmap is None:
             log.error("a pair has no bitmap: all of it counts as different", group=self.row.name, pair=pair.name)
-            bitmap = await self._full(store, volume)
+            bitmap = await new_bitmap(self.doors, store, volume.size, self.row.id, marked=True)
         elif bitmap.lost_blocks:
             log.warning("after a power loss more is marked", group=self.row.name, pair=pair.name)
         return Marked(pair, volume, store, bitmap)
-
-    async def _full(self, store: str, volume: Volume) -> Bitmap:
-        return await full_bitmap(self.doors.stores, store, volume.size, self.row.id, self.doors.boot)
 
     async def enter(self) -> None:
         """See `Stage.enter`."""
@@ -152,7 +149,7 @@ class Marking(Stage):
         log.error("a bitmap has failed: all of the pair counts as different", pair=each.pair.name, reason=str(error))
         await each.bitmap.close()
         await self.doors.stores.close(each.store)
-        each.bitmap = await self._full(each.store, each.volume)
+        each.bitmap = await new_bitmap(self.doors, each.store, each.volume.size, self.row.id, marked=True)
 
     # -- ended -------------------------------------------------------------------------------------------------------
 

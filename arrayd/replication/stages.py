@@ -10,7 +10,7 @@ whoever has the groups (`room.py`), one change of a group at a time:
 
 1. `old.stop(new row)`: it comes to its end, and what the next one needs is durable. Hosts' writes may wait from then.
 2. `new.prepare()`: likewise. If one of these fails, the row stays as it was, and the group's error is told.
-3. the new row is committed.
+3. the new row is committed, unless it is `old.too_late()`.
 4. `new.enter()`: hosts see the volumes as this stage has them. It does not fail. Then `old.close()`.
 
 At a start there is no old stage: `new.prepare(found=True)` opens what is there, `new.enter()` follows.
@@ -123,6 +123,10 @@ class Stage(ABC):
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """Comes to its end, so that `row` may be what is shown next (None: the group ends; the row as it is: the array
         stops). A refusal: it stays in this stage, and goes on. Raises VolumeError."""
+
+    def too_late(self) -> Refusal | None:
+        """Looked at between `stop` and the commit: why the row that `stop` was told may not be committed any more."""
+        return None
 
     @abstractmethod
     async def close(self) -> None:

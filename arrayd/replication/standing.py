@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 
 from arrayd.log import get_logger
+from arrayd.replication.before_images import OPENED, go_back
+from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.group_rows import GroupRow, PairRow
 from arrayd.replication.guarded import GuardedVolume
 from arrayd.replication.pair_stores import forget_pair, gone, open_bitmap
 from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
 from arrayd.replication.statuses import Refusal
-from arrayd.volumes.volume import VolumeError
+from arrayd.volumes.volume import VolumeError, VolumeFailed
 
 log = get_logger("replication")
 
@@ -26,6 +28,7 @@ class Standing(Stage):
         super().__init__(row, doors, told)
         self._after: GroupRow | None = row
         """What comes next, as `stop` was told."""
+        self._went_back = False
         self._differing: dict[int, int] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         """Pairs that have ended by themselves."""
@@ -40,7 +43,7 @@ class Standing(Stage):
         """How much the pair differs in, as its bitmap has it; a bitmap that cannot be read is for others to see to."""
         name = self.bitmap_name(pair.number)
         try:
-            bitmap = await open_bitmap(self.doors, name, self.doors.volume(pair.volume).size)
+            bitmap = await open_bitmap(self.doors, name, self.doors.volume(pair.volume).size, self.row.id)
         except VolumeError as error:
             log.warning("a bitmap cannot be read", store=name, reason=str(error))
             return
@@ -55,7 +58,14 @@ class Standing(Stage):
         await asyncio.gather(*(self.doors.show(name, GuardedVolume(volume)) for name, volume in volumes))
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
-        """See `Stage.stop`: it has nothing to end."""
+        """See `Stage.stop`. S-VOLs that hosts may write to next, and whose copy has not ended, go back to what they
+        were before it."""
+        if row is not None and OPENED & set(row.states.values()):
+            try:
+                await go_back(self)
+            except BitmapError as error:
+                raise VolumeFailed(str(error)) from error
+            self._went_back = True
         self._after = row
         return None
 
@@ -65,6 +75,9 @@ class Standing(Stage):
             await asyncio.wait(self._leaving)
         for pair in gone(self.row, self._after):
             await forget_pair(self, pair)
+        if self._went_back and self._after is not None and OPENED & set(self._after.states.values()):
+            for pair in self.row.pairs:
+                await self.doors.stores.remove(self.images_name(pair.number))
 
     def changed(self, row: GroupRow) -> None:
         """See `Stage.changed`: of pairs that have no row any more hosts see the volumes themselves."""

@@ -45,6 +45,9 @@ class FakeStage(Stage):
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         return await self.lab.called(self, f"stop for {summary(row)}")
 
+    def too_late(self) -> Refusal | None:
+        return self.lab.too_late
+
     async def close(self) -> None:
         await self.lab.called(self, "close")
 
@@ -111,6 +114,7 @@ class Lab:
         self.gates: dict[str, asyncio.Event] = {}
         self.shown: dict[str, str] = {}
         self.progress = Progress()
+        self.too_late: Refusal | None = None
         self.stores = FakeStores()
         self.volumes = {f"v{number}": MemoryVolume(f"1:v{number}", 64 * KIB) for number in range(4)}
         self.commit_fails = 0

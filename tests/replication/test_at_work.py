@@ -11,6 +11,8 @@ import pytest
 from arrayd.replication import at_work
 from arrayd.replication.at_work import TOGETHER_SECONDS, go_together
 from arrayd.replication.group_rows import Driver, PeerRows
+from arrayd.replication.journal.regions import START, Position
+from arrayd.replication.stages import Progress
 from arrayd.replication.statuses import P_RUNNING, Event, Operation, Refusal, State
 from arrayd.replication.transitions import NOT_MET
 from arrayd.volumes.volume import VolumeError
@@ -295,4 +297,29 @@ async def test_the_stage_ends_with_its_row_when_the_array_stops() -> None:
     stage.told.event(Event.ERROR, "too late")
     assert lab.taken()[-2:] == ["marking stop for P-VOL PSUS, P-VOL PSUS", "marking close"]
     assert asyncio.all_tasks() == {asyncio.current_task()}
+    await lab.end()
+
+
+async def test_what_has_become_too_late_is_not_committed() -> None:
+    """The other side's hosts may write again: the stage that has stopped is taken up, and the row stays."""
+    lab = Lab()
+    await lab.holding(State.S_PAIR, State.S_PAIR, consistent=True)
+    lab.taken()
+    lab.too_late = Refusal("too late")
+    peer = PeerRows({0: State.P_PAIR, 1: State.P_PAIR})
+    assert await lab.happen(Operation.SWAP, peer=peer, epoch=10) is lab.too_late
+    assert "commit" not in lab.taken()
+    assert lab.states == "S-VOL PAIR, S-VOL PAIR"
+    lab.check()
+    await lab.end()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_s_vols_in_a_copy_are_at_no_position_that_is_kept() -> None:
+    lab = Lab()
+    await lab.holding(State.S_COPY, State.S_COPY, consistent=True)
+    lab.progress = Progress(restored=Position(7, 7000))
+    lab.stage.told.event(Event.ERROR, "the disk")
+    await until(lambda: lab.idle and lab.states == "S-VOL PSUE, S-VOL PSUE")
+    assert lab.row().restored == START
     await lab.end()

@@ -9,7 +9,7 @@ from arrayd.link.channel import LinkError
 from arrayd.replication import copying as module
 from arrayd.replication import pulling as pulling_module
 from arrayd.replication.asking import Asked, CopyPiece, Outcome, Piece, Question, Range, Refused, copied, part, refused
-from arrayd.replication.before_images import BeforeImages, new_bitmap, open_bitmap
+from arrayd.replication.before_images import BeforeImages
 from arrayd.replication.bitmap import Bitmap
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
 from arrayd.replication.bitmap.format import Geometry, encode_part
@@ -17,6 +17,7 @@ from arrayd.replication.copying import CopiedPair, Copies, Copying, check_pieces
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.journal import AuxiliaryJournal, FormatError, Position
 from arrayd.replication.journal.regions import START
+from arrayd.replication.pair_stores import new_bitmap, whole_bitmap
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.statuses import State
 from arrayd.volumes.volume import VolumeFailed
@@ -62,7 +63,7 @@ class Parts:
 
     async def reopened(self, number: int) -> Bitmap:
         """The bitmap that a restart would find."""
-        return await open_bitmap(self.site.doors(), f"{number}", SIZE, GROUP, marked=False)
+        return await whole_bitmap(self.site.doors(), f"{number}", SIZE, GROUP)
 
     def broken_sync(self) -> asyncio.Future[None]:
         broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()

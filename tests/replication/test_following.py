@@ -10,11 +10,12 @@ from arrayd.link.channel import LinkError
 from arrayd.replication import acquisition as acquisition_module
 from arrayd.replication import pulling as pulling_module
 from arrayd.replication.asking import Asked
-from arrayd.replication.before_images import BeforeImages, new_bitmap, open_bitmap
+from arrayd.replication.before_images import BeforeImages
 from arrayd.replication.following import Following
 from arrayd.replication.group_rows import Driver
 from arrayd.replication.journal import AuxiliaryJournal, JournalError, PrimaryJournal
 from arrayd.replication.journal.regions import START
+from arrayd.replication.pair_stores import new_bitmap, whole_bitmap
 from arrayd.replication.pulling import Stopped
 from arrayd.replication.stages import Progress
 from arrayd.replication.statuses import Event, State
@@ -279,7 +280,7 @@ async def test_s_vols_that_are_followed_have_clear_bitmaps() -> None:
     name = f"{GROUP.hex()}-0.bitmap"
     await new_bitmap(parts.site.doors(), name, SIZE, GROUP, marked=True)
     await parts.prepared()
-    assert (await open_bitmap(parts.site.doors(), name, SIZE, GROUP, marked=True)).marked_bytes == 0
+    assert (await whole_bitmap(parts.site.doors(), name, SIZE, GROUP)).marked_bytes == 0
     assert len(parts.site.stores.files) == 2
     await parts.close()
 

@@ -15,6 +15,7 @@ from arrayd.replication.following import NOT_IN_TIME
 from arrayd.replication.group_rows import Driver
 from arrayd.replication.journal.regions import START
 from arrayd.replication.statuses import Event, State
+from arrayd.volumes.volume import VolumeFailed
 from tests.replication.following_doors import GROUP, no_answer, row_of, until
 from tests.replication.following_parts import NUMBERS, SIZE, Parts
 from tests.replication.modelled import ModelFile
@@ -151,6 +152,30 @@ async def test_figure_21_swap_waits_for_the_last_write_while_hosts_wait(parts: P
         assert parts.site.s_vols[number].durable == parts.primary.volumes[number]
 
 
+async def test_a_swap_is_too_late_once_the_other_side_may_write_again(parts: Parts) -> None:
+    stage = await parts.entered()
+    parts.writes()
+    assert stage.too_late() is None
+    assert await stage.stop(parts.next(State.P_PAIR)) is None
+    parts.now += module.SWAP_SECONDS - 1
+    assert stage.too_late() is None
+    parts.now += 1
+    assert stage.too_late() is NOT_IN_TIME
+
+
+async def test_a_split_is_quiet_when_all_writes_are_there(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = await parts.entered()
+    parts.writes()
+    await parts.alike()
+    await until(lambda: stage.acquisition.told is not None and stage.acquisition.told.stored == parts.primary.end)
+    warnings: list[str] = []
+    monkeypatch.setattr(module.log, "warning", lambda text, **_fields: warnings.append(text))
+    parts.primary.changed = lambda _question, _answer: refused(Outcome.NOT_NOW, "it stands still here")
+    assert await stage.stop(parts.next(State.S_SSUS)) is None
+    assert stage.position == parts.primary.end
+    assert warnings == []
+
+
 @pytest.mark.parametrize("how", ["no answer", "refused", "too late", "more writes"])
 async def test_a_swap_that_is_refused_goes_on_as_before(parts: Parts, how: str) -> None:
     stage = await parts.entered()
@@ -217,3 +242,25 @@ async def test_one_pair_ends_and_another_begins() -> None:
     assert parts.primary.copied_bytes == SIZE
     assert old.epoch == row.epoch
     await parts.stage.stop(row)
+
+
+async def test_images_of_a_copy_that_has_ended_do_not_outlive_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They could not be removed at the copy's end; written back in a later takeover, they would undo what came."""
+    parts = Parts(State.S_COPY, consistent=True)
+    stage = await parts.entered()
+    await until(lambda: bool(parts.site.events))
+    remove, broken = parts.site.stores.remove, VolumeFailed("no disk")
+
+    async def fails(name: str) -> None:
+        if name.endswith(".before"):
+            raise broken
+        await remove(name)
+
+    monkeypatch.setattr(parts.site.stores, "remove", fails)
+    stage.changed(parts.next(State.S_PAIR))
+    await until(lambda: not stage._chores)
+    with pytest.raises(VolumeFailed, match="no disk"):
+        await stage.stop(parts.next(State.S_PSUE))
+    monkeypatch.undo()
+    assert await stage.stop(parts.next(State.S_PSUE)) is None
+    assert {name.rpartition(".")[2] for name in parts.site.stores.files} == {"bitmap"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from arrayd.link.channel import Call
-from arrayd.replication import asking, journaling, serving
+from arrayd.replication import asking, serving
 from arrayd.replication.asking import Outcome, Refused
 from arrayd.replication.journal import JournalError, Position
 from arrayd.replication.journal.regions import START
@@ -273,16 +273,6 @@ async def test_a_bitmap_is_not_given_up_while_it_is_written(site: Site) -> None:
     await primary.stage.close()
 
 
-async def test_the_journal_is_not_served_on_for_ever(site: Site) -> None:
-    primary = await site.begun(site.row(State.P_PAIR))
-    await primary.write(0, 0, bytes(PAGE))
-    await primary.stage.stop(site.row(State.P_PSUS))
-    assert primary.stage.tail()
-    site.moment += journaling.TAIL_SECONDS
-    assert not primary.stage.tail()
-    await primary.stage.close()
-
-
 async def test_who_waits_hears_of_the_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "WAIT_SECONDS_MAX", 3600)
     primary = await site.begun(site.row(State.P_PAIR))
@@ -316,7 +306,7 @@ async def test_it_closes_when_nobody_is_being_answered(site: Site, monkeypatch: 
     await turns()
     leaving = asyncio.ensure_future(primary.leave())
     await turns(50)
-    await until(lambda: primary.stage._ended_at is not None)
+    await until(lambda: primary.stage._ended)
     await turns(50)
     assert not leaving.done()
     gate.set()

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from arrayd.replication.before_images import BLOCK_BYTES, BeforeImages
 from arrayd.replication.guarded import GuardedVolume
 from arrayd.replication.standing import Standing
 from arrayd.replication.statuses import State
@@ -75,6 +76,38 @@ async def test_it_does_not_begin_before_the_volumes_are_durable(still: Still) ->
     await stage.close()
     assert still.seen == still.raw
     assert set(still.stores.files) == set(BITMAPS)
+
+
+@pytest.mark.parametrize("state", [State.S_SSWS, State.S_SSUS_WRITABLE])
+async def test_a_copy_that_was_cut_short_is_gone_back_on_before_hosts_write(still: Still, state: State) -> None:
+    """In this order: marked, written back, committed, forgotten."""
+    row = row_of(State.S_PSUE)
+    stage = Standing(row, still.doors, still.told)
+    assert still.raw["data"].write_now(0, block(1, BLOCK_BYTES))
+    name = stage.images_name(0)
+    images = await BeforeImages.create(still.doors.stores, name, still.raw["data"], GROUP, 0)
+    await images.keep([(0, BLOCK_BYTES)])
+    await still.stores.close(name)
+    assert still.raw["data"].write_now(0, block(2, BLOCK_BYTES))
+    await stage.prepare()
+    await stage.enter()
+    assert await stage.stop(row) is None
+    assert content(still.raw["data"], 0) == block(2), "the array stops: the copy goes on from here"
+    assert await stage.stop(row_of(state)) is None
+    assert still.files["data"].durable[:BLOCK_BYTES] == block(1, BLOCK_BYTES)
+    assert await still.ranges(0) == [(0, BLOCK_BYTES)]
+    assert name in still.stores.files, "the commit may fail"
+    await stage.close()
+    assert set(still.stores.files) == set(BITMAPS)
+
+
+async def test_nothing_is_opened_that_cannot_go_back(still: Still) -> None:
+    stage = Standing(row_of(State.S_PSUE), still.doors, still.told)
+    await stage.prepare()
+    still.stores.files[stage.images_name(0)] = still.files["data"]
+    still.stores.fails, still.stores.failing = VolumeFailed("no disk"), stage.images_name(0)
+    with pytest.raises(VolumeError, match="no disk"):
+        await stage.stop(row_of(State.S_SSWS))
 
 
 async def test_pairs_that_end(still: Still) -> None:

@@ -30,7 +30,6 @@ from arrayd.replication.bitmap.format import (
     encode_page,
 )
 from arrayd.replication.journal.regions import PAGE_BYTES
-from arrayd.replication.journal.superblocks import flush, write_wholly
 from arrayd.volumes.volume import Volume, finished
 
 RUN_PAGES = 64
@@ -73,15 +72,15 @@ class Store:
         store = cls(volume, Superblock(owner, geometry))
         # Whatever bitmap was here is none before its blocks are written over; and this one is none before they are.
         await store._write_head(0, b"")
-        await flush(volume)
+        await finished(volume.flush())
         await store._write_head(BOOT_PAGE, encode_boot(boot))
         # All of it: then no block has to be allocated when a host's write waits for it.
         full = range(geometry.pages if marked else 0)
         rows = {geometry.bits_page + page: store.full_row(page) for page in full}
         await store._fill(rows)
-        await flush(volume)
+        await finished(volume.flush())
         await store._write_head(0, Superblock(owner, geometry).encode())
-        await flush(volume)
+        await finished(volume.flush())
         return store
 
     @classmethod
@@ -103,12 +102,12 @@ class Store:
         same_boot = decode_boot(bytes(head)) == boot
         log = await store._log()
         found = await store._found(None if same_boot else log)
-        await flush(volume)
+        await finished(volume.flush())
         if not same_boot or log.count(0) != len(log):
             for page in range(store.geometry.log_pages):
                 await store.write(LOG_PAGE + page, bytes(PAGE_ROW_BYTES))
             await store._write_head(BOOT_PAGE, encode_boot(boot))
-            await flush(volume)
+            await finished(volume.flush())
         return store, found
 
     async def _log(self) -> bytearray:
@@ -156,13 +155,13 @@ class Store:
             for page in range(length):
                 image = encode_page(begin + page, rows.get(begin + page, zeros))
                 memory[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = image
-            await write_wholly(self._volume, begin * PAGE_BYTES, memory[: length * PAGE_BYTES])
+            await finished(self._volume.write(begin * PAGE_BYTES, memory[: length * PAGE_BYTES]))
             await asyncio.sleep(0)
 
     async def _write_head(self, page: int, content: bytes) -> None:
         image = memoryview(mmap.mmap(-1, PAGE_BYTES))
         image[: len(content)] = content
-        await write_wholly(self._volume, page * PAGE_BYTES, image)
+        await finished(self._volume.write(page * PAGE_BYTES, image))
 
     # -- pages -------------------------------------------------------------------------------------------------------
 
@@ -177,11 +176,11 @@ class Store:
 
     async def write(self, page: int, row: Row) -> None:
         """The same, waiting for whatever it must."""
-        await write_wholly(self._volume, page * PAGE_BYTES, memoryview(encode_page(page, row)))
+        await finished(self._volume.write(page * PAGE_BYTES, memoryview(encode_page(page, row))))
 
     async def flush(self) -> None:
         """Makes durable what was written before."""
-        await flush(self._volume)
+        await finished(self._volume.flush())
 
 
 def _with_hot(row: bytes, hot: bytearray, page: int) -> tuple[bytes, int]:

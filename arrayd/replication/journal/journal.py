@@ -28,8 +28,8 @@ from arrayd.replication.journal.format import (
 )
 from arrayd.replication.journal.reading import Change, JournalDamaged, JournalError, Reader
 from arrayd.replication.journal.regions import AuxiliaryRegions, Position, PrimaryRegions, Size
-from arrayd.replication.journal.superblocks import flush, read_superblock, write_superblock, write_wholly
-from arrayd.volumes.volume import Volume, VolumeError
+from arrayd.replication.journal.superblocks import read_superblock, write_superblock
+from arrayd.volumes.volume import Volume, VolumeError, finished
 
 CHAINS_MAX = 1024
 """Places of a journal whose hash is remembered. Of others it is computed again from the last one before."""
@@ -81,8 +81,8 @@ class Journal(Generic[R]):
         # the file system note for each block that it is written now.
         end = METADATA_AT + size.entries * ENTRY_BYTES
         for at in range(METADATA_AT, end, len(ZEROS)):
-            await write_wholly(volume, at, ZEROS[: end - at])
-        await flush(volume)
+            await finished(volume.write(at, ZEROS[: end - at]))
+        await finished(volume.flush())
         counter = before.counter + 1 if before is not None else 1
         superblock = Superblock(
             counter, cls.role, group, epoch, 1, size, (start,) * 4, chain or chain_start(group, epoch)
@@ -107,7 +107,7 @@ class Journal(Generic[R]):
         """Finds what was stored when the journal was last open, makes it durable, and begins another opening."""
         found, regions = self._superblock, self.regions
         end = await self._reader.find_end(regions.synced, regions.entries_end, regions.bytes_end, found.opening)
-        await flush(self.volume)
+        await finished(self.volume.flush())
         self._found_end(end)
         regions.store(end)
         regions.sync(end)
@@ -154,7 +154,7 @@ class Journal(Generic[R]):
             self._waits = True
             try:
                 for at, view in self._batch.pieces():
-                    await write_wholly(self.volume, at, view)
+                    await finished(self.volume.write(at, view))
             except VolumeError as error:
                 self.failure = error
                 raise
@@ -172,7 +172,7 @@ class Journal(Generic[R]):
         await self.commit()
         end: Position = self.regions.stored
         try:
-            await flush(self.volume)
+            await finished(self.volume.flush())
         except VolumeError as error:
             self._fail(error)
             raise

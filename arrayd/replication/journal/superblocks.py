@@ -36,17 +36,5 @@ async def write_superblock(volume: Volume, superblock: Superblock) -> None:
     page = memoryview(mmap.mmap(-1, PAGE_BYTES))
     page[:SUPERBLOCK_BYTES] = superblock.encode()
     place = SUPERBLOCK_PLACES[superblock.counter % len(SUPERBLOCK_PLACES)]
-    await write_wholly(volume, place, page)
-    await flush(volume)
-
-
-async def write_wholly(volume: Volume, offset: int, view: memoryview) -> None:
-    """Writes `view` and needs it until it returns, even when cancelled. Raises VolumeError."""
-    await finished(volume.write(offset, view))
-
-
-async def flush(volume: Volume) -> None:
-    """Makes what was written before durable. Raises VolumeFailed."""
-    pending = volume.flush()
-    if pending is not None:
-        await pending
+    await finished(volume.write(place, page))
+    await finished(volume.flush())
