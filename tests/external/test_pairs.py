@@ -152,7 +152,7 @@ async def write_one(array: ArraydProcess, number: int, lun: int = 0) -> int:
         return 0 if answer.status == GOOD else answer.sense_key
 
 
-async def test_the_life_of_a_group(tmp_path: Path) -> None:
+async def test_figures_17_and_18_the_life_of_a_group_with_a_swap_there_and_back(tmp_path: Path) -> None:
     """From paircreate to pairsplit -S, with a drill and a swap there and back."""
     with ExitStack() as stack:
         arrays = start(stack, tmp_path)
