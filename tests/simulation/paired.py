@@ -1,9 +1,10 @@
-"""The beginning of the scenario of pairs: a group of two pairs between two arrays, its host's writes, crashes and cuts.
+"""The beginning of the scenario of pairs: a group of three between two arrays, its host's writes, crashes and cuts.
 
-A host writes to the P-VOLs from the creation of the pairs on, while arrays are killed and restarted, the machine of the
-S-VOLs loses power, and lines are cut and stalled. When that has stopped both sides say PAIR, the P-VOLs have kept what
-is promised of any volume, and the S-VOLs are the same. What is to come: power losses at the P-VOLs' side, for which it
-has no activity log yet, an operator, full journals and disks that fail, and the prefix at every instant.
+A host writes to the P-VOLs from the creation of the pairs on, while arrays are killed and restarted, machines lose
+power, and lines are cut and stalled. When that has stopped both sides say PAIR, the P-VOLs have kept what
+is promised of any volume, and the S-VOLs are the same. Whenever the S-VOLs' side has told a position as restored and
+its row is consistent, the S-VOLs are the group's writes up to there (`prefixes.py`), until a resync after a power loss
+at the P-VOLs' side begins another order. What is to come: an operator, full journals and disks that fail.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 from arrayd.commands import slots
@@ -20,15 +22,16 @@ from arrayd.commands.results import Result
 from tests.simulation.faults import Faults
 from tests.simulation.hosts import BLOCK_BYTES, HostLun, Initiator
 from tests.simulation.linked import PORTS, together
+from tests.simulation.prefixes import Prefixes, stand_ins
 from tests.simulation.promises import Promise
-from tests.simulation.world import Machine, Violated, World
+from tests.simulation.world import Machine, Violated, World, replaced
 from tests.simulation.writers import READ_ALL_BLOCKS, Region, write_on
 
 VOLUME_BYTES = 256 * 1024
 BLOCKS = VOLUME_BYTES // BLOCK_BYTES
 JOURNAL_BYTES = 32 * 1024 * 1024
-VOLUMES = ("data", "log")
-JOURNAL, DEVICE = 2, 9
+VOLUMES = ("data", "log", "index")
+JOURNAL, DEVICE = 3, 9
 """LUNs, behind those of the volumes."""
 GROUP, GROUP_ID = "group", "ab" * 16
 STREAMS = 3
@@ -60,6 +63,13 @@ class Paired:
             Region(near, lun, self.promises[volume], range(BLOCKS)) for lun, volume in enumerate(VOLUMES)
         ]  # fmt: skip
         self.commanded = 0
+        self.prefixes = Prefixes(len(VOLUMES), VOLUME_BYTES)
+        self.told = 0
+        """What was restored last, whether it was consistent or not."""
+        self.resynced = False
+        """Another order of writes has begun, with volumes that are not empty."""
+        self.broken: Violated | None = None
+        """What was found first where only the array would have heard of it."""
 
     def _machine(self, name: str, other: str, serial: str) -> Machine:
         tree: dict[str, Any] = {
@@ -86,6 +96,33 @@ class Paired:
         if power:
             for promise in self.promises.values():
                 promise.lost_power()
+
+    def given(self, *write: Any) -> None:
+        """A primary journal has taken a write: see Prefixes."""
+        self._find(lambda: self.prefixes.was_given(*write))
+
+    def restored(self, name: str, sequence: int) -> None:
+        """The array `name` has restored so many records, durably."""
+        self.told = sequence
+        array = self.world.machines[name].array
+        row = array.replication.table.group(GROUP) if array is not None else None
+        if row is not None and row.consistent:
+            paths = [self.world.machines[name].folder / "volumes" / f"{volume}.img" for volume in VOLUMES]
+            self._find(lambda: self.prefixes.check(sequence, paths))
+
+    def _find(self, look: Callable[[], None]) -> None:
+        if self.resynced:
+            return
+        try:
+            look()
+        except Violated as violated:
+            if self.broken is None:
+                self.world.trace.note("-", f"found: {violated}")
+            self.broken = self.broken or violated
+
+    def _check_found(self) -> None:
+        if self.broken is not None:
+            raise self.broken
 
     async def _command(self, machine: Machine, name: str, told: dict[str, Any]) -> dict[str, Any]:
         """The edited data of a command. Raises Violated, and NoAnswerError."""
@@ -143,12 +180,15 @@ class Paired:
         until = world.loop.time() + length
         streams = [write_on(self.regions, world.random(f"stream {number}"), until) for number in range(STREAMS)]
         await together([*streams, self.faults.make(until)])
+        self._check_found()
         world.trace.note("-", "nothing fails any more")
         await self.faults.heal()
         await self._settle()
         for region in self.regions:
             await region.read_all()
         await self._compare()
+        self.restored("far", self.told)
+        self._check_found()
         for machine in (self.near, self.far):
             if await machine.stop() is not True:
                 raise Violated(f"{machine.name} could not be stopped")
@@ -172,6 +212,7 @@ class Paired:
 
     async def _resync(self, told: dict[str, dict[str, Any]]) -> None:
         """pairresync, as a host's tool does it. Where the sides have not met yet, it is refused."""
+        self.resynced = True
         epoch = max(each["last_epoch"] for each in told.values()) + 1
         for machine, other in ((self.near, self.far), (self.far, self.near)):
             own, there = told[machine.name], told[other.name]
@@ -198,4 +239,5 @@ class Paired:
 async def paired(world: World) -> None:
     """See the module."""
     world.scenario = scenario = Paired(world)
-    await scenario.run()
+    with replaced(stand_ins(scenario)):
+        await scenario.run()
