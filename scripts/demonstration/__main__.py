@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NoReturn
 
-from scripts.demonstration import volumes
+from scripts.demonstration import signals, volumes
 from scripts.demonstration.commands import commands
 from scripts.demonstration.story import DemoError, Story, say
 from tests.lab.daemon import DaemonError
@@ -23,8 +21,6 @@ from tests.lab.three import CONFIG, NAMES, ThreeArrays, configuration_of, free_a
 
 EXIT_FAILED = 1
 EXIT_NOT_SHOWN = 3
-EXIT_SIGNAL = 128
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def address(configured: str) -> str:
@@ -106,6 +102,7 @@ def demonstrate(keep: bool) -> int:
             say(f"Everything is stopped and removed, after {time.monotonic() - started:.0f} seconds.")
         left_running = keep
     except (DemoError, DaemonError, FuseError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        signals.heed()  # Ctrl-C ends the command that is running, too: that is no failure
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still in its buffer goes there
         reason, _, detail = str(error).partition("\n")
@@ -126,14 +123,6 @@ def complain(text: str) -> None:
     print(f"scripts/demo: {text}", file=sys.stderr, flush=True)
 
 
-def interrupted(number: int, _frame: object) -> NoReturn:
-    """The first signal ends the demo; those after it do not disturb the tidying up, where every wait has its limit."""
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    raise SystemExit(EXIT_SIGNAL + number)
-
-
 if __name__ == "__main__":
-    for each in SIGNALS:
-        signal.signal(each, interrupted)
+    signals.note()
     sys.exit(demonstrate(sys.argv[1:] == ["--keep"]))

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.demonstration import signals
 from tests.lab.daemon import CHECKOUT, ArraydProcess
 from tests.lab.three import ThreeArrays
 
@@ -19,7 +20,8 @@ class DemoError(Exception):
 
 
 def say(text: str) -> None:
-    """One line of the story."""
+    """One line of the story. A signal ends it between two lines: what was started is known to somebody then."""
+    signals.heed()
     print(text, flush=True)
 
 

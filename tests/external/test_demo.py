@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.demonstration import signals
+from scripts.demonstration.story import say
 from tests.lab import parts
 from tests.lab.daemon import CHECKOUT
 from tests.lab.three import NAMES, VOLUME_LUN_OF
@@ -206,6 +208,24 @@ def test_signal_leaves_nothing_behind(folder: Path, number: signal.Signals, when
         process.stdout.read()
     assert process.returncode == 128 + number
     assert_nothing_is_left(folder)
+
+
+def test_signal_waits_until_what_is_started_is_known() -> None:
+    handlers = {each: signal.getsignal(each) for each in signals.SIGNALS}
+    try:
+        signals.note()
+        signals.heed()
+        with subprocess.Popen(["true"]):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGHUP)
+        with pytest.raises(SystemExit) as ended:
+            say("never said")
+        assert ended.value.code == 128 + signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGINT)
+        signals.heed()
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
 
 
 def test_reader_that_goes_away_leaves_nothing_behind(folder: Path) -> None:
