@@ -1,155 +1,59 @@
-"""A group of pairs between two real arrays, by the host's verbs: its life, and the promise when an array is killed.
+"""A group of pairs between two real arrays, by the host's verbs: its life, and the promise when something is killed.
 
-Hosts write across three volumes. Each write has a place of its own and its number in every sector. A write that was
-begun when another one had been answered comes behind it in the group's order, so what the S-VOLs have must be closed
-under that; and it must be as many writes as the takeover reports.
+Each round writes across three volumes, in COPY or in PAIR, has its fault, and takes over at the other side: the S-VOLs
+are the group's writes 1 to N for the N that is reported, or, if their copy had not ended, what they were before it; or
+it is refused, because they never were anything. Then the sides change places, and only what differs is copied.
+
+    ARRAYD_TAKEOVERS=200 ARRAYD_SEED=7 pytest tests/external/test_pairs.py -k takeover
+
+What happens in a round is drawn from the seed and its number, and printed; which write was on its way, only time tells.
 """
 
 import asyncio
 import os
 import random
-import struct
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from asyncio import to_thread
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.lab.connection import IscsiError
+from arrayd.commands.results import Result
+from arrayd.replication.exit_codes import Takeover
+from arrayd.replication.statuses import State
 from tests.lab.daemon import ArraydProcess
-from tests.lab.initiator import CHECK_CONDITION, GOOD, Session
-from tests.lab.paired import PairedArrays
+from tests.lab.numbered import VOLUME_BYTES, VOLUMES, Numbered, Writers, contents, write_one
+from tests.lab.paired import PairedArrays, Wire, wire
 
-pytestmark = [pytest.mark.external, pytest.mark.timeout(60 + 30 * int(os.environ.get("ARRAYD_TAKEOVERS", "3")))]
-
-TAKEOVERS: Final = int(os.environ.get("ARRAYD_TAKEOVERS", "3"))
+TAKEOVERS: Final = int(os.environ.get("ARRAYD_TAKEOVERS", "4"))
 """Rounds; more by hand."""
 SEED: Final = int(os.environ.get("ARRAYD_SEED", "410"))
-VOLUMES: Final = 3
-MIB: Final = 1024 * 1024
-VOLUME_BYTES: Final = 16 * MIB
-SECTOR_BYTES: Final = 512
-WRITE_BYTES: Final = 4096
-PLACES: Final = VOLUME_BYTES // WRITE_BYTES
-"""Of each volume."""
-WRITERS: Final = 6
+
+pytestmark = [pytest.mark.external, pytest.mark.timeout(60 + 60 * TAKEOVERS)]
+
+JOURNAL_BYTES: Final = 64 << 20
 SECONDS: Final = 60
 DATA_PROTECT: Final = 0x07
+SLOWLY, FAST = "1", "15"
+"""Paces of copies."""
+LIFE_SECONDS: Final = 0.3
+"""At the most, from one thing that happens in a round to the next."""
+
+BEGINS: Final = ("swaps", "swaps", "swapp", "split", "create")
+"""How the copy begins: the side that was taken over turns the pairs round, or the other one does; or they are PAIR once
+more, and are split, written on both sides, and resynced; or they end and are made anew."""
+WHEN: Final = (State.S_COPY, State.S_PAIR)
+"""What the S-VOLs are when the fault comes, or were a moment ago."""
+FAULTS: Final = ("primary", "secondary", "both", "both, and on", "link", "link, and on")
+"""What is killed, or cut. `and on`: both are started again, or the link comes back, before the primary is killed."""
 
 
-def write_10(place: int) -> bytes:
-    return struct.pack(">BBIBHB", 0x2A, 0, place * 8, 0, 8, 0)
-
-
-def read_16(sector: int, sectors: int) -> bytes:
-    return struct.pack(">BBQIBB", 0x88, 0, sector, sectors, 0, 0)
-
-
-def data_of(number: int) -> bytes:
-    """The data of a write."""
-    return number.to_bytes(8) * (WRITE_BYTES // 8)
-
-
-@asynccontextmanager
-async def session_with(array: ArraydProcess) -> AsyncIterator[Session]:
-    """A session whose unit attentions have been told."""
-    async with await Session.open(array.addresses[0], array.target) as session:
-        for lun in range(VOLUMES):
-            while (await session.command(bytes(6), lun=lun)).status == CHECK_CONDITION:
-                pass
-        yield session
-
-
-async def contents(array: ArraydProcess) -> list[bytes]:
-    """All of every volume."""
-    volumes = []
-    async with session_with(array) as session:
-        for lun in range(VOLUMES):
-            parts = []
-            for sector in range(0, VOLUME_BYTES // SECTOR_BYTES, 2048):
-                answer = await session.command(read_16(sector, 2048), lun=lun, read_bytes=2048 * SECTOR_BYTES)
-                assert answer.status == GOOD
-                parts.append(answer.data)
-            volumes.append(b"".join(parts))
-    return volumes
-
-
-@dataclass
-class Writes:
-    """What was written in one round, from write `first` on: each to the next place, volume by volume in turn."""
-
-    first: int
-    begun: int = 0
-    answered: set[int] = field(default_factory=set)
-    behind: dict[int, frozenset[int]] = field(default_factory=dict)
-    """By write: those that had been answered when it was begun."""
-
-    def begin(self) -> int:
-        number = self.first + self.begun
-        self.begun += 1
-        self.behind[number] = frozenset(self.answered)
-        return number
-
-    def place(self, number: int) -> tuple[int, int]:
-        """LUN and place of a write."""
-        return number % VOLUMES, number // VOLUMES % PLACES
-
-    def present(self, volumes: list[bytes], before: list[bytes]) -> set[int]:
-        """The writes that are there, each whole; whatever else is there was there before."""
-        found = set()
-        expected = [bytearray(volume) for volume in before]
-        for number in range(self.first, self.first + self.begun):
-            lun, place = self.place(number)
-            at = place * WRITE_BYTES
-            if volumes[lun][at : at + 8] == number.to_bytes(8):
-                found.add(number)
-                expected[lun][at : at + WRITE_BYTES] = data_of(number)
-        assert [bytes(volume) for volume in expected] == volumes, (
-            "a write is torn, or something is there that never was"
-        )
-        return found
-
-    def check_order(self, present: set[int]) -> None:
-        """Whoever is there has all with it that had been answered before it was begun."""
-        for number in present:
-            missing = self.behind[number] - present
-            assert not missing, f"write {number} is there, and not {sorted(missing)}, which were answered before"
-
-
-async def write_for_ever(session: Session, writes: Writes) -> None:
-    while True:
-        number = writes.begin()
-        lun, place = writes.place(number)
-        answer = await session.command(write_10(place), lun=lun, data_out=data_of(number))
-        assert answer.status == GOOD
-        writes.answered.add(number)
-
-
-async def write_until_killed(array: ArraydProcess, writes: Writes, seconds: float) -> None:
-    """WRITERS writes on their way at a time; the array is killed in their midst."""
-    async with await Session.open(array.addresses[0], array.target) as session:
-        for lun in range(VOLUMES):
-            while (await session.command(bytes(6), lun=lun)).status == CHECK_CONDITION:
-                pass
-        writers = [asyncio.create_task(write_for_ever(session, writes)) for _ in range(WRITERS)]
-        await asyncio.sleep(seconds)
-        array.kill()
-        ended = await asyncio.gather(*writers, return_exceptions=True)
-    assert {type(error) for error in ended} == {IscsiError}, ended
-
-
-def start(stack: ExitStack, folder: Path) -> PairedArrays:
+def start(stack: ExitStack, folder: Path, between: Wire | None = None) -> PairedArrays:
     names = [f"v{number}" for number in range(VOLUMES)]
-    return PairedArrays(stack, folder, {name: {"size": VOLUME_BYTES} for name in names}, names, 64 * MIB)
-
-
-async def write_one(array: ArraydProcess, number: int, lun: int = 0) -> int:
-    """The sense key of a write; 0: it went well."""
-    async with session_with(array) as session:
-        answer = await session.command(write_10(number), lun=lun, data_out=data_of(number))
-        return 0 if answer.status == GOOD else answer.sense_key
+    return PairedArrays(stack, folder, {name: {"size": VOLUME_BYTES} for name in names}, names, JOURNAL_BYTES, between)
 
 
 async def test_figures_17_and_18_the_life_of_a_group_with_a_swap_there_and_back(tmp_path: Path) -> None:
@@ -187,30 +91,199 @@ async def test_figures_17_and_18_the_life_of_a_group_with_a_swap_there_and_back(
         assert await write_one(arrays.far, 9) == 0
 
 
-async def test_every_takeover_finds_a_prefix(tmp_path: Path) -> None:
-    """The P-VOLs' array is killed at random moments; what the other one has is what it reports."""
-    chance = random.Random(SEED)
-    with ExitStack() as stack:
-        arrays = start(stack, tmp_path)
-        arrays.tool("paircreate", "-vl", "-f", "async", "-c", "15")
-        arrays.wait_for_pair(SECONDS)
-        before = await contents(arrays.near)
-        first = 1
-        for turn in range(TAKEOVERS):
-            writes = Writes(first)
-            await write_until_killed(arrays.near, writes, 0.1 + chance.random() * 0.5)
-            said = arrays.tool("horctakeover", "--at", "far", expected=5)
-            taken = await contents(arrays.far)
-            present = writes.present(taken, before)
-            writes.check_order(present)
-            assert len(present) == int(said.split()[-1]), f"turn {turn}: {said}"
-            assert await write_one(arrays.far, PLACES - 1, 0) == 0
-            taken[0] = taken[0][:-WRITE_BYTES] + data_of(PLACES - 1)
+class Rounds:
+    """Rounds one after the other. `primary` has the data that lead: first it is in no pair, later S-VOLs in SSWS."""
 
-            arrays.near.start()
-            arrays.tool("pairresync", "-swaps", "--at", "far")
-            arrays.wait_for_pair(SECONDS)
-            assert await contents(arrays.far) == taken, "nothing changes what was taken over"
-            arrays.tool("horctakeover", expected=1)
-            assert await contents(arrays.near) == taken
-            before, first = taken, first + writes.begun
+    def __init__(self, arrays: PairedArrays, between: Wire) -> None:
+        self.arrays = arrays
+        self.wire = between
+        self.primary, self.secondary = arrays.near, arrays.far
+        self.ended: Counter[str] = Counter()
+        """How takeovers have ended."""
+        self._dead: set[ArraydProcess] = set()
+        self._chance = random.Random()
+        self._before: list[bytes] = []
+        """What the S-VOLs were when their copy began."""
+        self._writes = Numbered([])
+        """Those of the epoch, to the P-VOLs."""
+        self._writers: Writers | None = None
+
+    async def round(self, chance: random.Random, begins: str, when: State, fault: str) -> None:
+        """One round, at the end of which the other side leads."""
+        self._chance = chance
+        await self._begin(begins, SLOWLY if when is State.S_COPY else FAST)
+        if when is State.S_PAIR:
+            await self._until_pair()
+        await self._write()
+        await self._live()
+        await self._strike(fault)
+        taken = await self._take_over(may_refuse=begins == "create")
+        if taken is None:
+            # Nothing to go back to: what was struck comes back, and the copy goes on to its end.
+            await self._revive()
+            await self._until_pair()
+            await self._write()
+            await self._live()
+            await self._strike("primary")
+            taken = await self._take_over(may_refuse=False)
+            assert taken is not None
+        await self._turn_round(taken)
+
+    async def _tool(self, verb: str, *arguments: str, expected: int = 0) -> str:
+        return await to_thread(self.arrays.tool, verb, *arguments, expected=expected)
+
+    async def _live(self) -> None:
+        await asyncio.sleep(self._chance.random() * LIFE_SECONDS)
+
+    # -- copied ------------------------------------------------------------------------------------------------------
+
+    async def _begin(self, begins: str, pace: str) -> None:
+        """A copy begins, from `primary` to `secondary`."""
+        at, beside = (("--at", self.arrays.name(each)) for each in (self.primary, self.secondary))
+        if begins == "split":
+            await self._tool("pairresync", "-swaps", *at, "-c", FAST)
+            await self._until_pair(alike_only=True)
+            await self._tool("pairsplit", "-rw", *at)
+            for array in (self.primary, self.secondary):
+                await self._written(array, await contents(array))
+        elif begins == "create":
+            await self._tool("pairsplit", "-S", *at)
+        self._before = await contents(self.secondary)
+        self._writes = Numbered(await contents(self.primary), self._writes.last)
+        if begins == "create":
+            await self._tool("paircreate", "-vl", "-f", "async", "-c", pace, *at)
+        elif begins == "split":
+            await self._tool("pairresync", *at, "-c", pace)
+        else:
+            await self._tool("pairresync", f"-{begins}", *(at if begins == "swaps" else beside), "-c", pace)
+
+    async def _until_pair(self, *, alike_only: bool = False) -> None:
+        """PAIR, and both sides are alike, and have all that was written."""
+        if self._writers is not None:
+            await self._stopped()
+        await to_thread(self.arrays.wait_for_pair, SECONDS)
+        primary = await contents(self.primary)
+        assert await contents(self.secondary) == primary, "PAIR, and not the same"
+        if not alike_only:
+            self._writes.check_whole(primary)
+
+    # -- written -----------------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        self._writers = await Writers.start(self.primary, self._writes, self._chance)
+
+    async def _stopped(self) -> None:
+        writers, self._writers = self._writers, None
+        assert writers is not None
+        await (writers.died() if self.primary in self._dead else writers.stop())
+
+    async def _written(self, array: ArraydProcess, held: Sequence[bytes]) -> list[bytes]:
+        """What an array has that held this, after some writes."""
+        writes = Numbered(held, self._writes.last)
+        writers = await Writers.start(array, writes, self._chance)
+        await self._live()
+        await writers.stop()
+        self._writes.last = writes.last
+        return writes.whole()
+
+    # -- struck ------------------------------------------------------------------------------------------------------
+
+    async def _strike(self, fault: str) -> None:
+        if fault.startswith("link"):
+            self.wire.cut()
+            await self._live()
+            if fault == "link":
+                return
+            self.wire.mend()
+            await self._live()
+        if fault != "primary" and not fault.startswith("link"):
+            self._kill(self.secondary)
+        if fault == "secondary":
+            await self._live()
+            await self._revive()
+            await self._live()
+        self._kill(self.primary)
+        await self._stopped()
+        if fault.startswith("both"):
+            await self._revive(*([self.secondary] if fault == "both" else []))
+        if fault == "both, and on":
+            await self._write()
+            await self._live()
+            self._kill(self.primary)
+            await self._stopped()
+
+    def _kill(self, array: ArraydProcess) -> None:
+        array.kill()
+        self._dead.add(array)
+
+    async def _revive(self, *only: ArraydProcess) -> None:
+        """What is dead is started again, and the link is there."""
+        settle = self.primary in self._dead and not only
+        await asyncio.gather(*(to_thread(array.start) for array in only or self._dead))
+        self._dead -= set(only or self._dead)
+        self.wire.mend()
+        if settle and self._writers is None:
+            self._writes.settle(await contents(self.primary))
+
+    # -- taken over --------------------------------------------------------------------------------------------------
+
+    async def _take_over(self, *, may_refuse: bool) -> list[bytes] | None:
+        """What the other side has then, checked; None: it was refused."""
+        arrays, secondary = self.arrays, self.secondary
+        shown = await to_thread(arrays.status, secondary)
+        states = set(shown.by_number.values())
+        code, said, complaint = await to_thread(arrays.run, "horctakeover", "--at", arrays.name(secondary))
+        if code == Result.CONFLICT and may_refuse:
+            assert states == {State.S_COPY}, f"{states}: {complaint}"
+            self.ended["refused"] += 1
+            return None
+        assert code == Takeover.SVOL_SSUS, f"{code}: {said}{complaint}"
+        reported = int(said.split()[-1])
+        after = await to_thread(arrays.status, secondary)
+        assert (after.restored or 0) == reported, "pair-status has another N than horctakeover"
+        taken = await contents(secondary)
+        if taken == self._before and State.S_COPY in states:
+            assert not may_refuse, "they never were anything"
+            assert reported == 0
+            self.ended["went back"] += 1
+            return taken
+        present = self._writes.prefix(taken)
+        assert present == reported, f"{present} writes are there, and {reported} reported: {said}"
+        if State.S_COPY not in states:
+            assert (shown.restored or 0) <= reported, f"{shown.restored} were restored before, now {reported}"
+        self.ended["prefix"] += 1
+        return taken
+
+    async def _turn_round(self, taken: Sequence[bytes]) -> None:
+        """Hosts write where it was taken over; the other side comes back, and neither overwrites the other."""
+        alive = self.primary not in self._dead
+        if self._writers is not None:
+            await self._live()
+            await self._stopped()
+        leads = await self._written(self.secondary, taken)
+        await self._revive()
+        if alive:
+            await self._both_written(leads)
+        self.primary, self.secondary = self.secondary, self.primary
+
+    async def _both_written(self, leads: Sequence[bytes]) -> None:
+        """Two sides that hosts have written to meet."""
+        primary, secondary = self.primary, self.secondary
+        await self._tool("pairevtwait", "-s", "psus", "-t", str(SECONDS))
+        await self._tool("pairresync", "--at", self.arrays.name(primary), expected=Result.CONFLICT)
+        self._writes.check_whole(await contents(primary))
+        assert await contents(secondary) == list(leads), "what was taken over is written over"
+
+
+async def test_every_takeover_finds_a_prefix_or_what_was_before(tmp_path: Path) -> None:
+    """At random moments."""
+    with ExitStack() as stack:
+        async with wire() as between:
+            rounds = Rounds(start(stack, tmp_path, between), between)
+            for turn in range(TAKEOVERS):
+                chance = random.Random(f"{SEED} {turn}")
+                begins = chance.choice(BEGINS) if turn else "create"
+                when, fault = chance.choice(WHEN), chance.choice(FAULTS)
+                print(f"ARRAYD_SEED={SEED}, round {turn}: {begins}, {when}, {fault}", flush=True)
+                await rounds.round(chance, begins, when, fault)
+                print(f"{dict(rounds.ended)}", flush=True)

@@ -1,26 +1,65 @@
-"""Two real arrays with a group of pairs between them, and the host's tool that commands both."""
+"""Two real arrays with a group of pairs between them, the wire they have, and the host's tool that commands both."""
 
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.lab.daemon import CHECKOUT, ArraydProcess, configuration, free_port
+from arrayd.host.host import Host
+from arrayd.host.pair_commands import Process
+from arrayd.host.pair_status import PairStatus, parse
+from tests.lab.arrayctl import Arrayctl, Ended
+from tests.lab.daemon import ArraydProcess, configuration, free_port
+from tests.lab.relay import Relay, relay
 
 NEAR, FAR = "near", "far"
 GROUP = "oradb"
 DEVICE_LUN, JOURNAL_LUN = 9, 20
-TOOL_TIMEOUT_S = 240.0
-TOOL = "import sys; from arrayd.host.cli import main; main(sys.argv[1:])"
+
+
+class Wire:
+    """What lies between two arrays, of which each dials the other: it can be cut, and counts what it carries."""
+
+    def __init__(self, ports: Mapping[str, int], relays: Mapping[str, Relay]) -> None:
+        self.ports = ports
+        """Where each array listens."""
+        self._relays = relays
+
+    def dialed(self, name: str) -> str:
+        """Where an array is dialed."""
+        return self._relays[name].address
+
+    def cut(self) -> None:
+        """There is no connection, and none can be made."""
+        for each in self._relays.values():
+            each.down = True
+            each.break_off()
+
+    def mend(self) -> None:
+        """Connections can be made again."""
+        for each in self._relays.values():
+            each.down = False
+
+    @property
+    def carried(self) -> int:
+        """Bytes that went over it, either way."""
+        return sum(each.carried for each in self._relays.values())
+
+
+@asynccontextmanager
+async def wire() -> AsyncIterator[Wire]:
+    """One, for arrays that are still to be started."""
+    ports = {NEAR: free_port(), FAR: free_port()}
+    async with AsyncExitStack() as stack:
+        relays = {name: await stack.enter_async_context(relay(f"127.0.0.1:{port}")) for name, port in ports.items()}
+        yield Wire(ports, relays)
 
 
 class PairedArrays:
     """`near`, which has the P-VOLs first, and `far`, each with these volumes at LUNs from 0 on; those named in `paired`
-    are the group GROUP. Both run as long as `stack` does."""
+    are the group GROUP. Both run as long as `stack` does. `between` is what they are wired with."""
 
     def __init__(
         self,
@@ -29,14 +68,17 @@ class PairedArrays:
         volumes: Mapping[str, Mapping[str, Any]],
         paired: Sequence[str],
         journal_bytes: int,
+        between: Wire | None = None,
     ) -> None:
         self._paths = folder / "hosts.yaml"
-        ports = {NEAR: free_port(), FAR: free_port()}
+        self._arrayctl = stack.enter_context(Arrayctl())
+        ports = {NEAR: free_port(), FAR: free_port()} if between is None else between.ports
         self.near, self.far = (
-            stack.enter_context(ArraydProcess(folder / name, _configuration(name, peer, volumes, journal_bytes, ports)))
-            for name, peer in ((NEAR, FAR), (FAR, NEAR))
+            stack.enter_context(ArraydProcess(folder / name, _configuration(name, volumes, journal_bytes, link)))
+            for name, link in _links(ports, between).items()
         )
         numbers = {name: number for number, name in enumerate(volumes)}
+        self._luns = [numbers[name] for name in paired]
         told = {
             "paths": {
                 name: {"direct": f"iscsi://{array.addresses[0]}/{array.target}/{DEVICE_LUN}"}
@@ -53,15 +95,26 @@ class PairedArrays:
         }
         self._paths.write_text(yaml.safe_dump(told))
 
+    def name(self, array: ArraydProcess) -> str:
+        """NEAR or FAR."""
+        return NEAR if array is self.near else FAR
+
+    def run(self, verb: str, *arguments: str) -> Ended:
+        """`arrayctl VERB -g GROUP`, whatever comes of it."""
+        return self._arrayctl.run("--paths", str(self._paths), verb, "-g", GROUP, *arguments)
+
     def tool(self, verb: str, *arguments: str, expected: int = 0) -> str:
         """What `arrayctl VERB -g GROUP` prints; it ends with the exit code that is expected."""
-        command = [sys.executable, "-c", TOOL, "--paths", str(self._paths), verb, "-g", GROUP, *arguments]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False, cwd=CHECKOUT
-        )
-        said = f"{verb} {' '.join(arguments)}: {done.returncode}: {done.stdout}{done.stderr}"
-        assert done.returncode == expected, said
-        return done.stdout
+        ended = self.run(verb, *arguments)
+        said = f"{verb} {' '.join(arguments)}: {ended.code}: {ended.output}{ended.complaints}"
+        assert ended.code == expected, said
+        return ended.output
+
+    def status(self, array: ArraydProcess) -> PairStatus:
+        """What an array shows of the group."""
+        with Host.load(self._paths) as host:
+            at = self.name(array)
+            return parse(host.by(at=at).send(at, Process.PAIR_STATUS, group=GROUP, luns=self._luns))
 
     def wait_for_pair(self, seconds: int) -> None:
         """Until the pairs are PAIR, and the S-VOLs have all that was written before."""
@@ -69,12 +122,20 @@ class PairedArrays:
         self.tool("pairsyncwait", "-t", str(seconds))
 
 
+def _links(ports: Mapping[str, int], between: Wire | None) -> dict[str, dict[str, Any]]:
+    """`link` in the configuration of each array."""
+    dialed = {name: f"127.0.0.1:{ports[name]}" if between is None else between.dialed(name) for name in ports}
+    return {
+        name: {"listen": f"127.0.0.1:{ports[name]}", "arrays": {peer: dialed[peer]}}
+        for name, peer in ((NEAR, FAR), (FAR, NEAR))
+    }
+
+
 def _configuration(
-    name: str, peer: str, volumes: Mapping[str, Mapping[str, Any]], journal_bytes: int, ports: Mapping[str, int]
+    name: str, volumes: Mapping[str, Mapping[str, Any]], journal_bytes: int, link: Mapping[str, Any]
 ) -> dict[str, Any]:
     config = configuration(volumes, target=f"iqn.2026-11.io.arrayd:{name}")
     config["array"] = {"name": name, "serial": f"43000{(NEAR, FAR).index(name)}"}
     config["volumes"]["journal"] = {"size": journal_bytes, "use": "journal"}
     config["luns"] |= {str(JOURNAL_LUN): {"volume": "journal"}, str(DEVICE_LUN): {"command_device": {}}}
-    config["link"] = {"listen": f"127.0.0.1:{ports[name]}", "arrays": {peer: f"127.0.0.1:{ports[peer]}"}}
-    return config
+    return config | {"link": link}

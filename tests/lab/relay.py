@@ -41,6 +41,8 @@ class Relay:
         """How often the wire was cut."""
         self.down = False
         """Whether connections are refused."""
+        self.carried = 0
+        """Bytes that went on, either way."""
         self._ends: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -90,6 +92,7 @@ class Relay:
                 if how is How.WITHIN:
                     frame = frame[: len(frame) // 2]
                 if how is not How.BEFORE:
+                    self.carried += len(frame)
                     writer.write(frame)
                     await writer.drain()
                 if how is not None:
