@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.external, pytest.mark.timeout(60 + 60 * TAKEOVERS)]
 JOURNAL_BYTES: Final = 64 << 20
 SECONDS: Final = 60
 DATA_PROTECT: Final = 0x07
-SLOWLY, FAST = "1", "15"
+SLOWLY, FAST = 3, 15
 """Paces of copies."""
 LIFE_SECONDS: Final = 0.3
 """At the most, from one thing that happens in a round to the next."""
@@ -121,6 +121,7 @@ class Rounds:
         if taken is None:
             # Nothing to go back to: what was struck comes back, and the copy goes on to its end.
             await self._revive()
+            await to_thread(self.arrays.set_pace, FAST)
             await self._until_pair()
             await self._write()
             await self._live()
@@ -137,11 +138,12 @@ class Rounds:
 
     # -- copied ------------------------------------------------------------------------------------------------------
 
-    async def _begin(self, begins: str, pace: str) -> None:
+    async def _begin(self, begins: str, pace: int) -> None:
         """A copy begins, from `primary` to `secondary`."""
+        paced = ("-c", str(pace))
         at, beside = (("--at", self.arrays.name(each)) for each in (self.primary, self.secondary))
         if begins == "split":
-            await self._tool("pairresync", "-swaps", *at, "-c", FAST)
+            await self._tool("pairresync", "-swaps", *at, "-c", str(FAST))
             await self._until_pair(alike_only=True)
             await self._tool("pairsplit", "-rw", *at)
             for array in (self.primary, self.secondary):
@@ -151,11 +153,11 @@ class Rounds:
         self._before = await contents(self.secondary)
         self._writes = Numbered(await contents(self.primary), self._writes.last)
         if begins == "create":
-            await self._tool("paircreate", "-vl", "-f", "async", "-c", pace, *at)
+            await self._tool("paircreate", "-vl", "-f", "async", *paced, *at)
         elif begins == "split":
-            await self._tool("pairresync", *at, "-c", pace)
+            await self._tool("pairresync", *at, *paced)
         else:
-            await self._tool("pairresync", f"-{begins}", *(at if begins == "swaps" else beside), "-c", pace)
+            await self._tool("pairresync", f"-{begins}", *(at if begins == "swaps" else beside), *paced)
 
     async def _until_pair(self, *, alike_only: bool = False) -> None:
         """PAIR, and both sides are alike, and have all that was written."""

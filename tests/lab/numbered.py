@@ -35,9 +35,9 @@ WIDTHS: Final = (1, 1, 1, 4)
 SAME_SHARE: Final = 0.1
 """Of writes that are WRITE SAME."""
 WRITERS: Final = 6
-PAUSE_SECONDS: Final = 0.001
+PAUSE_SECONDS: Final = 0.002
 """Of a writer, after each write: what comes while an array is started stays within a journal."""
-WRITES_MAX: Final = 6000
+WRITES_MAX: Final = 4000
 """Of a history: likewise."""
 
 

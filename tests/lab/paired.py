@@ -116,6 +116,12 @@ class PairedArrays:
             at = self.name(array)
             return parse(host.by(at=at).send(at, Process.PAIR_STATUS, group=GROUP, luns=self._luns))
 
+    def set_pace(self, pace: int) -> None:
+        """Of a copy that runs, or is to."""
+        with Host.load(self._paths) as host:
+            for at in (NEAR, FAR):
+                host.by(at=at).send(at, Process.PAIR_SET, group=GROUP, pace=pace)
+
     def wait_for_pair(self, seconds: int) -> None:
         """Until the pairs are PAIR, and the S-VOLs have all that was written before."""
         self.tool("pairevtwait", "-s", "pair", "-t", str(seconds))
