@@ -33,8 +33,9 @@ SILENCE_SECONDS = 5.0
 DIAL_SECONDS = 5.0
 """How long an array may take to answer, and a handshake to end."""
 PAUSE_SECONDS = 0.1
-PAUSE_SECONDS_MAX = 5.0
-"""Pause before dialing again: twice as long each time, less up to half of it by chance."""
+PAUSE_SECONDS_MAX = 2.0
+"""Pause before dialing again: twice as long each time, less up to half of it by chance. What asks the other array over
+and over pauses as long at the most (`replication/pulling.py`): both together are over soon after a cut is."""
 STRANGERS_MAX = 64
 """Connections whose handshake has not ended; one more is closed at once."""
 
