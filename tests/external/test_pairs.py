@@ -112,9 +112,11 @@ class Rounds:
         """One round, at the end of which the other side leads."""
         self._chance = chance
         await self._begin(begins, SLOWLY if when is State.S_COPY else FAST)
-        if when is State.S_PAIR:
-            await self._until_pair()
         await self._write()
+        if when is State.S_PAIR:
+            await self._live()
+            await self._until_pair()
+            await self._write()
         await self._live()
         await self._strike(fault)
         taken = await self._take_over(may_refuse=begins == "create")
