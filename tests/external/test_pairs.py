@@ -30,7 +30,8 @@ from tests.lab.paired import PairedArrays, Wire, wire
 
 TAKEOVERS: Final = int(os.environ.get("ARRAYD_TAKEOVERS", "4"))
 """Rounds; more by hand."""
-SEED: Final = int(os.environ.get("ARRAYD_SEED", "410"))
+SEED: Final = int(os.environ.get("ARRAYD_SEED", "1295"))
+"""This one's first four rounds are of four kinds."""
 
 pytestmark = [pytest.mark.external, pytest.mark.timeout(60 + 60 * TAKEOVERS)]
 
