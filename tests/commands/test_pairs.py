@@ -275,9 +275,7 @@ async def test_pace_and_driver(arrays: Both) -> None:
     assert (await arrays.refused("a", "pair-set", group="nothing", pace=1))[0] == Result.NOT_FOUND
 
 
-async def test_a_split_that_drains_holds_up_its_own_group_alone(
-    arrays: Both, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_split_that_drains_holds_up_its_own_group_alone(arrays: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     """The S-VOLs' side waits for the last writes: meanwhile it is asked, and told of another group and of volumes."""
     begun, over = asyncio.Event(), asyncio.Event()
 

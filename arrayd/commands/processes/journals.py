@@ -119,9 +119,7 @@ async def pair_copy(context: Context, told: GroupName) -> Stepped:
     return await _step(context, told, steps.copy, "copied")
 
 
-async def _step(
-    context: Context, told: GroupName, of: Callable[[Stage], steps.Step | None], done: str
-) -> Stepped:
+async def _step(context: Context, told: GroupName, of: Callable[[Stage], steps.Step | None], done: str) -> Stepped:
     stage = _stage(context, told)
     step, group = of(stage), f"group {told.group}"
     if step is None:
