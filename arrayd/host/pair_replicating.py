@@ -81,8 +81,8 @@ class NotDriven(CommandFailed):
 
 
 class Replicating:
-    """Goes through figure 16 for the group of `arrays`. `tell(row)` is called after each step; after the first turn only
-    for those that have found something new."""
+    """Goes through figure 16 for the group of `arrays`. `tell(row)` is called after each step; after the first turn
+    only for those that have found something new."""
 
     def __init__(self, arrays: Arrays, tell: Tell) -> None:
         self._arrays = arrays

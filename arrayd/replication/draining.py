@@ -1,4 +1,4 @@
-"""The last of a group's writes, which a split and a swap wait for: acquired and restored until there is nothing more."""
+"""The last of a group's writes, which a split and a swap wait for: acquired and restored until there are no more."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from arrayd.replication.before_images import OPENED, BeforeImages, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
 from arrayd.replication.copying import CopiedPair, Copies, Copying
+from arrayd.replication.differences import Differences, differences
 from arrayd.replication.draining import drain, restore_all
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.guarded import GuardedVolume
@@ -231,6 +232,12 @@ class Following(Stage):
         if self.journal.regions.oldest >= max(self._copies.needed, heard):
             self._copy_ended = True
             self.told.event(Event.COPY_END, "")
+
+    async def differences(self, number: int, offset: int, limit: int) -> Differences | None:
+        """See Stage: what is still to be copied."""
+        pairs = () if self.copying is None else self.copying.pairs
+        bitmap = next((pair.bitmap for pair in pairs if pair.number == number), None)
+        return None if bitmap is None else differences(bitmap, offset, limit)
 
     # -- steps, for whoever drives -----------------------------------------------------------------------------------
 

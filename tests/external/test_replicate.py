@@ -2,9 +2,6 @@
 copy, a split, a resync, a takeover after the primary is killed, and two sides that were written."""
 
 import json
-import signal
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final

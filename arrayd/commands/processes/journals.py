@@ -86,8 +86,8 @@ def _positions(regions: PrimaryRegions | AuxiliaryRegions, names: tuple[str, ...
 
 
 class Stepped(Output):
-    """`done`: there was something to do; `journal`: this array's, after that; `left`: bytes that are still to be copied,
-    where there is a copy."""
+    """`done`: there was something to do; `journal`: this array's, after that; `left`: bytes that are still to be
+    copied, where there is a copy."""
 
     group: str
     done: bool
