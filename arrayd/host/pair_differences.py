@@ -20,7 +20,7 @@ from arrayd.host.show import Column
 
 RANGES_SHOWN = 1000
 """Of each volume and side, unless more are asked for."""
-RANGES_SHOWN_MAX = 1_000_000
+RANGES_SHOWN_MAX = 100_000
 RANGES_ASKED = 1024
 """In one answer."""
 BOTH = "L+R"

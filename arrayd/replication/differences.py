@@ -1,4 +1,4 @@
-"""The ranges that a bitmap has, as people are told of them: joined where one begins where another ends, part by part."""
+"""The ranges that a bitmap has, as people are told of them: joined where they touch, and part by part."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ LOOKED_AT_MAX = 8192
 
 
 class Differences(NamedTuple):
-    """Ranges (offset, length) of a volume of `size` bytes, in order; `marked_bytes` of all of it. `following`: the first
-    byte that is not looked at here; None: all from the first on is."""
+    """Ranges (offset, length) of a volume of `size` bytes, in order; `marked_bytes` of all of it. `following`: the
+    first byte that is not looked at here; None: all from the first on is."""
 
     size: int
     marked_bytes: int

@@ -20,7 +20,7 @@ TOOL = "import sys; from arrayd.host.cli import main; main(sys.argv[1:])"
 
 class PairedArrays:
     """`near`, which has the P-VOLs first, and `far`, each with these volumes at LUNs from 0 on; those named in `paired`
-    are the group GROUP. Both run as long as `stack` does."""
+    are the group GROUP. Both run as long as `stack` does. `paths` is the host's path table."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class PairedArrays:
         paired: Sequence[str],
         journal_bytes: int,
     ) -> None:
-        self._paths = folder / "hosts.yaml"
+        self.paths = folder / "hosts.yaml"
         ports = {NEAR: free_port(), FAR: free_port()}
         self.near, self.far = (
             stack.enter_context(ArraydProcess(folder / name, _configuration(name, peer, volumes, journal_bytes, ports)))
@@ -51,11 +51,11 @@ class PairedArrays:
                 }
             },
         }
-        self._paths.write_text(yaml.safe_dump(told))
+        self.paths.write_text(yaml.safe_dump(told))
 
     def tool(self, verb: str, *arguments: str, expected: int = 0) -> str:
         """What `arrayctl VERB -g GROUP` prints; it ends with the exit code that is expected."""
-        command = [sys.executable, "-c", TOOL, "--paths", str(self._paths), verb, "-g", GROUP, *arguments]
+        command = [sys.executable, "-c", TOOL, "--paths", str(self.paths), verb, "-g", GROUP, *arguments]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False, cwd=CHECKOUT
         )

@@ -1,5 +1,5 @@
-"""The command that lists the ranges in which a pair may differ, as this side has them marked: what was written here since
-the pair was suspended or taken over, and what the S-VOLs' side did not have then. A part at a time.
+"""The command that lists the ranges in which a pair may differ, as this side has them marked: what was written here
+since the pair was suspended or taken over, and what the S-VOLs' side did not have then. A part at a time.
 """
 
 from __future__ import annotations
