@@ -14,7 +14,7 @@ import pytest
 
 from tests.external.test_pairs import DATA_PROTECT, SECONDS, WRITE_BYTES, contents, start, write_one
 from tests.lab.daemon import CHECKOUT
-from tests.lab.paired import GROUP, TOOL, PairedArrays
+from tests.lab.paired import FAR, GROUP, NEAR, TOOL, PairedArrays
 
 pytestmark = [pytest.mark.external, pytest.mark.timeout(300)]
 
@@ -96,6 +96,19 @@ async def test_figures_11_and_13_to_16_the_host_drives(tmp_path: Path) -> None:
         arrays.tool("pairresync")
         drive(arrays)
         await alike(arrays)
+
+        # A swap brings the last writes, too, and the arrays can have the loop back.
+        assert await write_one(arrays.near, 60) == 0
+        arrays.tool("horctakeover", "--at", "far", expected=1)
+        assert await write_one(arrays.far, 61) == 0
+        drive(arrays, "--once")
+        await alike(arrays)
+        for array in (NEAR, FAR):
+            arrays.arrayctl("send", array, "pair-set", f"group={GROUP}", "driver=arrays")
+        assert await write_one(arrays.far, 62) == 0
+        arrays.wait_for_pair(SECONDS)
+        await alike(arrays)
+        arrays.tool("replicate", "--once", expected=CONFLICT)
 
 
 async def test_a_takeover_and_two_written_sides_where_the_host_drives(tmp_path: Path) -> None:

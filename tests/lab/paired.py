@@ -55,7 +55,11 @@ class PairedArrays:
 
     def tool(self, verb: str, *arguments: str, expected: int = 0) -> str:
         """What `arrayctl VERB -g GROUP` prints; it ends with the exit code that is expected."""
-        command = [sys.executable, "-c", TOOL, "--paths", str(self.paths), verb, "-g", GROUP, *arguments]
+        return self.arrayctl(verb, "-g", GROUP, *arguments, expected=expected)
+
+    def arrayctl(self, verb: str, *arguments: str, expected: int = 0) -> str:
+        """What `arrayctl VERB` prints, likewise."""
+        command = [sys.executable, "-c", TOOL, "--paths", str(self.paths), verb, *arguments]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False, cwd=CHECKOUT
         )
