@@ -92,6 +92,11 @@ class Replication:
                 return number
         raise PairsError(f"there are {CTG_MAX + 1} groups, as many as there may be")
 
+    async def settled(self, name: str) -> None:
+        """Waits for the changes of a group that are under way."""
+        if (at_work := self._groups.get(name)) is not None:
+            await at_work.settled()
+
     async def create(self, group: GroupRow, operation: Operation, save: Save, *, copy: bool) -> GroupRow:
         """Makes a group, or adds pairs to it: see `AtWork.create`. The caller sees to it that the estate does not
         change meanwhile."""

@@ -310,6 +310,34 @@ async def test_a_split_that_drains_holds_up_its_own_group_alone(arrays: Both, mo
     assert State.S_SSUS in shown(arrays.row.arrays["b"].pairs)
 
 
+async def test_pairs_that_are_added_wait_for_their_group_before_the_estate_waits_for_them(
+    arrays: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One side was split, the other learns it by itself, and drains."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def drain(_stage: Following, _until: float) -> bool:
+        begun.set()
+        await over.wait()
+        return True
+
+    monkeypatch.setattr(Following, "_drain", drain)
+    for array in ("b", "a"):
+        await arrays.command(array, "pair-create", **new(array, "data"))
+    await until(lambda: set(shown(arrays.row.arrays["b"].pairs)) == {State.S_PAIR})
+    await arrays.command("a", "pair-split", **await arrays.told("a") | {"rows": None})
+    try:
+        async with asyncio.timeout(10), arrays.row.host("b", b"secondb1") as second:
+            await begun.wait()
+            adding = asyncio.create_task(arrays.refused("b", "pair-create", **new("b", "data", "log")))
+            await until(lambda: bool(arrays.row.arrays["b"]._commands._executor._changing_apart))
+            assert (await second.command(9, "volume-create", name="extra", size=MIB))["name"] == "extra"
+            assert not adding.done()
+    finally:
+        over.set()
+    assert (await adding)[1].endswith("it is suspended: pairresync first")
+
+
 async def test_volumes_stay_held_until_hosts_see_them_by_themselves(
     arrays: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:

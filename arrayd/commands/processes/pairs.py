@@ -165,6 +165,8 @@ class NewGroup(Input):
 async def pair_create(context: Context, told: NewGroup, save: Save) -> After:
     """Make pairs of this array's volumes with those of another: its side of paircreate."""
     answering = Answering(told.group, save)
+    # Not in the ledger's turn, in which the estate and other groups would wait, too.
+    await context.replication.settled(told.group)
     with refusals(), pair_refusals():
         await context.estate.ledger.in_turn(partial(_create, context, told, answering))
     return answering.answer
