@@ -90,8 +90,6 @@ def ask(arrays: Arrays, array: str, number: int, limit: int) -> Found:
         ranges, offset = joined([*ranges, *part]), following
         if len(ranges) > limit:
             return Found(ranges[:limit], ranges[limit][0])
-        if offset is not None and len(ranges) == limit:
-            return Found(ranges, offset)
     return Found(ranges)
 
 

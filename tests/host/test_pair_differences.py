@@ -94,9 +94,8 @@ def test_parts_make_the_whole_up_to_the_limit(ranges: list[Range], part: int, li
         for offset, length in marked
         if found.end is None or offset < found.end
     ]
-    assert len(found.ranges) <= limit
-    assert found.end is None or len(found.ranges) == limit
-    assert found.end is not None or len(marked) <= limit
+    assert len(found.ranges) == min(limit, len(marked))
+    assert (found.end is None) is (len(marked) <= limit)
 
 
 def test_rows_of_both_sides_and_of_both_together() -> None:

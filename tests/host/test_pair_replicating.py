@@ -39,6 +39,8 @@ class Played(Arrays):
         self.most = 100
         """Writes that one instruction reads."""
         self.epoch = {"primary": 3, "remote": 3}
+        self.being_read = 0
+        """Writes that somebody else's instruction reads just now; it has read them when the next one has ended."""
         self.told: list[tuple[str, Process]] = []
         self.fails: dict[Process, Result] = {}
 
@@ -64,6 +66,7 @@ class Played(Arrays):
             return self._journal(array)
         if process is Process.JOURNAL_ACQUIRE:
             self.read, self.known = min(self.stored, self.read + self.most), self.restored
+            self.being_read = max(0, self.being_read - 1)
         elif process is Process.JOURNAL_RESTORE:
             self.restored = self.known = min(self.read, self.restored + self.most)
         elif process is Process.JOURNAL_PURGE:
@@ -81,7 +84,7 @@ class Played(Arrays):
                 "restoration_completed": self.restored,
                 "to_be_restored": self.restored,
                 "read_completed": self.read,
-                "to_be_read": self.read,
+                "to_be_read": self.read + self.being_read,
             }
         positions = {name: {"sequence": count, "byte": 512 * count} for name, count in names.items()}
         lbas = {f"{name}_lba": 1000 + count for name, count in names.items()}
@@ -125,6 +128,13 @@ def test_all_up_to_journal_in_is_acquired_and_restored(played: Played) -> None:
     steps = [each["step"] for each in told[1:]]
     assert steps == ["S1603", *["S1604", "S1607"] * 3, *["S1609"] * 3, "S1610"]
     assert (played.restored, played.purged) == (5, 5)
+
+
+def test_what_is_being_read_is_waited_for(played: Played) -> None:
+    """To-be-read is beyond read-completed (S1608)."""
+    played.stored = played.being_read = 2
+    told, _ = turns(played)
+    assert [each["step"] for each in told[1:6]] == ["S1603", *["S1604", "S1607"] * 2]
 
 
 def test_after_the_first_turn_only_what_is_new_is_told(played: Played) -> None:
@@ -270,6 +280,14 @@ def test_the_last_turn_and_what_never_goes_well_end_it(ends: list[Any]) -> None:
         made.run(2)
     assert failed.value.result == next(end for end in ends if end is not True)
     assert made.complaints == []
+
+
+def test_a_group_that_no_host_drives_is_not_tried_again() -> None:
+    def turn() -> bool:
+        raise NotDriven(Result.CONFLICT, "the arrays drive")
+
+    with pytest.raises(NotDriven):
+        run(turn, None, 0.5, lambda _: None, lambda _: None)
 
 
 def test_interrupted_it_ends() -> None:
