@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from arrayd.replication import differences as module
@@ -65,6 +65,7 @@ def joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     st.sampled_from([1, 3, ALL]),
     st.integers(0, REGIONS * REGION + 10),
 )
+@example({0, 1, 2}, 1, ALL, 0)
 def test_parts_of_any_length_tell_all_that_is_marked(regions: set[int], limit: int, look: int, offset: int) -> None:
     bitmap = Marked(regions)
     told: list[tuple[int, int]] = []
