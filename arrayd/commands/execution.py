@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from arrayd.commands.formats import EDITED_BYTES_MAX, Answer, Request, State, error_text
 from arrayd.commands.history import Entry, ForgottenError, FullError, History
@@ -54,6 +55,9 @@ class Executor:
         self._at_work: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         """Commands that change something are executed one after the other."""
+        self._changing_apart: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        """But for what is changed apart (`Process.apart`): by the field, and what it has there. They are there as long
+        as somebody has them, or waits."""
         self.begun = 0
         """Commands that were begun since the array started."""
 
@@ -141,7 +145,7 @@ class Executor:
         assert entry.taken is not None
         entry.taken.set_result(None)
         try:
-            async with self._changing:
+            async with self._turn(process, told):
                 await process.function(self.context, told, save)
         except Exception:
             if not saved:
@@ -150,6 +154,12 @@ class Executor:
         assert saved, f"{process.name} has saved nothing"
         log.info("command executed", command=process.name, origin=origin.name, path=origin.path)
         return saved[0]
+
+    def _turn(self, process: Process, told: object) -> asyncio.Lock:
+        """Whose commands this one waits for. Groups of pairs change apart: a split may take long."""
+        if process.apart is None:
+            return self._changing
+        return self._changing_apart.setdefault((process.apart, getattr(told, process.apart)), asyncio.Lock())
 
     async def _keep_failure(self, process: Process, entry: Entry, answer: Answer) -> None:
         if process.changes:

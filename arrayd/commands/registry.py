@@ -50,7 +50,8 @@ that can fail has been done; what follows cannot fail. Raises CommandError; then
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One command. `changes`: it changes something, and has a `save` to do so."""
+    """One command. `changes`: it changes something, and has a `save` to do so. `apart`: a field of its input; what has
+    another value there is changed by itself, and waits for nothing that is done to this one."""
 
     number: int
     name: str
@@ -59,6 +60,7 @@ class Process:
     output: type[Output]
     changes: bool
     function: Callable[..., Awaitable[Output]]
+    apart: str | None = None
 
     def parse(self, data: bytes) -> Input:
         """The input parameter. Raises CommandError."""
@@ -84,8 +86,11 @@ class Registry:
         self.by_number: dict[int, Process] = {}
         self.by_name: dict[str, Process] = {}
 
-    def command(self, number: int, name: str, *, changes: bool = False) -> Callable[[Function], Function]:
-        """Registers `async def function(context, told: SomeInput[, save]) -> SomeOutput`. Its docstring is the help."""
+    def command(
+        self, number: int, name: str, *, changes: bool = False, apart: str | None = None
+    ) -> Callable[[Function], Function]:
+        """Registers `async def function(context, told: SomeInput[, save]) -> SomeOutput`. Its docstring is the help.
+        `apart` names a field of the input; see Process."""
 
         def register(function: Function) -> Function:
             hints = get_type_hints(function, localns={"Context": Any, "Work": Any})
@@ -94,7 +99,9 @@ class Registry:
             assert number not in self.by_number, f"{number}: registered twice"
             assert name not in self.by_name, f"{name}: registered twice"
             help_text = inspect.cleandoc(function.__doc__ or "")
-            process = Process(number, name, help_text, hints[parameters[1]], hints["return"], changes, function)
+            told = hints[parameters[1]]
+            assert apart is None or (changes and apart in told.model_fields), f"{name}: nothing is apart by {apart}"
+            process = Process(number, name, help_text, told, hints["return"], changes, function, apart)
             self.by_number[number] = self.by_name[name] = process
             return function
 

@@ -29,6 +29,12 @@ class Process(IntEnum):
     PAIR_SWAP = 65
     PAIR_TAKEOVER = 66
     PAIR_SET = 67
+    JOURNAL_STATUS = 70
+    JOURNAL_ACQUIRE = 71
+    JOURNAL_RESTORE = 72
+    JOURNAL_PURGE = 73
+    PAIR_COPY = 74
+    PAIR_DIFFERENCES = 75
 
 
 CHANGES: Mapping[Operation, tuple[Process, Mapping[str, Any]]] = {
@@ -76,6 +82,16 @@ def delete(array: str, group: str, generation: int, number: int | None) -> Comma
 def settings(array: str, group: str, **values: Any) -> Command:
     """pair-set: the pace of copies, the driver."""
     return Command(array, Process.PAIR_SET, {"group": group, **values})
+
+
+def step(array: str, group: str, process: Process) -> Command:
+    """journal-status, and the steps of figure 16 that are like it."""
+    return Command(array, process, {"group": group})
+
+
+def differences(array: str, group: str, pair: int, offset: int, limit: int) -> Command:
+    """pair-differences: ranges of one pair, from this byte on, so many at the most."""
+    return Command(array, Process.PAIR_DIFFERENCES, {"group": group, "pair": pair, "offset": offset, "limit": limit})
 
 
 def rows(heard: Heard | None) -> dict[str, Any] | None:

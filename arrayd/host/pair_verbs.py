@@ -1,5 +1,5 @@
-"""The verbs of arrayctl that change pairs: paircreate, pairsplit, pairresync, horctakeover. Options and exit codes are
-those that users of CCI know; `docs/arrayctl.md` says where they differ.
+"""The verbs of arrayctl that change pairs, and replicate, which drives them: paircreate, pairsplit, pairresync,
+horctakeover. Options and exit codes are those that users of CCI know; `docs/arrayctl.md` says where they differ.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import click
 from arrayd.commands.messages import TIME_LIMIT_MS_MAX
 from arrayd.commands.results import Result
 from arrayd.config.values import LUN_MAX
-from arrayd.host import pair_commands, pair_making, pair_takeover
+from arrayd.host import machine, pair_commands, pair_making, pair_replicating, pair_takeover
 from arrayd.host.failure import CommandFailed
 from arrayd.host.pair_asking import Arrays
 from arrayd.host.pair_changes import carry_out
 from arrayd.host.pair_making import PACE, PACE_MAX, Wanted
+from arrayd.host.pair_replicating import STEPS, Replicating
 from arrayd.host.pair_settings import arrays_of, with_group
 from arrayd.host.pair_status import DRIVERS
 from arrayd.host.settings import Settings, settings_of
@@ -22,6 +23,9 @@ from arrayd.host.way import TIMEOUT_S
 from arrayd.replication.statuses import Operation
 
 ASYNC = "async"
+TURNS_MAX = 1_000_000_000
+INTERVAL_S = 1.0
+INTERVAL_S_MAX = 86_400.0
 
 
 @click.command(short_help="Make the pairs of a group.")
@@ -158,9 +162,36 @@ def _show_plan(settings: Settings, arrays: Arrays, *, forced: bool) -> None:
     output.rows(pair_takeover.PLAN, [row if output.as_json else pair_takeover.shown_unknown(row)])
 
 
+@click.command(short_help="Drive the pairs of a group by the loop of figure 16.")
+@click.option("--once", "once", is_flag=True, help="One turn of the loop; the same as -n 1.")
+@click.option("-n", "turns", metavar="TURNS", type=click.IntRange(1, TURNS_MAX), help="So many turns of the loop.")
+@click.option("-i", "interval", metavar="SECONDS", type=click.FloatRange(0, INTERVAL_S_MAX), default=INTERVAL_S,
+              show_default=True, help="After a turn that found nothing to do, or that failed.")  # fmt: skip
+@with_group
+@click.pass_context
+def replicate(context: click.Context, group: str, once: bool, turns: int | None, interval: float) -> None:
+    """Drive the pairs of a group that paircreate --driver host has made: initial copy, journal acquisition, restore and
+    purge, one instruction after the other, a line a step (figures 11 and 13 to 16).
+
+    Goes on until it is interrupted, or for so many turns. What fails is said, and tried again as long as there are
+    turns left. Exits with 0, with the code of the last turn, or with 234 if the pairs are suspended.
+
+    
+      arrayctl replicate -g oradb
+      arrayctl replicate -g oradb --once
+    """
+    if once and turns is not None:
+        raise click.UsageError("--once and -n are two numbers of turns: one of them", context)
+    settings = settings_of(context)
+    output = settings.output
+    with arrays_of(settings, group) as arrays:
+        driving = Replicating(arrays, lambda row: output.line(STEPS, row))
+        pair_replicating.run(driving.turn, 1 if once else turns, interval, machine.pause, complain)
+
+
 def _tell(notes: list[str]) -> None:
     for note in notes:
         complain(note)
 
 
-ALL = (paircreate, pairsplit, pairresync, horctakeover)
+ALL = (paircreate, pairsplit, pairresync, horctakeover, replicate)

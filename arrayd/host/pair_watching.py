@@ -7,8 +7,9 @@ from __future__ import annotations
 import click
 
 from arrayd.commands.results import Result
-from arrayd.host import machine, pair_page, pair_wait
+from arrayd.host import machine, pair_differences, pair_page, pair_wait
 from arrayd.host.pair_asking import Arrays
+from arrayd.host.pair_differences import DIFFERENCES, RANGES_SHOWN, RANGES_SHOWN_MAX
 from arrayd.host.pair_settings import arrays_of, with_group
 from arrayd.host.pair_status import Silence
 from arrayd.host.pair_wait import TIMEOUT_S_MAX, WAITED_FOR, Ended, EventWaiting, Marker, SyncWaiting
@@ -38,13 +39,23 @@ _LOCAL = click.option("-l", "local", is_flag=True, help="Of the local side alone
 @click.command(short_help="Show the pairs of a group.")
 @click.option("-fe", "extended", is_flag=True, help="With the numbers of consistency group and journal.")
 @click.option("-fc", "copied", is_flag=True, help="With how much is copied (as it is without it).")
-@click.option("-v", "view", type=click.Choice(["jnl"]), help="The group's journals, and how full they are.")
+@click.option("-v", "view", type=click.Choice(["jnl", "diff"]),
+              help="jnl: the group's journals, and how full they are. diff: ranges that may differ.")  # fmt: skip
+@click.option("--limit", metavar="COUNT", type=click.IntRange(1, RANGES_SHOWN_MAX), default=RANGES_SHOWN,
+              show_default=True, help="With -v diff: so many ranges of each volume and side.")  # fmt: skip
 @click.option("-CLI", "columns", is_flag=True, help="Columns with a tab between, on a terminal too.")
 @_LOCAL
 @with_group
 @click.pass_context
 def pairdisplay(
-    context: click.Context, group: str, local: bool, extended: bool, copied: bool, view: str | None, columns: bool
+    context: click.Context,
+    group: str,
+    local: bool,
+    extended: bool,
+    copied: bool,
+    view: str | None,
+    limit: int,
+    columns: bool,
 ) -> int:
     """Show the pairs of a group, on both sides: L is the local one. What is not known is shown as unknown.
 
@@ -53,18 +64,23 @@ def pairdisplay(
     \b
       arrayctl pairdisplay -g oradb -fe
       arrayctl pairdisplay -g oradb -v jnl
+      arrayctl pairdisplay -g oradb -v diff
     """
     output = settings_of(context).output
     output.for_people = output.for_people and not columns
     with arrays_of(settings_of(context), group) as arrays:
-        heard = _ask(arrays, local).heard
-    if view is None:
+        sides = _ask(arrays, local)
+        heard = sides.heard
+        rows, notes = pair_differences.rows(arrays, sides, limit, local=local) if view == "diff" else ([], [])
+    if view == "diff":
+        output.rows(DIFFERENCES, rows)
+    elif view is None:
         pair_page.show_pairs(output, arrays.group, arrays.here, heard, extended=extended, local=local)
     else:
         pair_page.show_journals(output, arrays.group, arrays.here, heard, local=local)
     silent = [each for each in heard.values() if isinstance(each, Silence)]
-    for each in silent:
-        complain(each.reason)
+    for reason in [*notes, *(each.reason for each in silent)]:
+        complain(reason)
     return Result.UNREACHABLE if silent else 0
 
 

@@ -89,6 +89,15 @@ class Acquisition:
             await self._sync()
         return came
 
+    async def tell(self) -> None:
+        """Has the other side hear what is restored, and takes nothing; one that does not answer hears it with the next
+        acquisition. Raises FormatError, Stopped."""
+        try:
+            told, _ = asking.decode_followed(await self._ask(0.0, None, 0))
+        except (LinkError, Refused):
+            return
+        self._hear(told)
+
     async def run(self) -> None:
         """Until it is stopped. Raises FormatError, JournalError, VolumeError: what came cannot be taken; Stopped."""
         coming: asyncio.Task[memoryview] | None = None
@@ -130,9 +139,9 @@ class Acquisition:
         behind = self.journal.regions.oldest != self._end
         return asyncio.ensure_future(self._ask(SOON_SECONDS if behind else WAIT_SECONDS, None))
 
-    async def _ask(self, wait: float, answered: float | None) -> memoryview:
+    async def _ask(self, wait: float, answered: float | None, most: int = RUN_BYTES_MAX) -> memoryview:
         row, regions = self.row, self.journal.regions
-        bytes_max = max(min(RUN_BYTES_MAX, regions.bytes_end - self._end.byte), 0)
+        bytes_max = max(min(most, regions.bytes_end - self._end.byte), 0)
         question = asking.follow(row.id, row.epoch, self._end, regions.oldest, bytes_max, int(wait * 1000))
         return await self._pulling.ask(question, ANSWER_BYTES_MAX, answered)
 

@@ -86,6 +86,10 @@ class AtWork:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._turns.settle()
 
+    async def settled(self) -> None:
+        """Waits for the changes under way."""
+        await self._turns.settle()
+
     # -- what hosts want ---------------------------------------------------------------------------------------------
 
     async def create(self, group: GroupRow, operation: Operation, save: Save, *, copy: bool) -> GroupRow:

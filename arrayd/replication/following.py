@@ -23,6 +23,8 @@ from arrayd.replication.before_images import OPENED, BeforeImages, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
 from arrayd.replication.copying import CopiedPair, Copies, Copying
+from arrayd.replication.differences import Differences, differences
+from arrayd.replication.draining import drain, restore_all
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.guarded import GuardedVolume
 from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, Position
@@ -231,6 +233,12 @@ class Following(Stage):
             self._copy_ended = True
             self.told.event(Event.COPY_END, "")
 
+    async def differences(self, number: int, offset: int, limit: int) -> Differences | None:
+        """See Stage: what is still to be copied."""
+        pairs = () if self.copying is None else self.copying.pairs
+        bitmap = next((pair.bitmap for pair in pairs if pair.number == number), None)
+        return None if bitmap is None else differences(bitmap, offset, limit)
+
     # -- steps, for whoever drives -----------------------------------------------------------------------------------
 
     async def acquire(self) -> bool:
@@ -238,8 +246,15 @@ class Following(Stage):
         return await self._step(self.acquisition.once)
 
     async def restore(self) -> bool:
-        """Figure 14, one instruction; see `Restoration.once`. False at once while the arrays drive."""
-        return await self._step(self.restoration.once)
+        """Figure 14, one instruction; see `Restoration.once`. False at once while the arrays drive. The other side is
+        told what is restored then, so that it can be purged."""
+        return await self._step(self._restore_and_tell)
+
+    async def _restore_and_tell(self) -> bool:
+        there_was = await self.restoration.once()
+        if there_was:
+            await self.acquisition.tell()
+        return there_was
 
     async def copy(self) -> bool:
         """Figure 11, one step; see `Copying.once`. False at once while the arrays drive."""
@@ -296,7 +311,7 @@ class Following(Stage):
             if states & {State.S_SSUS, State.S_SSUS_WRITABLE}:
                 await self._drain(self.doors.now() + DRAIN_SECONDS)
             if row is None or states & {State.S_SSUS, State.S_SSUS_WRITABLE, State.S_SSWS}:
-                await self._restore_all()
+                await restore_all(self.restoration)
         else:
             await self.copying.save()
         await self._close_stores(self.copying)
@@ -306,30 +321,8 @@ class Following(Stage):
         self._next = row
         return None
 
-    async def _restore_all(self) -> None:
-        """What is in the journal, durably."""
-        while await self.restoration.once():
-            pass
-
     async def _drain(self, until: float) -> bool:
-        """Acquires and restores until all of the group's writes are; False: they did not come in time, or the other
-        side does not answer."""
-        journal = self.acquisition.journal
-        while (left := until - self.doors.now()) > 0:
-            try:
-                came = await self.acquisition.once(min(left, 1.0), min(left, ANSWER_SECONDS))
-            except (LinkError, Refused, FormatError, JournalError) as error:
-                told = self.acquisition.told
-                if isinstance(error, Refused) and told is not None and journal.regions.oldest == told.stored:
-                    # The other side serves its journal no more when it has been told that all of it is restored.
-                    return False
-                log.warning("the last writes did not come", group=self.row.name, reason=str(error))
-                return False
-            await self._restore_all()
-            told = self.acquisition.told
-            if told is not None and told.ended and not came and journal.regions.oldest == told.stored:
-                return True
-        return False
+        return await drain(self.acquisition, self.restoration, self.doors.now, until, ANSWER_SECONDS)
 
     async def _drain_fenced(self) -> bool:
         """The other side's hosts wait from now on, for a while; whether all of their writes are here in time."""

@@ -194,14 +194,20 @@ class Journaling(Stage):
             self._group.fail(Event.ERROR, f"journal or activity log: {error}")
             raise
 
-    async def purge(self) -> Position:
-        """Purges all that the other side has said to have restored (figure 16): journal-out, where that is then.
+    async def purge(self) -> bool:
+        """Purges all that the other side has said to have restored (figure 16); whether journal-out has moved.
 
         Raises JournalError, VolumeError."""
         if self._stopping:
             raise JournalError(f"group {self.row.name} is being suspended")
+        before = self.journal.regions.oldest
         await self._server.purge(wholly=True)
-        return self._group.journal.regions.oldest
+        return self.journal.regions.oldest != before
+
+    @property
+    def journal(self) -> PrimaryJournal:
+        """The primary journal, open."""
+        return self._group.journal
 
     # -- asked -------------------------------------------------------------------------------------------------------
 

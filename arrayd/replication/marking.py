@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from arrayd.log import get_logger
 from arrayd.replication.bitmap import Bitmap, BitmapError
+from arrayd.replication.differences import Differences, differences
 from arrayd.replication.group_rows import GroupRow, PairRow
 from arrayd.replication.guarded import GuardedVolume
 from arrayd.replication.marked import MarkedVolume
@@ -232,6 +233,11 @@ class Marking(Stage):
                 await each.front.drained()
             await self._close_bitmap(each)
             await forget_pair(self, each.pair)
+
+    async def differences(self, number: int, offset: int, limit: int) -> Differences | None:
+        """See `Stage.differences`."""
+        each = self._marked.get(number)
+        return None if each is None else differences(each.bitmap, offset, limit)
 
     def progress(self) -> Progress:
         """See `Stage.progress`."""

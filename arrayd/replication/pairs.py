@@ -12,7 +12,9 @@ same name and volumes: `of_volume` tells of several pairs already, and the index
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -73,6 +75,8 @@ class Pairs:
         self.last_epoch = last_epoch
         """The greatest that a journal of this array ever had, or its group before."""
         self._turns: dict[str, Turns] = {}
+        self._ending: Counter[str] = Counter()
+        """Volumes of groups of which pairs are being ended, by how many such changes are under way."""
         self._making = asyncio.Lock()
         """One new group at a time: it is compared with all others."""
         self._index()
@@ -101,12 +105,27 @@ class Pairs:
 
     def holds(self, volume: str) -> str | None:
         """Why a volume may not be deleted, resized or mapped elsewhere, in a few words; None: it may."""
+        if volume in self._ending:
+            return "in a pair that is just being ended"
         if volume in self._journals:
             return f"the journal of group {self._journals[volume].name}: pairsplit -S ends it"
         for group, pair in self.of_volume(volume):
             kind = "P-VOL" if pair.state.side is Side.P_VOL else "S-VOL"
             return f"the {kind} of pair {pair.name} in group {group.name}: pairsplit -S ends it"
         return None
+
+    @contextmanager
+    def ending(self, name: str) -> Iterator[None]:
+        """While pairs of a group are ended its volumes stay held: hosts see them through a stage for longer than there
+        are rows."""
+        group = self._groups.get(name)
+        volumes = [] if group is None else [group.journal, *(pair.volume for pair in group.pairs)]
+        self._ending.update(volumes)
+        try:
+            yield
+        finally:
+            self._ending.subtract(volumes)
+            self._ending += Counter()  # those that are in none any more are forgotten
 
     # -- changes -----------------------------------------------------------------------------------------------------
 

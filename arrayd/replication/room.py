@@ -7,6 +7,7 @@ Whatever changes a row goes through here (figure 10's table is changed by nobody
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from functools import partial
 
 from arrayd.link.channel import Call, Service
@@ -91,6 +92,11 @@ class Replication:
                 return number
         raise PairsError(f"there are {CTG_MAX + 1} groups, as many as there may be")
 
+    async def settled(self, name: str) -> None:
+        """Waits for the changes of a group that are under way."""
+        if (at_work := self._groups.get(name)) is not None:
+            await at_work.settled()
+
     async def create(self, group: GroupRow, operation: Operation, save: Save, *, copy: bool) -> GroupRow:
         """Makes a group, or adds pairs to it: see `AtWork.create`. The caller sees to it that the estate does not
         change meanwhile."""
@@ -125,9 +131,10 @@ class Replication:
         if at_work is None:
             at_work = AtWork(name, self._around)  # the table says what becomes of what is in no pair
         before = at_work.row
-        outcome = await at_work.happen(
-            operation, peer, save, generation=generation, epoch=epoch, pair=pair, together=together
-        )
+        with self.table.ending(name) if operation is Operation.PAIRSPLIT_S else nullcontext():
+            outcome = await at_work.happen(
+                operation, peer, save, generation=generation, epoch=epoch, pair=pair, together=together
+            )
         if before is not None and at_work.row is None:
             await self._end(before, at_work)
         return outcome

@@ -25,6 +25,7 @@ from typing import Protocol
 
 from arrayd.link.channel import Call
 from arrayd.replication.asking import Outcome, Question, refused
+from arrayd.replication.differences import Differences
 from arrayd.replication.group_rows import GroupRow, PeerRows
 from arrayd.replication.journal.regions import Position
 from arrayd.replication.statuses import Event, Refusal
@@ -144,6 +145,10 @@ class Stage(ABC):
     def progress(self) -> Progress:
         """How it goes."""
         return Progress()
+
+    async def differences(self, number: int, offset: int, limit: int) -> Differences | None:
+        """What is marked of a pair: see `differences.py`. None: the stage marks nothing. Raises VolumeError."""
+        return None
 
     def bitmap_name(self, number: int) -> str:
         """The store of the bitmap of a pair of the group."""

@@ -10,6 +10,7 @@ import asyncio
 from arrayd.log import get_logger
 from arrayd.replication.before_images import OPENED, go_back
 from arrayd.replication.bitmap import BitmapError
+from arrayd.replication.differences import Differences, differences
 from arrayd.replication.group_rows import GroupRow, PairRow
 from arrayd.replication.guarded import GuardedVolume
 from arrayd.replication.pair_stores import forget_pair, gone, open_bitmap
@@ -29,6 +30,10 @@ class Standing(Stage):
         self._after: GroupRow | None = row
         """What comes next, as `stop` was told."""
         self._went_back = False
+        self._reading = asyncio.Lock()
+        """Held while a bitmap is read."""
+        self._ended = False
+        """Whether the bitmaps are another stage's."""
         self._differing: dict[int, int] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         """Pairs that have ended by themselves."""
@@ -41,16 +46,30 @@ class Standing(Stage):
 
     async def _look(self, pair: PairRow) -> None:
         """How much the pair differs in, as its bitmap has it; a bitmap that cannot be read is for others to see to."""
-        name = self.bitmap_name(pair.number)
         try:
-            bitmap = await open_bitmap(self.doors, name, self.doors.volume(pair.volume).size, self.row.id)
+            found = await self._read(pair, 0, 1)
         except VolumeError as error:
-            log.warning("a bitmap cannot be read", store=name, reason=str(error))
+            log.warning("a bitmap cannot be read", pair=pair.name, reason=str(error))
             return
-        if bitmap is not None:
-            self._differing[pair.number] = bitmap.marked_bytes
-            await bitmap.close()
-            await self.doors.stores.close(name)
+        if found is not None:
+            self._differing[pair.number] = found.marked_bytes
+
+    async def _read(self, pair: PairRow, offset: int, limit: int) -> Differences | None:
+        name = self.bitmap_name(pair.number)
+        async with self._reading:
+            bitmap = await open_bitmap(self.doors, name, self.doors.volume(pair.volume).size, self.row.id)
+            if bitmap is None:
+                return None
+            try:
+                return differences(bitmap, offset, limit)
+            finally:
+                await bitmap.close()
+                await self.doors.stores.close(name)
+
+    async def differences(self, number: int, offset: int, limit: int) -> Differences | None:
+        """See `Stage.differences`. The bitmap is open for as long as that takes."""
+        pair = next((pair for pair in self.row.pairs if pair.number == number), None)
+        return None if pair is None or self._ended else await self._read(pair, offset, limit)
 
     async def enter(self) -> None:
         """See `Stage.enter`."""
@@ -60,6 +79,9 @@ class Standing(Stage):
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See `Stage.stop`. S-VOLs that hosts may write to next, and whose copy has not ended, go back to what they
         were before it."""
+        self._ended = True
+        async with self._reading:
+            pass
         if row is not None and OPENED & set(row.states.values()):
             try:
                 await go_back(self)
@@ -83,8 +105,12 @@ class Standing(Stage):
         """See `Stage.changed`: of pairs that have no row any more hosts see the volumes themselves."""
         for pair in gone(self.row, row):
             self._differing.pop(pair.number, None)
-            self._leaving.add(asyncio.ensure_future(forget_pair(self, pair)))
+            self._leaving.add(asyncio.ensure_future(self._leave(pair)))
         self._after = self.row = row
+
+    async def _leave(self, pair: PairRow) -> None:
+        async with self._reading:
+            await forget_pair(self, pair)
 
     def progress(self) -> Progress:
         """See `Stage.progress`."""

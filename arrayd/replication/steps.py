@@ -1,48 +1,33 @@
 """One step of a group's work at a time, for a host that drives the loop of figure 16 by itself: figures 11, 13, 14 and
-16, and the pointers of figure 15."""
+16, and the pointers of figure 15.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
 from arrayd.replication.journal.format import ENTRY_BYTES, METADATA_AT
 from arrayd.replication.journal.regions import AuxiliaryRegions, PrimaryRegions
 from arrayd.replication.stages import Stage
 
-
-class Once(Protocol):
-    """Work that can be done step by step."""
-
-    def once(self) -> Awaitable[bool]:
-        """One step; whether there was something to do. Raises VolumeError, JournalError, BitmapError, LinkError."""
+Step = Callable[[], Awaitable[bool]]
+"""One step; whether there was something to do. Raises VolumeError, JournalError, BitmapError; where the other side is
+asked LinkError, Refused and FormatErrors, too, and Stopped."""
 
 
 @runtime_checkable
-class Acquires(Protocol):
-    """A stage that asks for the primary journal (figure 13)."""
+class Follows(Protocol):
+    """A stage of S-VOLs that run: see `following.py`."""
 
-    @property
-    def acquisition(self) -> Once:
-        """The work."""
+    def acquire(self) -> Awaitable[bool]:
+        """Figure 13."""
 
+    def restore(self) -> Awaitable[bool]:
+        """Figure 14."""
 
-@runtime_checkable
-class Restores(Protocol):
-    """A stage that writes its journal to the S-VOLs (figure 14)."""
-
-    @property
-    def restoration(self) -> Once:
-        """The work."""
-
-
-@runtime_checkable
-class Copies(Protocol):
-    """A stage that copies the P-VOLs (figure 11)."""
-
-    @property
-    def copying(self) -> Once:
-        """The work."""
+    def copy(self) -> Awaitable[bool]:
+        """Figure 11."""
 
 
 @runtime_checkable
@@ -50,7 +35,7 @@ class Purges(Protocol):
     """A stage whose journal is purged (figure 16)."""
 
     def purge(self) -> Awaitable[bool]:
-        """Releases what the S-VOLs have; whether there was anything. Raises VolumeError, JournalError."""
+        """Releases what the S-VOLs have."""
 
 
 class Laid(Protocol):
@@ -70,24 +55,24 @@ class Journals(Protocol):
         """It."""
 
 
-def acquire(stage: Stage) -> Awaitable[bool] | None:
+def acquire(stage: Stage) -> Step | None:
     """One journal acquisition; None: the stage acquires nothing."""
-    return stage.acquisition.once() if isinstance(stage, Acquires) else None
+    return stage.acquire if isinstance(stage, Follows) else None
 
 
-def restore(stage: Stage) -> Awaitable[bool] | None:
+def restore(stage: Stage) -> Step | None:
     """One restoration, likewise."""
-    return stage.restoration.once() if isinstance(stage, Restores) else None
+    return stage.restore if isinstance(stage, Follows) else None
 
 
-def copy(stage: Stage) -> Awaitable[bool] | None:
+def copy(stage: Stage) -> Step | None:
     """One step of the copy, likewise."""
-    return stage.copying.once() if isinstance(stage, Copies) else None
+    return stage.copy if isinstance(stage, Follows) else None
 
 
-def purge(stage: Stage) -> Awaitable[bool] | None:
+def purge(stage: Stage) -> Step | None:
     """One purge, likewise."""
-    return stage.purge() if isinstance(stage, Purges) else None
+    return stage.purge if isinstance(stage, Purges) else None
 
 
 def positions(stage: Stage) -> PrimaryRegions | AuxiliaryRegions | None:

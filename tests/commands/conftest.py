@@ -102,6 +102,14 @@ async def shout(_lab: Lab, told: Word) -> Said:
     return Said(said=told.word * 10_000, times=1)
 
 
+@LAB.command(6, "dig", changes=True, apart="word")
+async def dig(lab: Lab, told: Word, save: Save) -> Said:
+    """Keep a word, what is done to other words apart; "slow" when the gate opens."""
+    if told.word == "slow":
+        await lab.gate.wait()
+    return await keep(lab, told, save)  # type: ignore[no-any-return]
+
+
 class Section:
     """An executor, and what it works on."""
 

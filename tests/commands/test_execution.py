@@ -180,6 +180,21 @@ async def test_what_was_saved_is_answered_even_if_a_fault_follows(section: Secti
     assert section.lab.words == ["yes"]
 
 
+async def test_what_is_changed_apart_waits_for_its_like_alone(section: Section) -> None:
+    slow = [section.executor.execute(INITIATOR, Request(6, number(n), b'{"word":"slow"}')) for n in (1, 2)]
+    for entry in slow:
+        assert entry.taken is not None
+        await entry.taken
+    for request in (Request(6, number(3), b'{"word":"quick"}'), Request(3, number(4), b'{"word":"x"}')):
+        async with asyncio.timeout(10):
+            assert (await run(section, request)).result == Result.OK
+    assert section.lab.words == ["quick", "x"]
+    assert [entry.answer for entry in slow] == [None, None]
+    section.lab.gate.set()
+    assert [(await answered(entry)).result for entry in slow] == [Result.OK, Result.CONFLICT]
+    assert not section.executor._changing_apart
+
+
 async def test_a_command_that_changes_something_is_in_the_tables_before_it_is_executed(section: Section) -> None:
     async with section.executor._changing:
         entry = section.executor.execute(INITIATOR, Request(3, number(1), b'{"word":"yes"}'), "device", 7)

@@ -15,6 +15,7 @@ from arrayd.array import StartError
 from arrayd.commands.pairing import JOURNAL_BYTES_MIN
 from arrayd.commands.results import Result
 from arrayd.host.pair_status import PairStatus, parse
+from arrayd.replication.following import Following
 from arrayd.replication.pairs import Pairs
 from arrayd.replication.statuses import Side, State, Status
 from tests.commands.conftest import Commanded
@@ -32,6 +33,7 @@ VOLUMES: dict[str, Any] = {
     "fixed": {"size": MIB, "read_only": True},
     "journal": {"size": JOURNAL_BYTES_MIN, "use": "journal"},
     "short": {"size": MIB, "use": "journal"},
+    "second": {"size": JOURNAL_BYTES_MIN, "use": "journal"},
 }
 LUNS: dict[str, Any] = {
     **{str(lun): {"volume": name} for lun, name in enumerate(VOLUMES)},
@@ -146,7 +148,7 @@ async def test_volumes_in_no_pair_are_told_of_with_all_that_paircreate_asks(arra
         "block_size": 512,
     }
     candidates = [(each["name"], each["lun"]) for each in told["journal_candidates"]]
-    assert candidates == [("journal", LUN["journal"]), ("short", LUN["short"])]
+    assert candidates == [(name, LUN[name]) for name in ("journal", "short", "second")]
     assert await arrays.refused("a", "pair-status", luns=[99]) == (
         Result.NOT_FOUND,
         "LUN 99: there is no volume of this array",
@@ -165,7 +167,7 @@ async def test_figure_10_a_group_is_made_shown_split_and_ended_on_both_sides(arr
     told = await arrays.command("a", "pair-status", group="oradb")
     assert (told["id"], told["peer"], told["driver"], told["pace"]) == (ID, "b", "arrays", 3)
     assert [(each["number"], each["name"]) for each in told["pairs"]] == [(0, "data"), (1, "log")]
-    assert [each["name"] for each in told["journal_candidates"]] == ["short"]
+    assert [each["name"] for each in told["journal_candidates"]] == ["short", "second"]
 
     await arrays.both("pair-split")
     assert await arrays.states("a") == {State.P_PSUS}
@@ -271,6 +273,97 @@ async def test_pace_and_driver(arrays: Both) -> None:
     told = await arrays.command("a", "pair-status", group="oradb")
     assert (told["pace"], told["driver"]) == (9, "host")
     assert (await arrays.refused("a", "pair-set", group="nothing", pace=1))[0] == Result.NOT_FOUND
+
+
+async def test_a_split_that_drains_holds_up_its_own_group_alone(arrays: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The S-VOLs' side waits for the last writes: meanwhile it is asked, and told of another group and of volumes."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def drain(_stage: Following, _until: float) -> bool:
+        begun.set()
+        await over.wait()
+        return True
+
+    monkeypatch.setattr(Following, "_drain", drain)
+    other = {"group": "second", "id": "e" * 32, "epoch": 2, "journal": LUN["second"], "peer_journal": LUN["second"]}
+    for array in ("b", "a"):
+        await arrays.command(array, "pair-create", **new(array, "data"))
+    await until(lambda: set(shown(arrays.row.arrays["b"].pairs)) == {State.S_PAIR})
+    for array in ("b", "a"):
+        await arrays.command(array, "pair-create", **new(array, "log", **other))
+    told = await arrays.told("b")
+    async with arrays.row.host("b", b"secondb1") as second:
+        split = asyncio.create_task(arrays.command("b", "pair-split", **told))
+        try:
+            async with asyncio.timeout(10), arrays.row.host("b", b"thirdonb") as third:
+                await begun.wait()
+                again = asyncio.create_task(second.command(9, "pair-set", group="oradb", pace=7))
+                assert (await third.command(9, "pair-status", group="oradb"))["group"] == "oradb"
+                assert (await third.command(9, "pair-set", group="second", pace=7))["pace"] == 7
+                assert (await third.command(9, "volume-create", name="extra", size=MIB))["name"] == "extra"
+            assert not split.done()
+            assert not again.done(), "the same group is changed when the split has ended"
+        finally:
+            over.set()
+        await split
+        assert (await again)["pace"] == 7
+    assert State.S_SSUS in shown(arrays.row.arrays["b"].pairs)
+
+
+async def test_pairs_that_are_added_wait_for_their_group_before_the_estate_waits_for_them(
+    arrays: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One side was split, the other learns it by itself, and drains."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def drain(_stage: Following, _until: float) -> bool:
+        begun.set()
+        await over.wait()
+        return True
+
+    monkeypatch.setattr(Following, "_drain", drain)
+    for array in ("b", "a"):
+        await arrays.command(array, "pair-create", **new(array, "data"))
+    await until(lambda: set(shown(arrays.row.arrays["b"].pairs)) == {State.S_PAIR})
+    await arrays.command("a", "pair-split", **await arrays.told("a") | {"rows": None})
+    try:
+        async with asyncio.timeout(10), arrays.row.host("b", b"secondb1") as second:
+            await begun.wait()
+            adding = asyncio.create_task(arrays.refused("b", "pair-create", **new("b", "data", "log")))
+            await until(lambda: bool(arrays.row.arrays["b"]._commands._executor._changing_apart))
+            assert (await second.command(9, "volume-create", name="extra", size=MIB))["name"] == "extra"
+            assert not adding.done()
+    finally:
+        over.set()
+    assert (await adding)[1].endswith("it is suspended: pairresync first")
+
+
+async def test_volumes_stay_held_until_hosts_see_them_by_themselves(
+    arrays: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pair has no row any more, and the stage before has not let go of its volume yet."""
+    await made(arrays)
+    begun, over = asyncio.Event(), asyncio.Event()
+    close = Following.close
+
+    async def closing(stage: Following) -> None:
+        begun.set()
+        await over.wait()
+        await close(stage)
+
+    monkeypatch.setattr(Following, "close", closing)
+    table, held = arrays.row.arrays["b"].pairs, ("data", "log", "journal")
+    ending = asyncio.create_task(arrays.command("b", "pair-delete", **await arrays.told("b")))
+    try:
+        async with asyncio.timeout(10):
+            await begun.wait()
+        assert table.group("oradb") is None
+        assert {table.holds(name) for name in held} == {"in a pair that is just being ended"}
+        assert table.holds("long") is None
+    finally:
+        over.set()
+    await ending
+    assert {table.holds(name) for name in held} == {None}
 
 
 async def test_steps_of_no_group_and_of_the_other_side_are_refused(arrays: Both) -> None:

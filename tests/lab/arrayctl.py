@@ -17,6 +17,8 @@ from typing import NamedTuple, NoReturn, Self
 from tests.lab.daemon import CHECKOUT
 
 TIMEOUT_S = 240.0
+TOOL = "import sys; from arrayd.host.cli import main; main(sys.argv[1:])"
+"""For `python -c`, where signals are to be sent to it."""
 
 
 class Ended(NamedTuple):

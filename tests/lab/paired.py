@@ -59,7 +59,8 @@ async def wire() -> AsyncIterator[Wire]:
 
 class PairedArrays:
     """`near`, which has the P-VOLs first, and `far`, each with these volumes at LUNs from 0 on; those named in `paired`
-    are the group GROUP. Both run as long as `stack` does. `between` is what they are wired with."""
+    are the group GROUP. Both run as long as `stack` does. `between` is what they are wired with.
+    `paths` is the host's path table."""
 
     def __init__(
         self,
@@ -70,8 +71,8 @@ class PairedArrays:
         journal_bytes: int,
         between: Wire | None = None,
     ) -> None:
-        self._paths = folder / "hosts.yaml"
-        self._arrayctl = stack.enter_context(Arrayctl())
+        self.paths = folder / "hosts.yaml"
+        self._forks = stack.enter_context(Arrayctl())
         ports = {NEAR: free_port(), FAR: free_port()} if between is None else between.ports
         self.near, self.far = (
             stack.enter_context(ArraydProcess(folder / name, _configuration(name, volumes, journal_bytes, link)))
@@ -93,7 +94,7 @@ class PairedArrays:
                 }
             },
         }
-        self._paths.write_text(yaml.safe_dump(told))
+        self.paths.write_text(yaml.safe_dump(told))
 
     def name(self, array: ArraydProcess) -> str:
         """NEAR or FAR."""
@@ -101,24 +102,27 @@ class PairedArrays:
 
     def run(self, verb: str, *arguments: str) -> Ended:
         """`arrayctl VERB -g GROUP`, whatever comes of it."""
-        return self._arrayctl.run("--paths", str(self._paths), verb, "-g", GROUP, *arguments)
+        return self._forks.run("--paths", str(self.paths), verb, "-g", GROUP, *arguments)
 
     def tool(self, verb: str, *arguments: str, expected: int = 0) -> str:
         """What `arrayctl VERB -g GROUP` prints; it ends with the exit code that is expected."""
-        ended = self.run(verb, *arguments)
-        said = f"{verb} {' '.join(arguments)}: {ended.code}: {ended.output}{ended.complaints}"
-        assert ended.code == expected, said
+        return self.arrayctl(verb, "-g", GROUP, *arguments, expected=expected)
+
+    def arrayctl(self, verb: str, *arguments: str, expected: int = 0) -> str:
+        """What `arrayctl VERB` prints, likewise."""
+        ended = self._forks.run("--paths", str(self.paths), verb, *arguments)
+        assert ended.code == expected, f"{verb} {' '.join(arguments)}: {ended}"
         return ended.output
 
     def status(self, array: ArraydProcess) -> PairStatus:
         """What an array shows of the group."""
-        with Host.load(self._paths) as host:
+        with Host.load(self.paths) as host:
             at = self.name(array)
             return parse(host.by(at=at).send(at, Process.PAIR_STATUS, group=GROUP, luns=self._luns))
 
     def set_pace(self, pace: int) -> None:
         """Of a copy that runs, or is to."""
-        with Host.load(self._paths) as host:
+        with Host.load(self.paths) as host:
             for at in (NEAR, FAR):
                 host.by(at=at).send(at, Process.PAIR_SET, group=GROUP, pace=pace)
 

@@ -164,7 +164,9 @@ async def test_a_host_drives_step_by_step() -> None:
     assert not parts.site.events
     assert await stage.acquire()
     assert not parts.site.events
+    assert parts.primary.acknowledged == START
     assert await stage.restore()
+    assert parts.primary.acknowledged == parts.primary.end, "it is told, so that it can be purged"
     assert not await stage.restore()
     assert parts.site.events.popleft() == (Event.COPY_END, "")
     assert parts.site.contents == parts.primary.volumes
@@ -200,6 +202,18 @@ async def test_a_step_that_fails_tells_the_error_too() -> None:
     with pytest.raises(Stopped):
         await stage.acquire()
     parts.site.journal.fails = None
+    await parts.close()
+
+
+async def test_what_is_restored_is_so_though_nobody_hears_of_it() -> None:
+    parts = Parts(driver=Driver.HOST)
+    stage = await parts.entered()
+    parts.writes()
+    assert await stage.acquire()
+    parts.primary.before_answer = no_answer
+    assert await stage.restore()
+    assert parts.site.contents == parts.primary.volumes
+    assert not parts.site.events
     await parts.close()
 
 

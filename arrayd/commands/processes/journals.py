@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -13,8 +13,13 @@ from arrayd.commands.registry import REGISTRY, CommandError, Input, Output
 from arrayd.commands.results import Result
 from arrayd.link.channel import LinkError
 from arrayd.replication import steps
+from arrayd.replication.asking import Refused
+from arrayd.replication.bitmap import FormatError as BitmapFormatError
+from arrayd.replication.group_rows import Driver
+from arrayd.replication.journal import FormatError
 from arrayd.replication.journal.regions import AuxiliaryRegions, PrimaryRegions
 from arrayd.replication.journal.regions import Position as JournalPosition
+from arrayd.replication.pulling import Stopped
 from arrayd.replication.stages import Stage
 
 if TYPE_CHECKING:
@@ -54,12 +59,19 @@ AUXILIARY = ("restoration_completed", "to_be_restored", "read_completed", "to_be
 async def journal_status(context: Context, told: GroupName) -> JournalPointers:
     """Say where the pointers of a group's journal are (figure 15)."""
     stage = _stage(context, told)
+    pointers = _pointers(stage)
+    if pointers is None:
+        raise CommandError(Result.CONFLICT, f"group {told.group}: no journal is in use here: {_shown(stage)}")
+    return pointers
+
+
+def _pointers(stage: Stage) -> JournalPointers | None:
     regions = steps.positions(stage)
     if regions is None:
-        raise CommandError(Result.CONFLICT, f"group {told.group}: no journal is in use here: {_shown(stage)}")
+        return None
     role, names = ("primary", PRIMARY) if isinstance(regions, PrimaryRegions) else ("auxiliary", AUXILIARY)
     return JournalPointers(
-        group=told.group,
+        group=stage.row.name,
         role=role,
         epoch=stage.row.epoch,
         used_percent=round(100 * min(regions.used_share, 1.0)),
@@ -74,10 +86,13 @@ def _positions(regions: PrimaryRegions | AuxiliaryRegions, names: tuple[str, ...
 
 
 class Stepped(Output):
-    """`done`: there was something to do."""
+    """`done`: there was something to do; `journal`: this array's, after that; `left`: bytes that are still to be
+    copied, where there is a copy."""
 
     group: str
     done: bool
+    journal: JournalPointers | None
+    left: int | None
 
 
 @REGISTRY.command(71, "journal-acquire")
@@ -104,18 +119,27 @@ async def pair_copy(context: Context, told: GroupName) -> Stepped:
     return await _step(context, told, steps.copy, "copied")
 
 
-async def _step(
-    context: Context, told: GroupName, step: Callable[[Stage], Awaitable[bool] | None], done: str
-) -> Stepped:
+async def _step(context: Context, told: GroupName, of: Callable[[Stage], steps.Step | None], done: str) -> Stepped:
     stage = _stage(context, told)
-    work = step(stage)
-    if work is None:
-        raise CommandError(Result.CONFLICT, f"group {told.group}: nothing is {done} here: {_shown(stage)}")
+    step, group = of(stage), f"group {told.group}"
+    if step is None:
+        raise CommandError(Result.CONFLICT, f"{group}: nothing is {done} here: {_shown(stage)}")
+    if stage.row.driver is Driver.ARRAYS:
+        raise CommandError(Result.CONFLICT, f"{group}: the arrays drive it themselves: pair-set driver=host")
     try:
         with pair_refusals():
-            return Stepped(group=told.group, done=await work)
+            there_was = await step()
     except LinkError as error:
         raise CommandError(Result.UNDELIVERABLE, f"{stage.row.peer} cannot be reached: {error}") from error
+    except Refused as error:
+        raise CommandError(Result.CONFLICT, f"{stage.row.peer} does not answer that now: {error}") from error
+    except Stopped as error:
+        raise CommandError(Result.CONFLICT, f"{group}: it is just being changed: {_shown(stage)}") from error
+    except (FormatError, BitmapFormatError) as error:
+        raise CommandError(Result.FAILED, f"what {stage.row.peer} answers cannot be taken: {error}") from error
+    differing = stage.progress().differing
+    left = None if differing is None else sum(differing.values())
+    return Stepped(group=told.group, done=there_was, journal=_pointers(stage), left=left)
 
 
 def _stage(context: Context, told: GroupName) -> Stage:

@@ -161,10 +161,12 @@ class NewGroup(Input):
         )
 
 
-@REGISTRY.command(61, "pair-create", changes=True)
+@REGISTRY.command(61, "pair-create", changes=True, apart="group")
 async def pair_create(context: Context, told: NewGroup, save: Save) -> After:
     """Make pairs of this array's volumes with those of another: its side of paircreate."""
     answering = Answering(told.group, save)
+    # Not in the ledger's turn, in which the estate and other groups would wait, too.
+    await context.replication.settled(told.group)
     with refusals(), pair_refusals():
         await context.estate.ledger.in_turn(partial(_create, context, told, answering))
     return answering.answer
@@ -217,7 +219,7 @@ class Split(Group):
     writable: bool = False
 
 
-@REGISTRY.command(62, "pair-split", changes=True)
+@REGISTRY.command(62, "pair-split", changes=True, apart="group")
 async def pair_split(context: Context, told: Split, save: Save) -> After:
     """Suspend a group: this side's part of pairsplit, and of pairsplit -rw."""
     operation = Operation.PAIRSPLIT_RW if told.writable else Operation.PAIRSPLIT
@@ -230,7 +232,7 @@ class Delete(Group):
     pair: int | None = Field(default=None, ge=0, le=0xFFFF)
 
 
-@REGISTRY.command(63, "pair-delete", changes=True)
+@REGISTRY.command(63, "pair-delete", changes=True, apart="group")
 async def pair_delete(context: Context, told: Delete, save: Save) -> After:
     """End a group, or one of its pairs, on this side: its part of pairsplit -S."""
     told.peer()
@@ -254,7 +256,7 @@ RESYNCS = {
 }
 
 
-@REGISTRY.command(64, "pair-resync", changes=True)
+@REGISTRY.command(64, "pair-resync", changes=True, apart="group")
 async def pair_resync(context: Context, told: Resync, save: Save) -> After:
     """Resume a group, copying what differs: this side's part of pairresync."""
     return await _happen(context, told, RESYNCS[told.swap], save, told.peer(), told.epoch)
@@ -266,13 +268,13 @@ class Swap(Group):
     epoch: int = Field(ge=1, lt=1 << 63)
 
 
-@REGISTRY.command(65, "pair-swap", changes=True)
+@REGISTRY.command(65, "pair-swap", changes=True, apart="group")
 async def pair_swap(context: Context, told: Swap, save: Save) -> After:
     """Change places with the other side (figures 19 to 21): told to the S-VOLs' side first."""
     return await _happen(context, told, Operation.SWAP, save, told.peer(), told.epoch)
 
 
-@REGISTRY.command(66, "pair-takeover", changes=True)
+@REGISTRY.command(66, "pair-takeover", changes=True, apart="group")
 async def pair_takeover(context: Context, told: Group, save: Save) -> After:
     """Let hosts write here without the other side: the S-VOLs, or P-VOLs that an error has fenced."""
     told.peer()
@@ -298,7 +300,7 @@ class Kept(Output):
     driver: Driver
 
 
-@REGISTRY.command(67, "pair-set", changes=True)
+@REGISTRY.command(67, "pair-set", changes=True, apart="group")
 async def pair_set(context: Context, told: Settings, save: Save) -> Kept:
     """Set the pace of a group's copies, or who drives it."""
     row = context.replication.table.group(told.group)
