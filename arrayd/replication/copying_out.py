@@ -66,6 +66,10 @@ class CopyingOut:
                 reason = f"{length} bytes from {offset} on, of a volume of {volume.size} bytes"
                 call.answer(asking.refused(Outcome.FAILED, reason))
                 return
+        if fields.number in volume.group.durable.unsynced:
+            # What was written before the pair was made is in no activity log: once the other side has it, a power loss
+            # must not take it away here.
+            await finished(volume.flush())
         total = sum(length for _, length in ranges)
         call.charge(total)
         buffer = await taken(self._buffers, BEHIND_BYTES + total)

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -54,6 +55,29 @@ async def test_ranges_come_in_their_order_with_what_is_in_them(primary: Primary)
         (512, 512, Piece.DATA),
     ]
     assert content(pieces) == b"b" * PAGE + b"a" * PAGE + bytes(2 * PAGE) + b"a" * 512
+
+
+async def test_what_was_there_before_the_pair_is_durable_before_it_is_copied(
+    primary: Primary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in no activity log: a power loss must not take away what the other side has."""
+    volume, calls = primary.site.raw["v1"], []
+    flush, read = volume.flush, primary.stage._copying._read
+
+    def flushed() -> Any:
+        calls.append("flush")
+        return flush()
+
+    monkeypatch.setattr(volume, "flush", flushed)
+
+    async def noted(*told: Any) -> Any:
+        calls.append("read")
+        return await read(*told)
+
+    monkeypatch.setattr(primary.stage._copying, "_read", noted)
+    for _ in range(2):
+        await primary.copy(1, [Range(0, PAGE)])
+    assert calls == ["flush", "read", "read"]
 
 
 async def test_holes_cost_nothing_on_the_wire(primary: Primary) -> None:
