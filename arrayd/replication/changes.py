@@ -9,8 +9,9 @@
 A group that is taken up, at a start too, goes on in the stage of its row. If that cannot be prepared, nobody knows
 any more what the two sides have in common: the bitmaps of all its pairs are made anew, all marked, S-VOLs that were
 followed are no point of the group's writes, and the row is PSUE where the table of statuses allows it. If that cannot
-be done either, hosts see the volumes guarded, the row stays, and `trouble` says why, until a change or a start goes
-well. So a row never says that a volume is followed, marked or open that is not.
+be done either, or the disk fails while the journal of P-VOLs is redone, hosts see the volumes guarded, the row stays,
+and `trouble` says why, until a change or a start goes well. So a row never says that a volume is followed, marked or
+open that is not, and hosts never see P-VOLs without what they were answered.
 
 Whoever calls sees to it that one change is made at a time.
 """
@@ -29,6 +30,7 @@ from arrayd.replication.journal import JournalError
 from arrayd.replication.pair_stores import forget_stores, make_bitmaps
 from arrayd.replication.pairs import Between, Outcome, Pairs
 from arrayd.replication.pairs import Save as Commit
+from arrayd.replication.redo import RedoFailed
 from arrayd.replication.stages import Doors, Stage, Told
 from arrayd.replication.statuses import Event, Refusal, Side, Status
 from arrayd.replication.tail import Tail
@@ -136,13 +138,33 @@ class Stages:
             return
         except Exception as error:
             self.trouble = reason = self.failed("its stage cannot be prepared", error)
+            redone = not isinstance(error, RedoFailed)
         if prepared is not None:
             await self.close(prepared)
+        if not redone:
+            await self._stand(row, reason)
+            return
         try:
             await self._begin_anew(row, reason)
         except Exception as error:
             self.failed("nor can it be suspended: hosts' writes are refused", error)
             await self._stand(self._row(), reason)
+
+    async def redo(self, row: GroupRow) -> None:
+        """P-VOLs that could not be taken up have what is in their journal, before they leave it: their stage is there
+        then, and nobody sees it. A journal that still cannot be read is left. Raises Stays."""
+        token, stage = self.made(row)
+        try:
+            await stage.prepare(found=True)
+        except RedoFailed as error:
+            if error.begun:
+                raise Stays(Refusal(f"hosts' writes may be missing on the P-VOLs: {error}")) from error
+            return
+        except STAGE_ERRORS:
+            return
+        standing, self.stage, self.token = self.stage, stage, token
+        if standing is not None:
+            await self.close(standing)
 
     async def _begin_anew(self, row: GroupRow, reason: str) -> None:
         kinds, doors = self.around.kinds, self.around.doors
@@ -241,8 +263,13 @@ class _Steps:
         stages, stage = self._stages, self._stages.stage
         if new is not None:
             new = of_one_mind(new, stages.around.doors.clock() / 1e9)
-        if stages.trouble and old is not None and new is not None:
-            new = self._out_of_trouble(old, new)
+        if stages.trouble and old is not None:
+            kinds = stages.around.kinds
+            if kinds.of(old) is kinds.journaling and (new is None or kinds.of(new) is not kinds.journaling):
+                await stages.redo(old)
+                stage = stages.stage
+            elif new is not None:
+                new = self._out_of_trouble(old, new)
         self._changes, self._old, self._new = True, old, new
         if new is not None and stages.goes_on(new):
             return new

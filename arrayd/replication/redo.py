@@ -1,5 +1,6 @@
 """Redo: after a restart the tail of a primary journal is written to its P-VOLs again. Whoever was there already is
-written the same once more, in the same order, so nothing changes by it.
+written the same once more, in the same order, so nothing changes by it: once all of it is done. In between a P-VOL may
+have older data than it had, which hosts must not see, nor write to.
 """
 
 from __future__ import annotations
@@ -8,10 +9,18 @@ import asyncio
 from collections.abc import Mapping
 
 from arrayd.replication.journal import JournalError, Kind, Position, PrimaryJournal, Record
-from arrayd.volumes.volume import Volume, finished
+from arrayd.volumes.volume import Volume, VolumeError, finished
 
 PATTERN_BYTES = 256 * 1024
 """Of a WRITE SAME so much is written at once."""
+
+
+class RedoFailed(VolumeError):
+    """The disk has failed meanwhile. `begun`: P-VOLs may have older data than they had, until redo is done again."""
+
+    def __init__(self, error: VolumeError, begun: bool) -> None:
+        super().__init__(f"the journal is not redone: {error}")
+        self.begun = begun
 
 
 async def carry_out(record: Record, volume: Volume) -> None:
@@ -44,17 +53,26 @@ async def flush_all(volumes: Mapping[int, Volume]) -> None:
 async def redo(journal: PrimaryJournal, volumes: Mapping[int, Volume]) -> Position:
     """Writes all records from redo on to their volumes, durably, and moves redo behind them; up to where that is.
 
-    Raises JournalError (also if a record is of no volume of `volumes`), VolumeError; then it is done again from where
-    redo was.
+    Raises JournalError (also if a record is of no volume of `volumes`): nothing is written then; RedoFailed,
+    VolumeError: then it is done again from where redo was.
     """
-    end = journal.regions.stored
-    async for run in journal.runs(journal.regions.redo, end):
-        for record in run:
-            volume = volumes.get(record.entry.volume)
-            if volume is None:
-                raise JournalError(f"record {record.entry.sequence} is of volume {record.entry.volume}, which is none")
-            await carry_out(record, volume)
-    await flush_all(volumes)
+    begin, end = journal.regions.redo, journal.regions.stored
+    try:
+        # First all of it is looked at: what is not whole is not begun.
+        async for run in journal.runs(begin, end):
+            for record in run:
+                if record.entry.volume not in volumes:
+                    what = f"record {record.entry.sequence} is of volume {record.entry.volume}"
+                    raise JournalError(f"{what}, which is none")
+    except VolumeError as error:
+        raise RedoFailed(error, begun=False) from error
+    try:
+        async for run in journal.runs(begin, end):
+            for record in run:
+                await carry_out(record, volumes[record.entry.volume])
+        await flush_all(volumes)
+    except VolumeError as error:
+        raise RedoFailed(error, begun=True) from error
     await journal.sync()
     journal.redone(end)
     await journal.save()

@@ -1,0 +1,61 @@
+"""P-VOLs whose journal could not be redone to its end: nobody sees them until it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from arrayd.replication.bitmap import Bitmap
+from arrayd.replication.redo import RedoFailed
+from arrayd.replication.statuses import Operation, Refusal, State
+from arrayd.volumes.volume import VolumeError
+from tests.replication.stage_lab import BOOT, GROUP, Lab
+
+WHOLE = {f"{GROUP.id.hex()}-{number}.bitmap": 64 * 1024 for number in (0, 1)}
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[Lab]:
+    lab = Lab()
+    yield lab
+    await lab.end()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def marked(lab: Lab) -> dict[str, int]:
+    """Bytes that are marked in each bitmap there is."""
+    return {name: (await Bitmap.open(store, BOOT)).marked_bytes for name, store in lab.stores.there.items()}
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_p_vols_that_are_not_redone_are_seen_by_nobody(lab: Lab, begun: bool) -> None:
+    """Half of a redo leaves older data than hosts were answered. Where it was not begun, since the journal cannot be
+    read, there is nothing to wait for the second time."""
+    failed = RedoFailed(VolumeError("no room"), begun)
+    lab.fails["journaling prepare"] = [failed, failed]
+    await lab.holding(State.P_PAIR, State.P_PAIR)
+    assert lab.states == "P-VOL PAIR, P-VOL PAIR"
+    assert lab.shown == {"v0": "standing", "v1": "standing"}
+    refusal = await lab.happen(Operation.PAIRSPLIT)
+    assert isinstance(refusal, Refusal) is begun
+    if begun:
+        assert lab.shown == {"v0": "standing", "v1": "standing"}
+        await lab.happen(Operation.PAIRSPLIT)
+    assert lab.states == "P-VOL PSUS, P-VOL PSUS"
+    assert lab.shown == {"v0": "marking", "v1": "marking"}
+    assert await marked(lab) == WHOLE
+    lab.check()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_pairs_end_only_with_p_vols_that_are_redone(lab: Lab, begun: bool) -> None:
+    failed = RedoFailed(VolumeError("no room"), begun)
+    lab.fails["journaling prepare"] = [failed, failed]
+    await lab.holding(State.P_PAIR, State.P_PAIR)
+    assert isinstance(await lab.happen(Operation.PAIRSPLIT_S), Refusal) is begun
+    if begun:
+        await lab.happen(Operation.PAIRSPLIT_S)
+    assert lab.states == "nothing"
+    lab.check()
