@@ -16,7 +16,7 @@ from arrayd.replication.guarded import GuardedVolume
 from arrayd.replication.pair_stores import forget_pair, gone, open_bitmap
 from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
-from arrayd.replication.statuses import Refusal
+from arrayd.replication.statuses import Refusal, Side
 from arrayd.volumes.volume import VolumeError, VolumeFailed
 
 log = get_logger("replication")
@@ -77,12 +77,12 @@ class Standing(Stage):
         await asyncio.gather(*(self.doors.show(name, GuardedVolume(volume)) for name, volume in volumes))
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
-        """See `Stage.stop`. S-VOLs that hosts may write to next, and whose copy has not ended, go back to what they
-        were before it."""
+        """See `Stage.stop`. S-VOLs that hosts may write to next, or that become P-VOLs, and whose copy has not ended,
+        go back to what they were before it."""
         self._ended = True
         async with self._reading:
             pass
-        if row is not None and OPENED & set(row.states.values()):
+        if row is not None and _leads(row):
             try:
                 await go_back(self)
             except BitmapError as error:
@@ -97,7 +97,7 @@ class Standing(Stage):
             await asyncio.wait(self._leaving)
         for pair in gone(self.row, self._after):
             await forget_pair(self, pair)
-        if self._went_back and self._after is not None and OPENED & set(self._after.states.values()):
+        if self._went_back and self._after is not None and _leads(self._after):
             for pair in self.row.pairs:
                 await self.doors.stores.remove(self.images_name(pair.number))
 
@@ -115,3 +115,8 @@ class Standing(Stage):
     def progress(self) -> Progress:
         """See `Stage.progress`."""
         return Progress(differing=dict(self._differing))
+
+
+def _leads(row: GroupRow) -> bool:
+    """Whether what the volumes have is a host's to write, or the source of a copy."""
+    return row.side is Side.P_VOL or bool(OPENED & set(row.states.values()))

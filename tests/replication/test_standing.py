@@ -78,8 +78,10 @@ async def test_it_does_not_begin_before_the_volumes_are_durable(still: Still) ->
     assert set(still.stores.files) == set(BITMAPS)
 
 
-@pytest.mark.parametrize("state", [State.S_SSWS, State.S_SSUS_WRITABLE])
-async def test_a_copy_that_was_cut_short_is_gone_back_on_before_hosts_write(still: Still, state: State) -> None:
+@pytest.mark.parametrize("state", [State.S_SSWS, State.S_SSUS_WRITABLE, State.P_COPY])
+async def test_a_copy_that_was_cut_short_is_gone_back_on_before_hosts_write_or_it_leads(
+    still: Still, state: State
+) -> None:
     """In this order: marked, written back, committed, forgotten."""
     row = row_of(State.S_PSUE)
     stage = Standing(row, still.doors, still.told)
