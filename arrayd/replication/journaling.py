@@ -39,6 +39,7 @@ TEND_SECONDS = 1
 """So often the journal is purged, and the age of the oldest write looked up, though nobody asks."""
 COOL_SECONDS = 10
 """Between two times that blocks cool down which are not written to any more, and the journal is synced for it."""
+NOT_ALL_THERE = Refusal("hosts have written here what the other side, which has the P-VOLs now, has not")
 CHANGED_PLACES = (State.S_PAIR, State.S_PFUL)
 """What follows on a swap: the other side has all of the group's writes, so that nothing differs."""
 
@@ -228,7 +229,7 @@ class Journaling(Stage):
         asked, _, fields = question
         if asked is Asked.FOLLOW and self._prepared:
             await self._server.follow(fields, call)
-        elif not self._prepared or self._stopping or fields.generation != self.row.generation:
+        elif self._tending is None or self._stopping or fields.generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
         elif asked is Asked.COPY:
             await self._copying.copy(fields, call)
@@ -281,6 +282,8 @@ class Journaling(Stage):
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See Stage. What differs is marked unless the group goes on journaling in the same epoch, ends, or has changed
         places with its other side."""
+        if row is not None and _changed_places(row) and not self._all_there():
+            return NOT_ALL_THERE
         self._stopping, self._next = True, row
         self._bitmaps.withhold(True)
         await self._stop_tending()
@@ -305,12 +308,20 @@ class Journaling(Stage):
         else:
             await self._bitmaps.close()
             _, lost = await stopped(self._group)
+            if row is not None and _changed_places(row) and not self._all_there():
+                raise VolumeFailed(NOT_ALL_THERE.text)
             if row is not None and lost:
                 raise VolumeFailed(f"volumes {lost} of group {row.name} are not durable")
             await self._settle()
         await self._activity.close()
         self._ended = True
         self._server.end(True)
+
+    def _all_there(self) -> bool:
+        """Whether the other side has all of the group's writes. A fence does not outlive this array's death, nor its
+        time: then hosts may have written since the other side has taken their end for that of all."""
+        stands = self._fence is not None and self._fence.stands
+        return stands or self._server.acknowledged == self._group.journal.regions.stored
 
     async def _settle(self) -> None:
         """All is in the journal and in the volumes, durably: a power loss from now on changes nothing."""

@@ -10,7 +10,7 @@ from arrayd.replication import asking, fencing
 from arrayd.replication.asking import Outcome, Range, Refused
 from arrayd.replication.journal import Position
 from arrayd.replication.journal.regions import START
-from arrayd.replication.statuses import State
+from arrayd.replication.statuses import Refusal, State
 from tests.lab.disk import turns
 from tests.replication.pair_doors import GROUP, Primary, Site
 
@@ -132,3 +132,17 @@ async def test_a_fence_between_copies_stops_nobody(primary: Primary) -> None:
         assert asking.decode_fenced(memoryview(await fence.answered)) == START
         await primary.stage._fence.release()  # type: ignore[union-attr]
         await asyncio.gather(*(each.answered for each in copying))
+
+
+async def test_without_a_fence_the_sides_change_places_only_if_the_other_has_all(site: Site) -> None:
+    """The fence has let go, or this array was started again: hosts may have written since."""
+    primary = await site.begun(site.row(State.P_PAIR))
+    await primary.write(0, 0, b"a" * PAGE)
+    refusal = await primary.stage.stop(site.row(State.S_PAIR, generation=2, epoch=2))
+    assert isinstance(refusal, Refusal)
+    assert "has not" in refusal.text
+    await primary.write(0, 0, b"b" * PAGE)
+    _, end = await primary.follow_all()
+    await primary.follow(end, restored=end)
+    assert await primary.stage.stop(site.row(State.S_PAIR, generation=2, epoch=2)) is None
+    await primary.stage.close()

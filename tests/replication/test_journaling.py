@@ -330,7 +330,8 @@ async def test_a_group_that_ends_leaves_no_bitmap(site: Site) -> None:
 async def test_sides_that_have_changed_places_differ_in_nothing(site: Site) -> None:
     primary = await site.begun(site.row(State.P_PAIR))
     await primary.write(0, 0, bytes(PAGE))
-    await primary.stage.stop(site.row(State.S_PAIR, generation=2, epoch=2))
+    await primary.ask(asking.fence(GROUP, 1))
+    assert await primary.stage.stop(site.row(State.S_PAIR, generation=2, epoch=2)) is None
     assert site.stores.names() == []
     assert not primary.stage.tail(), "the journal's volume has another journal now"
     await primary.stage.close()
