@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
@@ -34,16 +34,20 @@ DOWN_SECONDS = (0.01, 2.0)
 """How long an array is away, on the average: one or the other."""
 CLOCK_SECONDS = 1000.0
 STARTS_MAX = 20
+UNEVEN = (0, 0, 1, 1, 4)
+"""By one of these a kind is more or less frequent in one run than on the average."""
 
 
 class Faults:
-    """Those of one run, on these machines; but not those kinds that are `left_out`, by the names of their methods."""
+    """Those of one run, on these machines. `uneven`: some kinds come more often than in other runs, and some never."""
 
-    def __init__(self, world: World, machines: list[Machine], left_out: Collection[str] = ()) -> None:
+    def __init__(self, world: World, machines: list[Machine], uneven: bool = False) -> None:
         self._world = world
         self._machines = machines
         self._random: Random = world.random("faults")
         self.made: Counter[str] = Counter()
+        self.making: Callable[[str], None] = lambda _kind: None
+        """What is to be known when one is made."""
         kinds: list[tuple[Callable[[], Coroutine[Any, Any, None]], int]] = [
             (self.kill, 6),
             (self.kill_at_start, 2),
@@ -58,9 +62,10 @@ class Faults:
             (self.fail_commits, 1),
             (self.turn_clock, 1),
         ]
-        chosen = [(kind, weight) for kind, weight in kinds if kind.__name__ not in left_out]
-        self._kinds = [kind for kind, _ in chosen]
-        self._weights = [weight for _, weight in chosen]
+        self._kinds = [kind for kind, _ in kinds]
+        self._weights = [weight * (self._random.choice(UNEVEN) if uneven else 1) for _, weight in kinds]
+        if not any(self._weights):
+            self._weights = [weight for _, weight in kinds]
 
     async def make(self, until: float) -> None:
         """One fault after the other, some of them at once."""
@@ -69,6 +74,7 @@ class Faults:
             await asyncio.sleep(self._random.expovariate(1 / BETWEEN_SECONDS))
             (kind,) = self._random.choices(self._kinds, self._weights)
             self.made[kind.__name__] += 1
+            self.making(kind.__name__)
             self._world.trace.note("fault", kind.__name__)
             going.append(asyncio.ensure_future(kind()))
             if self._random.random() < 0.7:

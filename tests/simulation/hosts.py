@@ -25,8 +25,8 @@ ANSWERED_SECONDS = 20.0
 ATTENTIONS_MAX = 8
 AGAIN_SECONDS = 0.3
 """After a command that failed, before the next."""
-READ_10, WRITE_10, SYNCHRONIZE_CACHE_10 = 0x28, 0x2A, 0x35
-FUA = 0x08
+READ_10, WRITE_10, SYNCHRONIZE_CACHE_10, WRITE_SAME_16, UNMAP = 0x28, 0x2A, 0x35, 0x93, 0x42
+FUA, NDOB = 0x08, 0x01
 
 
 class Response(NamedTuple):
@@ -66,6 +66,8 @@ class Initiator:
         self.machine = machine
         self.name = name
         self._random = random
+        self.patience_s = ANSWERED_SECONDS
+        """How long it waits for an answer."""
         self._nexus: Nexus | None = None
         self._life: Life | None = None
         self._tag = 0
@@ -97,7 +99,7 @@ class Initiator:
         durable = cdb[0] == SYNCHRONIZE_CACHE_10 or (cdb[0] == WRITE_10 and bool(cdb[1] & FUA))
         end = partial(_end, life, ended, "durable answer" if durable else "answer", answered)
         life.run(self._send, lun, cdb, data, expected_in, end)
-        late = asyncio.get_running_loop().call_later(ANSWERED_SECONDS, self._too_late, ended, cdb, lun)
+        late = asyncio.get_running_loop().call_later(self.patience_s, self._too_late, ended, cdb, lun)
         try:
             return await ended
         finally:
@@ -106,7 +108,7 @@ class Initiator:
 
     def _too_late(self, ended: asyncio.Future[Response], cdb: bytes, lun: int) -> None:
         if not ended.done():
-            text = f"{self.name}: no answer to {cdb.hex()} of LUN {lun} in {ANSWERED_SECONDS:g} s"
+            text = f"{self.name}: no answer to {cdb.hex()} of LUN {lun} in {self.patience_s:g} s"
             ended.set_exception(Violated(text))
 
     def _attach(self) -> Nexus:
@@ -156,6 +158,21 @@ class Initiator:
     ) -> Response:
         """WRITE(10)."""
         cdb = _cdb(WRITE_10, FUA if fua else 0, lba, len(data) // BLOCK_BYTES)
+        return await self.command(lun, cdb, data, answered=answered)
+
+    async def write_same(
+        self, lun: int, lbas: range, block: bytes, answered: Callable[[], None] | None = None
+    ) -> Response:
+        """WRITE SAME(16) of one block, or of zeros, for which none is sent."""
+        head = bytes((WRITE_SAME_16, 0 if block else NDOB))
+        cdb = head + lbas.start.to_bytes(8) + len(lbas).to_bytes(4) + bytes(2)
+        return await self.command(lun, cdb, block, answered=answered)
+
+    async def unmap(self, lun: int, lbas: range, answered: Callable[[], None] | None = None) -> Response:
+        """UNMAP of one range."""
+        extent = lbas.start.to_bytes(8) + len(lbas).to_bytes(4) + bytes(4)
+        data = (len(extent) + 6).to_bytes(2) + len(extent).to_bytes(2) + bytes(4) + extent
+        cdb = bytes((UNMAP,)) + bytes(6) + len(data).to_bytes(2) + b"\0"
         return await self.command(lun, cdb, data, answered=answered)
 
     async def flush(self, lun: int, answered: Callable[[], None] | None = None) -> Response:

@@ -1,86 +1,97 @@
-"""The order of a group's writes, and S-VOLs held against it: they are its writes 1 to N, for the N that is told.
+"""The order of a group's writes, and volumes held against it: they are its writes 1 to N, for the N that is told.
 
-The order is what the primary journal was given, by its own numbers. What a crash took from the end of a journal before
-it was committed is forgotten when another write gets its number. All of it began with volumes of zeros.
+An order begins anew with each epoch of a primary journal, on what its P-VOLs held then. It is what the journal was
+given, by its own numbers. What a crash took from the end of a journal before it was committed is forgotten when another
+write gets its number.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from arrayd.replication.journal import AuxiliaryJournal, Kind, Position, PrimaryJournal
-from tests.simulation.doors import living
+from arrayd.replication.journal import Kind
 from tests.simulation.world import Violated
 
-APPEND = PrimaryJournal.append_now
-RESTORED = AuxiliaryJournal.restored
 
-
-class Given(NamedTuple):
-    """A write of the group: with it `end` records have been stored; `data` is repeated over `extent` bytes."""
+@dataclass(slots=True)
+class Given:
+    """A write of the group: with it `end` records have been stored; `data` is repeated over `extent` bytes. `before` is
+    what its place held, until volumes have been held against the order."""
 
     end: int
     volume: int
     offset: int
     extent: int
     data: bytes
+    before: bytes = b""
 
 
-class Prefixes:
-    """The order of one group whose volumes, by number, have `size` bytes each."""
+class Order:
+    """One epoch's, of volumes by number."""
 
-    def __init__(self, numbers: int, size: int) -> None:
-        self._given: list[Given] = []
+    def __init__(self) -> None:
+        self.given: list[Given] = []
+        self._images: list[bytearray] | None = None
         self._made = 0
-        """So many of them are in `_images`."""
-        self._images = [bytearray(size) for _ in range(numbers)]
-        self.checked = 0
-        """Times that S-VOLs were held against it."""
+        """So many of `given` are in the images."""
+        self._again = False
+        """Whether what it began on is to be looked at once more."""
+        self.checked = False
+        """Whether volumes have been held against it: then what it began on is fixed."""
 
-    def was_given(self, begin: int, end: int, volume: int, kind: Kind, offset: int, extent: int, data: bytes) -> None:
-        """A primary journal has taken a write as its records from `begin` on, up to `end`. Raises Violated."""
-        while self._given and self._given[-1].end > begin:
-            if len(self._given) <= self._made:
-                raise Violated(f"record {self._given[-1].end} is given once more, and was restored")
-            self._given.pop()
-        zeros = kind in (Kind.UNMAP, Kind.ZEROS)
-        self._given.append(Given(end, volume, offset, extent, b"\0" if zeros else data))
+    @property
+    def last(self) -> int:
+        """So many records the journal was given, at the most."""
+        return self.given[-1].end if self.given else 0
 
-    def check(self, sequence: int, paths: list[Path]) -> None:
-        """The files of the S-VOLs are the writes up to `sequence`, which never goes back. Raises Violated."""
-        while self._made < len(self._given) and self._given[self._made].end <= sequence:
-            each = self._given[self._made]
-            repeated = each.data * (each.extent // len(each.data))
-            self._images[each.volume][each.offset : each.offset + each.extent] = repeated
+    def begin(self, contents: Sequence[bytes]) -> None:
+        """The volumes hold this now, with all that was given until now, or some of it."""
+        if self._images is None or (self._again and not self.checked):
+            self._again, self._made = False, 0
+            images = [bytearray(each) for each in contents]
+            for each in reversed(self.given):
+                images[each.volume][each.offset : each.offset + len(each.before)] = each.before
+            self._images = images
+
+    def lost_power(self) -> None:
+        """What was not durable when it began may be gone: what it began on is looked at once more, unless the other
+        side has it already."""
+        self._again = not self.checked
+
+    def was_given(self, begin: int, given: Given) -> None:
+        """The journal has taken a write as its records from `begin` on. Raises Violated."""
+        while self.given and self.given[-1].end > begin:
+            if len(self.given) <= self._made:
+                raise Violated(f"record {self.given[-1].end} is given once more, and was restored")
+            self.given.pop()
+        self.given.append(given)
+
+    def check(self, sequence: int, contents: Sequence[bytes], what: str) -> None:
+        """The volumes are the writes up to `sequence`, which never goes back. Raises Violated."""
+        images = self._images
+        if images is None:
+            raise Violated(f"{what}: {sequence} is told, of an order that has not begun")
+        given, self.checked = self.given, True
+        while self._made < len(given) and given[self._made].end <= sequence:
+            each = given[self._made]
+            images[each.volume][each.offset : each.offset + each.extent] = each.data * (each.extent // len(each.data))
             self._made += 1
-        if self._made and self._given[self._made - 1].end != sequence:
-            raise Violated(f"no write of the group ends at {sequence}, which is told as restored")
-        self.checked += 1
-        for number, (image, path) in enumerate(zip(self._images, paths, strict=True)):
-            found = path.read_bytes()
-            if found != image:
-                at = next(at for at, (one, other) in enumerate(zip(found, image, strict=True)) if one != other)
-                raise Violated(f"S-VOL {number} is not the writes up to {sequence}: it differs at byte {at}")
+        there = given[self._made - 1].end if self._made else 0
+        if there != sequence:
+            raise Violated(f"{what}: {sequence} is told as restored, where only {there} may be the end of a write")
+        check_same(contents, images, f"{what}: not the writes up to {sequence}")
 
 
-def stand_ins(scenario: Any) -> dict[str, Any]:
-    """By dotted name, for `world.replaced`: `scenario.given` is told what a primary journal takes, and
-    `scenario.restored` what position an array has made durable."""
+def check_same(contents: Sequence[bytes], wanted: Sequence[bytes | bytearray], what: str) -> None:
+    """Each volume holds what is wanted. Raises Violated."""
+    for number, (found, image) in enumerate(zip(contents, wanted, strict=True)):
+        if found != image:
+            differ = [at for at in range(0, len(image), 512) if found[at : at + 512] != image[at : at + 512]]
+            blocks = ", ".join(str(at // 512) for at in differ[:8])
+            raise Violated(f"{what}: volume {number} differs in {len(differ)} blocks: {blocks}")
 
-    def append(journal: PrimaryJournal, volume: int, kind: Kind, offset: int, extent: int, data: Any, at: int) -> bool:
-        begin = journal._batch.sequence
-        taken = APPEND(journal, volume, kind, offset, extent, data, at)
-        if taken:
-            end = journal._batch.sequence
-            scenario.given(begin, end, volume, kind, offset, extent, bytes(data))
-        return taken
 
-    async def restored(journal: AuxiliaryJournal, end: Position) -> None:
-        await RESTORED(journal, end)
-        scenario.restored(living().name, end.sequence)
-
-    return {
-        "arrayd.replication.journal.primary.PrimaryJournal.append_now": append,
-        "arrayd.replication.journal.auxiliary.AuxiliaryJournal.restored": restored,
-    }
+def data_of(kind: Kind, data: bytes) -> bytes:
+    """What a record of that kind repeats over its extent."""
+    return b"\0" if kind in (Kind.UNMAP, Kind.ZEROS) else data

@@ -19,12 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.simulation.coverage import SEPARATOR, print_tables
 from tests.simulation.linked import linked
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.pair_mutations import PAIR_MUTATIONS
 from tests.simulation.paired import paired
-from tests.simulation.world import Violated, World
+from tests.simulation.world import Violated, World, replaced
 
 SCENARIOS: dict[str, Callable[[World], Any]] = {"linked": linked, "paired": paired}
 """By their names."""
+BY_SCENARIO: dict[str, dict[str, dict[str, Any]]] = {"linked": MUTATIONS, "paired": PAIR_MUTATIONS}
+"""Faults that are made on purpose, which its seeds have to find."""
 SEEDS_AT_ONCE = 20
 
 
@@ -84,6 +89,7 @@ def counted(world: World) -> Counter[str]:
         counts["host writes"] += sum(region.writes for region in scenario.regions)
         counts["host reads"] += sum(region.promise.reads for region in scenario.regions)
         counts["commands"] += scenario.commanded
+        counts += getattr(scenario, "counts", Counter())
     counts["starts"] += sum(machine.lives for machine in world.machines.values())
     counts["virtual seconds"] += round(world.loop.time())
     return counts
@@ -116,14 +122,31 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--from", type=int, default=1, dest="first", metavar="M", help="the first of them (1)")
     parser.add_argument("--workers", type=int, default=1, help="processes (1)")
     parser.add_argument("--scenario", choices=sorted(SCENARIOS), default="linked")
+    parser.add_argument("--mutations", action="store_true", help="made on purpose: which seed finds each first")
     parser.add_argument("--trace", action="store_true", help="shows what happens, line by line")
     parser.add_argument("--traces", type=Path, default=Path("."), metavar="FOLDER", help="where traces are put (.)")
     told = parser.parse_args(arguments)
+    if told.mutations:
+        return find_mutations(told.scenario, range(told.first, told.first + (told.seeds or 1)))
     if told.seed is not None:
         outcomes: Iterator[Outcome] = iter([run(told.seed, told.scenario, print if told.trace else None)])
     else:
         outcomes = run_many(range(told.first, told.first + told.seeds), told.scenario, told.workers)
     return report(outcomes, told.traces, told.scenario)
+
+
+def find_mutations(scenario: str, seeds: range) -> int:
+    """Prints which of the seeds finds each fault that is made on purpose; the exit code: 1 if none finds one."""
+    unfound = 0
+    for name, stand_ins in BY_SCENARIO[scenario].items():
+        begun = time.perf_counter()
+        with replaced(stand_ins):
+            outcomes = (run(seed, scenario) for seed in seeds)
+            found = next((each for each in outcomes if each.why), None)
+        unfound += found is None
+        seed, why = ("none", "") if found is None else (f"seed {found.seed}", found.why)
+        print(f"{name}: {seed}, {time.perf_counter() - begun:.0f} s: {why}", flush=True)
+    return 1 if unfound else 0
 
 
 def report(outcomes: Iterator[Outcome], folder: Path, scenario: str) -> int:
@@ -139,8 +162,12 @@ def report(outcomes: Iterator[Outcome], folder: Path, scenario: str) -> int:
             file = folder / f"simulation-{scenario}-{outcome.seed}.trace"
             file.write_text(outcome.trace)
             print(f"seed {outcome.seed}: {outcome.why}\n    trace: {file}", flush=True)
+    empty = print_tables(counts)
     for what, count in sorted(counts.items()):
-        print(f"{count:>10}  {what}")
+        if SEPARATOR not in what:
+            print(f"{count:>10}  {what}")
+    if empty:
+        print(f"{empty} cells are empty")
     print(f"{seeds} seeds, {failed} failed, {seconds / max(seeds, 1):.3f} s each")
     return 1 if failed else 0
 

@@ -1,16 +1,21 @@
-"""Each fault of `pair_mutations.py` is found by one of some seeds."""
+"""The checkers of pairs see: two of the faults of `pair_mutations.py`, each by the seed that is known to find it.
+`scripts/simulate --scenario paired --mutations --seeds 40` looks for all of them."""
 
 import pytest
 
-from tests.simulation.pair_mutations import PAIR_MUTATIONS
+from tests.simulation.pair_mutations import FIRST_FOUND, PAIR_MUTATIONS
 from tests.simulation.run import run
 from tests.simulation.world import replaced
 
-SEEDS_MAX = 12
+QUICK = ("a record is not restored", "S-VOLs are not guarded")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PAIR_MUTATIONS)
-def test_seeds_of_pairs_find(name: str) -> None:
+@pytest.mark.parametrize("name", QUICK)
+def test_a_seed_of_pairs_finds(name: str) -> None:
     with replaced(PAIR_MUTATIONS[name]):
-        assert any(run(seed, "paired").why for seed in range(1, 1 + SEEDS_MAX)), "no seed has found it"
+        assert run(FIRST_FOUND[name], "paired").why
+
+
+def test_what_is_known_to_be_found_is_there() -> None:
+    assert FIRST_FOUND.keys() <= PAIR_MUTATIONS.keys()

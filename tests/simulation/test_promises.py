@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.simulation.promises import NOTHING, Promise, stamp
+from tests.simulation.promises import NOTHING, Promise, Work, Writes, stamp
 from tests.simulation.world import Violated
 
 HERE = range(5, 6)
@@ -48,7 +48,9 @@ def read(promise: Promise, number: int) -> None:
 
 
 def acknowledged(promise: Promise, durable: bool = False) -> None:
-    promise.was_answered(promise.write(HERE), durable)
+    sent = promise.write(HERE)
+    promise.was_answered(sent, durable)
+    promise.ended(sent)
 
 
 def flushed(promise: Promise) -> None:
@@ -56,7 +58,20 @@ def flushed(promise: Promise) -> None:
 
 
 def unknown(promise: Promise) -> None:
-    promise.write(HERE)
+    promise.ended(promise.write(HERE))
+
+
+def refused(promise: Promise) -> None:
+    sent = promise.write(HERE)
+    promise.ended(sent)
+    promise.was_refused(sent)
+
+
+def two_at_once(promise: Promise) -> None:
+    one, other = promise.write(HERE), promise.write(HERE)
+    for sent in (other, one):
+        promise.was_answered(sent, durable=True)
+        promise.ended(sent)
 
 
 def durable(promise: Promise) -> None:
@@ -88,6 +103,11 @@ def reads_2(promise: Promise) -> None:
         ([acknowledged, unknown, flushed, power_lost], {1, 2}),
         ([durable, acknowledged, acknowledged, power_lost, reads_2, power_lost], {2}),
         ([durable, acknowledged, acknowledged, power_lost], {1, 2, 3}),
+        ([acknowledged, refused], {1}),
+        ([durable, refused, power_lost], {1}),
+        ([acknowledged, two_at_once], {2, 3}),
+        ([two_at_once, power_lost], {1, 2}),
+        ([two_at_once, acknowledged], {3}),
     ],
 )
 def test_what_may_be_found(promise: Promise, events: list[Callable[[Promise], None]], expected: set[int]) -> None:
@@ -112,3 +132,36 @@ def test_what_nobody_wrote_is_seen(promise: Promise, data: bytes) -> None:
     acknowledged(promise)
     with pytest.raises(Violated):
         promise.was_read(HERE, data, promise.era)
+
+
+def test_what_is_empty_is_not_known_apart() -> None:
+    promise = Promise("data", 16)
+    durable(promise)
+    promise.write(HERE, Work.UNMAP)
+    promise.was_read(HERE, bytes(512), promise.era)
+    promise.was_read(HERE, bytes(512), promise.era)
+    with pytest.raises(Violated, match="lost"):
+        read(promise, 1)
+
+
+def test_a_volume_that_is_shut_takes_nothing() -> None:
+    promise = Promise("data", 16)
+    before = promise.write(HERE)
+    promise.shut()
+    sent = promise.write(HERE)
+    promise.was_answered(before, durable=False)
+    assert promise.fault is None
+    promise.was_answered(sent, durable=False)
+    assert promise.fault is not None
+
+
+def test_what_came_from_the_other_side_is_what_is_found() -> None:
+    writes = Writes("data")
+    here, there = Promise("data", 16, writes), Promise("data", 16, writes)
+    acknowledged(here)
+    there.shut()
+    there.open()
+    there.rebase(bytes(5 * 512) + stamp("data", 5, 1) + bytes(10 * 512), durable=True)
+    there.check_all(bytes(5 * 512) + stamp("data", 5, 1), "is there")
+    with pytest.raises(Violated):
+        there.check_all(bytes(16 * 512), "is there")

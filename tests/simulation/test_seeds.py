@@ -15,7 +15,7 @@ from tests.simulation.linked import linked
 from tests.simulation.world import World
 
 SEEDS = range(1, 11)
-PAIRED_SEEDS = range(1, 6)
+PAIRED_SEEDS = (3, 12)
 SAME = 6
 FAILED_ONCE: tuple[int, ...] = (2, 12)
 """Seeds that found something once, of the arrays or of the simulation."""
@@ -42,7 +42,7 @@ def test_a_seed_keeps_every_promise(seed: int) -> None:
 def test_a_seed_of_pairs_keeps_every_promise(seed: int) -> None:
     outcome = run.run(seed, "paired")
     assert outcome.why == "", f"scripts/simulate --scenario paired --seed {seed} --trace"
-    assert outcome.counts["host writes"] > 0
+    assert outcome.counts["host writes"] >= 200
 
 
 def test_the_same_seed_is_the_same_trace_and_another_is_not() -> None:

@@ -1,0 +1,62 @@
+"""What runs have met, as tables: each fault and each verb by what the pairs showed, and where arrays have died.
+
+A cell that is empty is marked: nothing is known of what would happen there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from tests.simulation.faults import DOORS
+
+STATUSES = ("SMPL", "COPY", "PAIR", "PFUL", "PSUS", "SSUS -rw", "PSUE", "PFUS", "SSWS")
+"""Of a group: that of its P-VOLs, but for S-VOLs that are written."""
+EMPTY = "-----"
+WIDTH = 110
+SEPARATOR = " | "
+MOMENTS = ("kill before", "kill after", "power loss before", "power loss after")
+
+
+def cell(what: str, status: str) -> str:
+    """The name under which it is counted."""
+    return f"{what}{SEPARATOR}{status}"
+
+
+def print_tables(counts: Counter[str], console: Console | None = None) -> int:
+    """Prints what was counted by status, and where arrays have died; how many cells are empty."""
+    console = console or Console(width=WIDTH, highlight=False, color_system=None)
+    kinds = sorted({key.partition(SEPARATOR)[0] for key in counts if SEPARATOR in key})
+    if not kinds:
+        return 0
+    by_status = _table("by what the pairs showed", kinds, STATUSES, lambda what, status: counts[cell(what, status)])
+    doors = sorted({*DOORS, *(key.partition(" ")[2] for key in _deaths(counts))})
+    by_door = _table("died", doors, MOMENTS, lambda door, moment: counts[f"{moment} {door}"])
+    console.print(by_status[0])
+    console.print(by_door[0])
+    return by_status[1] + by_door[1]
+
+
+def _deaths(counts: Counter[str]) -> Iterable[str]:
+    """`before DOOR` and `after DOOR`, of all deaths at a door."""
+    for key in counts:
+        for kind in ("kill ", "power loss "):
+            when = key.removeprefix(kind)
+            if when != key and when.startswith(("before ", "after ")):
+                yield when
+
+
+def _table(title: str, rows: Sequence[str], columns: Sequence[str], count: object) -> tuple[Table, int]:
+    assert callable(count)
+    table, empty = Table(title, box=SIMPLE_HEAD), 0
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        found = [count(row, column) for column in columns]
+        empty += found.count(0)
+        table.add_row(row, *(str(each) if each else EMPTY for each in found))
+    return table, empty

@@ -1,0 +1,150 @@
+"""The operator of a group of pairs: the verbs of `arrayctl`, as `arrayd/host/` carries them out, on both arrays.
+
+A verb runs in a thread of its own (`aside.py`). It reaches each array by that array's command device, as a host does
+that is connected with both. What it may end with while things fail are honest results; a fault of the program is none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+from arrayd.commands import slots
+from arrayd.commands.formats import Identification, Request
+from arrayd.commands.processes import REGISTRY
+from arrayd.commands.results import Result
+from arrayd.host import pair_changes, pair_commands, pair_making, pair_takeover
+from arrayd.host.answers import edited_data
+from arrayd.host.failure import CommandFailed
+from arrayd.host.groups import Group, GroupVolume, Leg, Mode
+from arrayd.host.host import Host
+from arrayd.host.pair_asking import Arrays
+from arrayd.host.pair_status import PairStatus, parse
+from arrayd.host.pair_wait import Sides
+from arrayd.replication.statuses import Operation
+from tests.simulation import aside
+from tests.simulation.aside import Aside
+from tests.simulation.hosts import HostLun
+from tests.simulation.world import Violated, World
+
+ANSWER_SECONDS = 60.0
+"""How long a verb waits for the answer to one command."""
+LEFT_OUT = frozenset({Result.USAGE, Result.MALFORMED, Result.UNKNOWN_COMMAND, Result.BAD_INPUT, Result.INTERNAL})
+"""What no verb may end with, whatever fails: a fault of the program."""
+
+T = TypeVar("T")
+
+
+class Operator:
+    """Whoever has the group `name`, whose volumes lie at LUNs 0 and up of both arrays."""
+
+    def __init__(self, world: World, name: str, volumes: tuple[str, ...], journal: int) -> None:
+        self.world = world
+        self.name = name
+        self.luns = list(range(len(volumes)))
+        self.devices: dict[str, HostLun] = {}
+        """By array."""
+        self.commanded = 0
+        self._random = world.random("operator's slots")
+        self._ids = world.random("operator's ids")
+        self._counter = itertools.count(1)
+        self._group: Callable[[], Group] = lambda: Group(
+            name,
+            tuple(GroupVolume(each, dict.fromkeys(self.devices, lun)) for lun, each in enumerate(volumes)),
+            dict.fromkeys(self.devices, journal),
+            (self._leg(),),
+        )
+
+    def _leg(self) -> Leg:
+        start, end = self.devices
+        return Leg(start, end, Mode.ASYNC)
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    async def command(self, array: str, command: str | int, told: dict[str, Any], seconds: float) -> Any:
+        """The edited data of one command. Raises CommandFailed."""
+        number = REGISTRY.by_name[command].number if isinstance(command, str) else command
+        request = Request(number, Identification(b"operator", 1, next(self._counter)), json.dumps(told).encode())
+        self.commanded += 1
+        now = self.world.loop.time
+        try:
+            answer = await slots.send(
+                self.devices[array], request, self._random.randrange, now, now() + min(seconds, ANSWER_SECONDS)
+            )
+        except slots.NoAnswerError as error:
+            raise CommandFailed(error.result, str(error), array) from error
+        return edited_data(answer, array)
+
+    async def status(self, array: str, seconds: float) -> PairStatus:
+        """What an array says of the group. Raises CommandFailed."""
+        told = {"group": self.name, "luns": self.luns}
+        return parse(await self.command(array, "pair-status", told, seconds))
+
+    # -- verbs -------------------------------------------------------------------------------------------------------
+
+    async def _verb(self, here: str, verb: Callable[[Arrays], T]) -> T:
+        """Raises CommandFailed: an honest one. Raises Violated."""
+        arrays = Arrays(cast("Host", ByDevice(self, ANSWER_SECONDS)), self._group(), here)
+        try:
+            return await Aside().run(lambda: verb(arrays))
+        except CommandFailed as failure:
+            if failure.result in LEFT_OUT:
+                raise Violated(f"a verb at {here} ended with {failure.name}: {failure}") from failure
+            raise
+
+    async def change(self, here: str, operation: Operation) -> list[str]:
+        """pairsplit and pairresync, with their options."""
+        return await self._verb(here, lambda arrays: pair_changes.carry_out(arrays, operation))
+
+    async def take_over(self, here: str, forced: bool = False) -> pair_takeover.Taken:
+        """horctakeover."""
+        return await self._verb(here, lambda arrays: pair_takeover.take_over(arrays, forced=forced))
+
+    async def plan(self, here: str) -> pair_takeover.Decision:
+        """horctakeover --plan."""
+        return await self._verb(here, lambda arrays: pair_takeover.decide(arrays, arrays.ask()))
+
+    async def create(self, p_vols: str, pace: int) -> None:
+        """paircreate."""
+        wanted = pair_making.Wanted(p_vols, pace=pace)
+        await self._verb(p_vols, lambda arrays: pair_making.create(arrays, wanted))
+
+    async def set_pace(self, array: str, pace: int) -> None:
+        """Another pace of copies, at one side."""
+        await self.command(array, pair_commands.Process.PAIR_SET, {"group": self.name, "pace": pace}, ANSWER_SECONDS)
+
+    async def look(self) -> Sides:
+        """What both sides say."""
+        return await self._verb(next(iter(self.devices)), lambda arrays: arrays.ask())
+
+    def stand_ins(self) -> dict[str, object]:
+        """By dotted name, for `world.replaced`: a host's tool has the time of the world."""
+        return {
+            "arrayd.host.machine.monotonic": self.world.loop.time,
+            "arrayd.host.machine.pause": aside.pause,
+            "arrayd.host.pair_making.random_bytes": self._ids.randbytes,
+        }
+
+
+class ByDevice:
+    """Stands for Host: each array is reached by its own command device, and waited for so many seconds."""
+
+    def __init__(self, operator: Operator, seconds: float) -> None:
+        self._operator = operator
+        self.way = SimpleNamespace(method="command-device", timeout_s=seconds)
+        self.table = SimpleNamespace(rows={}, onward=lambda _array, _other: None)
+
+    def by(self, timeout_s: float) -> ByDevice:
+        """See Host."""
+        return ByDevice(self._operator, timeout_s)
+
+    def route(self, array: str) -> Any:
+        """See Host."""
+        return SimpleNamespace(asked=array, addresses=())
+
+    def send(self, array: str, command: str | int, **told: Any) -> Any:
+        """See Host. Raises CommandFailed."""
+        return aside.wait(self._operator.command(array, command, told, self.way.timeout_s))

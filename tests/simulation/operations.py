@@ -1,0 +1,208 @@
+"""What the operator of a run of pairs does: anything, at any moment; and how he brings everything back to PAIR."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+from arrayd.host.failure import CommandFailed
+from arrayd.host.pair_status import PairStatus
+from arrayd.host.pair_wait import Sides
+from arrayd.replication.meetings import RUNNING_STATES
+from arrayd.replication.statuses import Operation, Side, State
+from tests.simulation.coverage import cell
+from tests.simulation.faults import UNEVEN
+from tests.simulation.linked import together
+from tests.simulation.operating import Operator
+from tests.simulation.watching import Watch
+from tests.simulation.world import Violated
+
+BETWEEN_SECONDS = 1.5
+"""Between two verbs, on the average."""
+SETTLED_SECONDS = 150
+"""Within this all is PAIR again, once nothing fails any more."""
+DISTURBED_SHARE = 0.15
+"""So often an array is killed meanwhile."""
+PATIENT_SHARE, PATIENCE_SECONDS = 0.6, 5.0
+"""So often he waits for the end of a copy, and how long."""
+PACES = (1, 3, 15, 15)
+SMPL_SHARE = 0.3
+"""So often pairs that were ended are made again by the same hand, at once."""
+SUSPENDED = frozenset({State.P_PSUS, State.P_PSUE, State.P_PFUS})
+
+
+class Operations:
+    """Those of one run."""
+
+    def __init__(self, operator: Operator, watch: Watch, arrays: list[str], random: Random) -> None:
+        self.operator = operator
+        self.made: Counter[str] = Counter()
+        """Verbs and faults, each by what the group showed: see `coverage.py`."""
+        self.refused: Counter[str] = Counter()
+        self._watch = watch
+        self._arrays = arrays
+        self._random = random
+        kinds: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]], int]] = [
+            ("pairsplit", lambda: self._change(Operation.PAIRSPLIT), 3),
+            ("pairsplit -rw", lambda: self._change(Operation.PAIRSPLIT_RW), 3),
+            ("pairresync", lambda: self._change(Operation.PAIRRESYNC), 8),
+            ("pairresync -swaps", lambda: self._change(Operation.PAIRRESYNC_SWAPS), 4),
+            ("pairresync -swapp", lambda: self._change(Operation.PAIRRESYNC_SWAPP), 3),
+            ("horctakeover", self._take_over, 6),
+            ("horctakeover -S", self._take_over_forced, 2),
+            ("horctakeover --plan", self._plan, 1),
+            ("pairsplit -S", self._end_pairs, 2),
+            ("paircreate", self._create, 4),
+            ("pairresync -c", self._set_pace, 2),
+        ]
+        self.disturbing: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """What may go wrong while a verb is carried out."""
+        self._names = [name for name, _, _ in kinds]
+        self._verbs = {name: verb for name, verb, _ in kinds}
+        self._weights = [weight * max(random.choice(UNEVEN), 0.2) for _, _, weight in kinds]
+
+    # -- anything ----------------------------------------------------------------------------------------------------
+
+    async def operate_until(self, until: float) -> None:
+        """One verb after the other. Raises Violated."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < until:
+            await asyncio.sleep(self._random.expovariate(1 / BETWEEN_SECONDS))
+            if loop.time() < until:
+                (name,) = self._random.choices(self._names, self._weights)
+                if self._random.random() < PATIENT_SHARE:
+                    await self._copied(until)
+                work = [self.do(name)]
+                if self._random.random() < DISTURBED_SHARE and self.disturbing is not None:
+                    work.append(self.disturbing())
+                await together(work)
+
+    async def _copied(self, until: float) -> None:
+        """pairevtwait -s pair: a while, at the most, until a copy has ended."""
+        loop = asyncio.get_running_loop()
+        late = min(until, loop.time() + PATIENCE_SECONDS)
+        while self.shown() == "COPY" and loop.time() < late:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+    async def do(self, name: str) -> None:
+        """One verb. Raises Violated."""
+        await self._told(name, self._verbs[name]())
+
+    async def _told(self, name: str, verb: Coroutine[Any, Any, Any]) -> None:
+        trace = self.operator.world.trace
+        trace.note("operator", name)
+        self.made[cell(name, self.shown())] += 1
+        try:
+            told = await verb
+        except CommandFailed as failure:
+            self.refused[name] += 1
+            trace.note("operator", f"{name}: {failure.name}: {failure}")
+        else:
+            trace.note("operator", f"{name}: done{f': {told}' if told else ''}")
+
+    def shown(self) -> str:
+        """What the group shows: of S-VOLs that lead, theirs; else of the P-VOLs."""
+        stages = [side.stage for side in self._watch.sides.values() if side.stage is not None]
+        states = [state for stage in stages for state in stage.row.states.values()]
+        for each in (State.S_SSWS, State.S_SSUS_WRITABLE):
+            if each in states:
+                return "SSWS" if each is State.S_SSWS else "SSUS -rw"
+        return next((state.status.value for state in states if state.side is Side.P_VOL), "SMPL")
+
+    def _somewhere(self) -> str:
+        return self._random.choice(self._arrays)
+
+    async def _change(self, operation: Operation) -> Any:
+        return await self.operator.change(self._somewhere(), operation)
+
+    async def _take_over(self) -> Any:
+        return await self.operator.take_over(self._somewhere())
+
+    async def _take_over_forced(self) -> Any:
+        return await self.operator.take_over(self._somewhere(), forced=True)
+
+    async def _plan(self) -> None:
+        decision = await self.operator.plan(self._somewhere())
+        for lost in (decision.lost.writes, decision.lost.bytes, decision.lost.seconds):
+            if lost is not None and lost < 0:
+                raise Violated(f"a plan tells of {lost} that would be lost")
+
+    async def _end_pairs(self) -> Any:
+        notes = await self._change(Operation.PAIRSPLIT_S)
+        if self._random.random() < SMPL_SHARE:
+            await self._create()
+        return notes
+
+    async def _create(self) -> None:
+        await self.operator.create(self._somewhere(), self._random.choice(PACES))
+
+    async def _set_pace(self) -> None:
+        await self.operator.set_pace(self._somewhere(), self._random.choice(PACES))
+
+    # -- and back ----------------------------------------------------------------------------------------------------
+
+    async def settle(self) -> Sides:
+        """Brings the group to PAIR, in whatever direction, with nothing behind; what both sides say then. Raises
+        Violated."""
+        sides: Sides | None = None
+        for _ in range(SETTLED_SECONDS):
+            await asyncio.sleep(1)
+            try:
+                sides = await self.operator.look()
+            except CommandFailed:
+                continue
+            if is_settled(sides):
+                return sides
+            step = self._next(sides)
+            if step is not None:
+                await self._told(*step)
+        raise Violated(f"not PAIR in {SETTLED_SECONDS} s: {told_of(sides)}")
+
+    def _next(self, sides: Sides) -> tuple[str, Coroutine[Any, Any, Any]] | None:
+        """What is to be done; None: to wait."""
+        here, there = sides.local, sides.remote
+        if not isinstance(here, PairStatus) or not isinstance(there, PairStatus):
+            return None
+        if not here.by_number and not there.by_number:
+            return "paircreate", self._create()
+        if not here.by_number or not there.by_number:
+            return "pairsplit -S", self._change(Operation.PAIRSPLIT_S)
+        shown = {state for each in (here, there) for state in each.by_number.values()}
+        if State.S_SSWS in shown or (State.S_SSUS_WRITABLE in shown and self._random.random() < 0.5):
+            s_vols = here if any(state.side is Side.S_VOL for state in here.by_number.values()) else there
+            if self._random.random() < 0.5:
+                work = self.operator.change(s_vols.array, Operation.PAIRRESYNC_SWAPS)
+                return "pairresync -swaps", work
+            p_vols = there if s_vols is here else here
+            return "pairresync -swapp", self.operator.change(p_vols.array, Operation.PAIRRESYNC_SWAPP)
+        if any(pair.error for each in (here, there) for pair in each.paired.values() if pair.state in RUNNING_STATES):
+            return "pairsplit", self._change(Operation.PAIRSPLIT)  # it could not be taken up after a fault
+        if shown & SUSPENDED:
+            return "pairresync", self._change(Operation.PAIRRESYNC)
+        return None
+
+
+def is_settled(sides: Sides) -> bool:
+    """Whether both sides show PAIR, of the same generation, and that nothing is behind."""
+    here, there = sides.local, sides.remote
+    if not isinstance(here, PairStatus) or not isinstance(there, PairStatus):
+        return False
+    states = [set(each.by_number.values()) for each in (here, there)]
+    alike = {frozenset(each) for each in states} == {frozenset({State.P_PAIR}), frozenset({State.S_PAIR})}
+    behind = here.lag.writes == there.lag.writes == 0
+    return alike and behind and here.generation == there.generation and here.id == there.id
+
+
+def told_of(sides: Sides | None) -> str:
+    """What both sides say, in a line."""
+    if sides is None:
+        return "nothing is heard"
+    return "; ".join(
+        f"{name}: {[str(state) for state in each.by_number.values()]} generation {each.generation}, lag {each.lag}"
+        if isinstance(each, PairStatus)
+        else f"{name}: {each.reason}"
+        for name, each in sides.heard.items()
+    )

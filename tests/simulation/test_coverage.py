@@ -1,0 +1,24 @@
+"""The tables of what runs have met."""
+
+import io
+from collections import Counter
+
+from rich.console import Console
+
+from tests.simulation.coverage import EMPTY, MOMENTS, STATUSES, cell, print_tables
+from tests.simulation.faults import DOORS
+
+
+def test_what_nobody_met_is_marked() -> None:
+    shown = io.StringIO()
+    counts = Counter({cell("pairsplit", "PAIR"): 12, "kill before commit": 3, "kill at rest": 1, "host writes": 9})
+    empty = print_tables(counts, Console(file=shown, width=120, color_system=None))
+    (verb,) = [line for line in shown.getvalue().splitlines() if "pairsplit" in line]
+    assert verb.split() == ["pairsplit", EMPTY, EMPTY, "12", *[EMPTY] * 6]
+    (door,) = [line for line in shown.getvalue().splitlines() if "commit" in line]
+    assert door.split() == ["commit", "3", *[EMPTY] * 3]
+    assert empty == len(STATUSES) - 1 + len(MOMENTS) * len(set(DOORS)) - 1
+
+
+def test_a_scenario_without_pairs_has_none() -> None:
+    assert print_tables(Counter({"kill before commit": 3})) == 0
