@@ -153,6 +153,8 @@ class Stages:
     async def redo(self, row: GroupRow) -> None:
         """P-VOLs that could not be taken up have what is in their journal, before they leave it: their stage is there
         then, and nobody sees it. A journal that still cannot be read is left. Raises Stays."""
+        if type(self.stage) is self.around.kinds.journaling:
+            return  # it is there already: the change that it was for has come to nothing
         token, stage = self.made(row)
         try:
             await stage.prepare(found=True)
