@@ -354,6 +354,8 @@ class Journaling(Stage):
         """See Stage. Bitmaps of pairs that are no more are removed, and activity logs that are not needed any more."""
         if not self._prepared:
             return
+        self._stopping = True
+        await self._stop_tending()  # where it did not come to its end, it goes on
         self._server.shut()
         self._idle = asyncio.Event()
         if self._answering:
@@ -361,6 +363,7 @@ class Journaling(Stage):
         await self._server.close()
         await self._group.close()
         await self._activity.close()
+        await self._bitmaps.close()  # likewise
         if self._fencing is not None:
             await asyncio.wait((self._fencing,))
         for front in self._fronts.values():

@@ -16,7 +16,7 @@ from arrayd.replication.journal import Position
 from arrayd.replication.journal.regions import START
 from arrayd.replication.statuses import Event, State
 from arrayd.replication.suspending import Differing
-from arrayd.volumes.volume import VolumeError, VolumeFailed
+from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 from tests.lab.disk import turns
 from tests.lab.search import examples
 from tests.replication.pair_doors import BOOT, GROUP, MIB, Primary, Site
@@ -218,3 +218,23 @@ async def test_more_is_marked_than_a_round_takes(site: Site, monkeypatch: pytest
     await differing.mark(0, bitmap)
     assert regions(bitmap.ranges()) == regions(changes)
     await bitmap.close()
+
+
+async def test_a_stage_that_did_not_come_to_its_end_leaves_no_bitmap_open(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows opens them itself, and would find them in use."""
+    begun, create = await site.begun(), site.stores.create
+
+    async def no_room_for_the_last(name: str, size: int) -> Volume:
+        if name.endswith("-2.bitmap"):
+            raise VolumeFailed("no room")
+        return await create(name, size)
+
+    monkeypatch.setattr(site.stores, "create", no_room_for_the_last)
+    with pytest.raises(VolumeFailed, match="no room"):
+        await begun.stage.stop(site.row(State.P_PSUS))
+    assert [name for name in site.stores.used if name.endswith("bitmap")]
+    await begun.stage.close()
+    assert not site.stores.used
+    assert asyncio.all_tasks() == {asyncio.current_task()}
