@@ -275,8 +275,8 @@ async def test_pace_and_driver(arrays: Both) -> None:
     assert (await arrays.refused("a", "pair-set", group="nothing", pace=1))[0] == Result.NOT_FOUND
 
 
-async def test_a_split_that_drains_holds_up_its_own_group_alone(arrays: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The S-VOLs' side waits for the last writes: meanwhile it is asked, and told of another group and of volumes."""
+def held_drain(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """The S-VOLs' side drains, which sets the first event, until the second one is set."""
     begun, over = asyncio.Event(), asyncio.Event()
 
     async def drain(_stage: Following, _until: float) -> bool:
@@ -285,6 +285,12 @@ async def test_a_split_that_drains_holds_up_its_own_group_alone(arrays: Both, mo
         return True
 
     monkeypatch.setattr(Following, "_drain", drain)
+    return begun, over
+
+
+async def test_a_split_that_drains_holds_up_its_own_group_alone(arrays: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The S-VOLs' side waits for the last writes: meanwhile it is asked, and told of another group and of volumes."""
+    begun, over = held_drain(monkeypatch)
     other = {"group": "second", "id": "e" * 32, "epoch": 2, "journal": LUN["second"], "peer_journal": LUN["second"]}
     for array in ("b", "a"):
         await arrays.command(array, "pair-create", **new(array, "data"))
@@ -314,14 +320,7 @@ async def test_pairs_that_are_added_wait_for_their_group_before_the_estate_waits
     arrays: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One side was split, the other learns it by itself, and drains."""
-    begun, over = asyncio.Event(), asyncio.Event()
-
-    async def drain(_stage: Following, _until: float) -> bool:
-        begun.set()
-        await over.wait()
-        return True
-
-    monkeypatch.setattr(Following, "_drain", drain)
+    begun, over = held_drain(monkeypatch)
     for array in ("b", "a"):
         await arrays.command(array, "pair-create", **new(array, "data"))
     await until(lambda: set(shown(arrays.row.arrays["b"].pairs)) == {State.S_PAIR})

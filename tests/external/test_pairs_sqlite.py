@@ -72,11 +72,10 @@ class Mounted:
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
         """See `FuseDisk.abandoned_on_error`."""
-        try:
+        with ExitStack() as each:
+            for disk in self.disks:
+                each.enter_context(disk.abandoned_on_error())
             yield
-        except BaseException:
-            self.abandon()
-            raise
 
 
 def check_rows(mounted: Mounted, synced: int, committed: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 
 from arrayd.link.channel import Call, LinkError
 from arrayd.replication.asking import Question, done
+from arrayd.replication.bitmap import Bitmap
 from arrayd.replication.changes import Surroundings
 from arrayd.replication.choosing import Kinds
 from arrayd.replication.group_rows import GroupRow, PairRow
@@ -257,3 +258,12 @@ def two() -> tuple[Lab, Lab]:
     here, there = Lab("here", "there"), Lab("there", "here")
     here.peer, there.peer = there, here
     return here, there
+
+
+async def marked(lab: Lab) -> dict[str, int]:
+    """Bytes that are marked in each bitmap there is."""
+    return {name: (await Bitmap.open(store, BOOT)).marked_bytes for name, store in lab.stores.there.items()}
+
+
+WHOLE = {f"{GROUP.id.hex()}-{number}.bitmap": 64 * 1024 for number in (0, 1)}
+"""All of both volumes."""

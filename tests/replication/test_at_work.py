@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -21,14 +20,6 @@ from tests.replication.stage_lab import GROUP, Lab
 
 P, S = State.P_PAIR, State.S_PAIR
 S_ROWS = PeerRows({0: S, 1: S})
-
-
-@pytest.fixture
-async def lab() -> AsyncIterator[Lab]:
-    lab = Lab()
-    yield lab
-    await lab.end()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def settled(lab: Lab) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arrayd.replication import tail as tails
-from arrayd.replication.bitmap import Bitmap
 from arrayd.replication.group_rows import GroupRow, PeerRows
 from arrayd.replication.journal.regions import Position
 from arrayd.replication.meetings import COUNTERPART
@@ -23,27 +22,11 @@ from arrayd.replication.stages import Progress
 from arrayd.replication.statuses import Event, Operation, Refusal, State
 from arrayd.volumes.volume import VolumeError
 from tests.lab.waiting import until
-from tests.replication.stage_lab import BOOT, GROUP, PAIR_A, PAIR_B, Lab
+from tests.replication.stage_lab import GROUP, PAIR_A, PAIR_B, WHOLE, Lab, marked
 from tests.replication.tables import NotSavedError
 
 BROKEN = VolumeError("the disk is broken")
 BOTH_S_PAIR = PeerRows({0: State.S_PAIR, 1: State.S_PAIR})
-
-
-@pytest.fixture
-async def lab() -> AsyncIterator[Lab]:
-    lab = Lab()
-    yield lab
-    await lab.end()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-async def marked(lab: Lab) -> dict[str, int]:
-    """Bytes that are marked in each bitmap there is."""
-    return {name: (await Bitmap.open(store, BOOT)).marked_bytes for name, store in lab.stores.there.items()}
-
-
-WHOLE = {f"{GROUP.id.hex()}-{number}.bitmap": 64 * 1024 for number in (0, 1)}
 
 
 async def test_four_steps_in_their_order(lab: Lab) -> None:

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-
 import pytest
 
-from arrayd.replication.bitmap import Bitmap
 from arrayd.replication.redo import RedoFailed
 from arrayd.replication.statuses import Operation, Refusal, State
 from arrayd.volumes.volume import VolumeError
-from tests.replication.stage_lab import BOOT, GROUP, Lab
-
-WHOLE = {f"{GROUP.id.hex()}-{number}.bitmap": 64 * 1024 for number in (0, 1)}
-
-
-@pytest.fixture
-async def lab() -> AsyncIterator[Lab]:
-    lab = Lab()
-    yield lab
-    await lab.end()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-async def marked(lab: Lab) -> dict[str, int]:
-    """Bytes that are marked in each bitmap there is."""
-    return {name: (await Bitmap.open(store, BOOT)).marked_bytes for name, store in lab.stores.there.items()}
+from tests.replication.stage_lab import WHOLE, Lab, marked
 
 
 @pytest.mark.parametrize("begun", [True, False])
