@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from arrayd.scsi.block import TRANSFER_LENGTH_AT, check_protection, checked_range
@@ -13,7 +15,7 @@ from arrayd.scsi.steps import STEP_BYTES, scratch, settled, steps
 if TYPE_CHECKING:
     from arrayd.scsi.logical_unit import LogicalUnit
     from arrayd.scsi.task import Task
-    from arrayd.volumes.volume import Extent
+    from arrayd.volumes.volume import Extent, Volume
 
 UNMAP_BLOCKS_MAX = 1024 * 1024
 UNMAP_DESCRIPTORS_MAX = 256
@@ -22,6 +24,8 @@ WRITE_SAME_BLOCKS_MAX = 0xFFFF
 """Most blocks that one WRITE SAME writes or unmaps: as many as WRITE SAME(10) can say (VPD page B0h)."""
 UNMAP_STEP_BYTES = 256 * 1024 * 1024
 """What is unmapped or zeroed before others get their turn."""
+UNMAP_RANGES_AT_ONCE = 32
+"""So many ranges of one UNMAP are under way together: to wait for each costs several times what it takes itself."""
 LBA_STATUS_DESCRIPTORS_MAX = 1024
 """Most extents that one GET LBA STATUS tells."""
 
@@ -60,11 +64,42 @@ def _unmap_parameters(_unit: LogicalUnit, cdb: bytes) -> int:
 
 async def unmap(unit: LogicalUnit, task: Task) -> None:
     """UNMAP (SBC-4, 5.33): every descriptor is checked before the first range is unmapped."""
-    for offset, length in _unmap_ranges(unit, task):
+    for together in _together(_unmap_ranges(unit, task)):
+        if task.aborted:
+            return
+        await _unmap_all(unit.disk, together)
+
+
+def _together(ranges: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """The ranges in steps, which come in groups of UNMAP_RANGES_AT_ONCE and UNMAP_STEP_BYTES at the most."""
+    group: list[tuple[int, int]] = []
+    total = 0
+    for offset, length in ranges:
         for at, size in steps(offset, length, UNMAP_STEP_BYTES):
-            if task.aborted:
-                return
-            await settled(unit.disk.unmap(at, size))
+            if group and (len(group) == UNMAP_RANGES_AT_ONCE or total + size > UNMAP_STEP_BYTES):
+                yield group
+                group, total = [], 0
+            group.append((at, size))
+            total += size
+    if group:
+        yield group
+
+
+async def _unmap_all(disk: Volume, ranges: Iterable[tuple[int, int]]) -> None:
+    """Unmaps them; when one fails, once the others have ended. Raises what the first of them that failed did."""
+    under_way: list[Awaitable[None]] = []
+    try:
+        for at, size in ranges:
+            pending = disk.unmap(at, size)
+            if pending is not None:
+                under_way.append(pending)
+    finally:
+        results = await asyncio.gather(*under_way, return_exceptions=True)
+    for result in results:
+        if result is not None:
+            raise result
+    if not under_way:
+        await asyncio.sleep(0)
 
 
 def _unmap_ranges(unit: LogicalUnit, task: Task) -> list[tuple[int, int]]:

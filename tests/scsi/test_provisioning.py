@@ -1,15 +1,24 @@
 """UNMAP, WRITE SAME and GET LBA STATUS."""
 
+import asyncio
 import struct
+from collections.abc import Awaitable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arrayd.scsi.provisioning import UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BLOCKS_MAX
+from arrayd.scsi.provisioning import (
+    UNMAP_BLOCKS_MAX,
+    UNMAP_DESCRIPTORS_MAX,
+    UNMAP_RANGES_AT_ONCE,
+    UNMAP_STEP_BYTES,
+    WRITE_SAME_BLOCKS_MAX,
+)
 from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.steps import STEP_BYTES
 from arrayd.scsi.task import Status
+from arrayd.volumes.volume import VolumeFailed
 from tests.scsi.initiator import Initiator, make_target
 from tests.scsi.memory_volume import MemoryVolume
 
@@ -100,6 +109,55 @@ async def test_unmap_ignores_a_descriptor_that_is_cut_off() -> None:
     data = unmap_list((0, 1), (8, 1))
     assert await unmapped(volume, data[:-1]) == Status.GOOD
     assert volume.data.count(0) == 512
+
+
+class Watched(MemoryVolume):
+    """Notes what is unmapped together: the ranges of each turn of the loop. The one at `failing_at` fails."""
+
+    failing_at: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__(size=0)
+        self.size = 1 << 40
+        self.turns: list[list[tuple[int, int]]] = []
+        self.under_way = 0
+
+    def unmap(self, offset: int, length: int) -> Awaitable[None]:
+        if not self.under_way:
+            self.turns.append([])
+        self.turns[-1].append((offset, length))
+        self.under_way += 1
+        return self._unmapped_later(offset)
+
+    async def _unmapped_later(self, offset: int) -> None:
+        await asyncio.sleep(0)
+        if offset == self.failing_at:
+            self.under_way -= 1
+            raise VolumeFailed("broken")
+        await asyncio.sleep(0)
+        self.under_way -= 1
+
+
+async def test_ranges_are_unmapped_together_but_not_too_many_and_not_too_much_at_once() -> None:
+    volume = Watched()
+    small = [(lba, 1) for lba in range(0, 2 * (UNMAP_RANGES_AT_ONCE + 1), 2)]
+    large = [(1 << 20, UNMAP_STEP_BYTES // 512 + 8), (1 << 30, 16)]
+    assert await unmapped(volume, unmap_list(*small, *large)) == Status.GOOD
+    first, second, third, fourth = volume.turns
+    bytes_of = [(lba * 512, blocks * 512) for lba, blocks in small]
+    assert first == bytes_of[:UNMAP_RANGES_AT_ONCE]
+    assert second == bytes_of[UNMAP_RANGES_AT_ONCE:]
+    assert third == [(512 << 20, UNMAP_STEP_BYTES)]
+    assert fourth == [((512 << 20) + UNMAP_STEP_BYTES, 4096), (512 << 30, 16 * 512)]
+
+
+async def test_a_range_that_fails_is_told_when_no_other_is_under_way() -> None:
+    volume = Watched()
+    volume.failing_at = 3 * 512
+    data = unmap_list(*((lba, 1) for lba in range(UNMAP_RANGES_AT_ONCE + 1)))
+    assert await unmapped(volume, data) == (Key.MEDIUM_ERROR, Asc.WRITE_ERROR)
+    assert len(volume.turns) == 1
+    assert volume.under_way == 0
 
 
 async def test_unmap_anchor_is_refused() -> None:
