@@ -12,6 +12,8 @@ mkdir -p /run/lock/iscsi /run/udev /run/work
 hostname guest
 for module in $(cat /etc/modules); do modprobe "$module" || echo "no module $module"; done
 /lib/systemd/systemd-udevd --daemon
+# iscsid may ask for as much memory to receive in as it is told to: see iscsid.conf.
+echo 16777216 >/proc/sys/net/core/rmem_max
 ip link set lo up
 ip link set eth0 up
 ip addr add 10.0.2.15/24 dev eth0

@@ -1,6 +1,6 @@
 """Writes that go on in the guest while a test takes away what they are written to, and whether they are there.
 
-Each is 1 MiB to a file below /mnt, synced before the next; a write that fails ends it.
+Each is 256 KiB to a file below /mnt, synced before the next; a write that fails ends it.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ set -e
 n=0
 while [ ! -e /tmp/enough ]; do
     n=$((n + 1))
-    dd if=/dev/urandom of=/tmp/chunk bs=64k count=16 2>/dev/null
+    dd if=/dev/urandom of=/tmp/chunk bs=64k count=4 2>/dev/null
     dd if=/tmp/chunk of=/mnt/load$((n % 20)) bs=64k conv=fsync 2>/dev/null
     sha256sum </tmp/chunk >/tmp/sum.load$((n % 20))
     echo $n >/tmp/written.new; mv /tmp/written.new /tmp/written
