@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +14,12 @@ import yaml
 
 from arrayd.commands.results import Result
 from tests.lab.daemon import CHECKOUT
-from tests.lab.guest import WORK, Guest, on_machine
+from tests.lab.guest import WORK, on_machine
+from tests.lab.machine import Machine
 from tests.lab.openiscsi import Initiator
 from tests.lab.three import DEVICE_LUN_OF, VOLUME_LUN_OF, ThreeArrays
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(300), pytest.mark.usefixtures("three")]
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 
 PAGE = CHECKOUT / "docs" / "dd.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -39,22 +39,32 @@ SHELLS: dict[str, Callable[[str], str]] = {
 """How each shell runs a script: busybox is the guest's own; dash and bash come with Debian's coreutils."""
 
 
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[ThreeArrays]:
-    """The arrays of config/. They stop after the guest has let go, because every test names them before the guest."""
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreeArrays]:
+    """The arrays of config/."""
     with ExitStack() as stack:
-        arrays = ThreeArrays(tmp_path)
+        arrays = ThreeArrays(tmp_path_factory.mktemp("three"))
         arrays.run(stack)
         yield arrays
 
 
-@pytest.fixture
-def initiator(three: ThreeArrays, guest: Guest) -> Initiator:
-    """Logged in to the first array, with an empty folder to work in."""
-    initiator = Initiator(guest, three["primary"].target, [three["primary"].port])
-    initiator.login()
-    guest.check(f"rm -rf {WORK}; mkdir {WORK}")
-    return initiator
+@pytest.fixture(scope="module")
+def initiator(three: ThreeArrays, machine: Machine) -> Iterator[Initiator]:
+    """Logged in to the first array by the guest, and every LUN is there; it lets go before the arrays stop. All these
+    tests use the same: for an emulated processor six disks are half a minute of work."""
+    initiator = Initiator(machine.guest(), three["primary"].target, [three["primary"].port])
+    try:
+        initiator.login()
+        yield initiator
+        initiator.logout()
+    finally:
+        machine.put_in_order()
+
+
+@pytest.fixture(autouse=True)
+def _folder_of_its_own(initiator: Initiator) -> None:
+    """An empty one, to work in."""
+    initiator.guest.check(f"rm -rf {WORK}; mkdir {WORK}")
 
 
 def promises(array: str, behind: str) -> dict[str, Callable[[str, Mapping[str, str]], bool]]:
@@ -106,14 +116,13 @@ def printed_by_line(output: str) -> dict[str, str]:
     return printed
 
 
-def test_the_page_as_it_stands(guest: Guest, initiator: Initiator) -> None:
+def test_the_page_as_it_stands(initiator: Initiator) -> None:
     """By each shell; on the array's own command device, and on LUNs that lead to those of the arrays behind."""
     generic = initiator.generic(VOLUME_LUN_OF["primary"])
     for array, shell in (("primary", "busybox"), ("intermediate", "dash"), ("remote", "bash")):
-        answer = guest.run(SHELLS[shell](page_script(initiator.disk(DEVICE_LUN_OF[array]), generic)))
+        answer = initiator.guest.run(SHELLS[shell](page_script(initiator.disk(DEVICE_LUN_OF[array]), generic)))
         assert answer.status == 0, answer.output
         check_promises(answer.output, array)
-    initiator.logout()
 
 
 def check_promises(output: str, array: str) -> None:
@@ -135,9 +144,7 @@ def functions() -> str:
     return next(block for block in blocks if FUNCTIONS in block)
 
 
-def test_a_slot_in_use_is_refused_and_a_command_written_twice_is_executed_once(
-    guest: Guest, initiator: Initiator
-) -> None:
+def test_a_slot_in_use_is_refused_and_a_command_written_twice_is_executed_once(initiator: Initiator) -> None:
     """What the page says of slots and of identification numbers."""
     script = f"""set -eu
 DEV={initiator.disk(DEVICE_LUN_OF["primary"])}
@@ -164,12 +171,11 @@ request 2 "{{\\"text\\":\\"$(printf '%05000d' 0)\\"}}" >request
 dd if=request of=$DEV bs=65536 seek=$((4 * (5 + 1))) conv=sync oflag=direct 2>/dev/null   # longer than a page
 result 5    # it is not read to its end: the slot stays in use
 """
-    answer = guest.run(SHELLS["dash"](script))
+    answer = initiator.guest.run(SHELLS["dash"](script))
     assert answer.status == 0, answer.output
     refusal, *results = answer.output.split("\n")
     assert refusal.endswith("error")
     assert [line.split() for line in results if line] == [["0", "0"], ["0", "0"], ["0", "135"], ["0", "0"]]
-    initiator.logout()
 
 
 # -- arrayctl ----------------------------------------------------------------------------------------------------------
@@ -216,8 +222,9 @@ for words in (["status"], ["send", "remote", "nonsense"]):
 command line, in the same process: an emulated processor takes long to start another."""
 
 
-def test_arrayctl_on_devices_of_the_kernel(three: ThreeArrays, guest: Guest, initiator: Initiator) -> None:
+def test_arrayctl_on_devices_of_the_kernel(three: ThreeArrays, initiator: Initiator) -> None:
     """O_DIRECT and SG_IO; by the path table of config/, whose direct row is the device."""
+    guest = initiator.guest
     for lun in DEVICE_LUN_OF.values():
         initiator.disk(lun)
     disk, generic = initiator.disk(DEVICE_LUN_OF["primary"]), initiator.generic(DEVICE_LUN_OF["primary"])
@@ -252,7 +259,6 @@ def test_arrayctl_on_devices_of_the_kernel(three: ThreeArrays, guest: Guest, ini
     assert reason.startswith("arrayctl: remote: there is no command nonsense")
     assert send_ended == f"exit send {Result.UNKNOWN_COMMAND}"
     assert guest.check(sum_of_volume) == before
-    initiator.logout()
 
 
 def environment() -> str:

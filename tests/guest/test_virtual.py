@@ -7,20 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import multipath
 from tests.lab.chain import start_chain
 from tests.lab.guest import HOST, OTHER_CARD, OTHER_HOST, Guest
 from tests.lab.load import NO_ERRORS, Load
+from tests.lab.multipath import DISK, QUICK, path, wait_for_paths
 from tests.lab.openiscsi import Initiator
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 
-PATH_TIMEOUT_S = 60.0
-DISK = "/dev/mapper/mpatha"
 OPTIMIZED, NON_OPTIMIZED = 50, 10
 """Priorities that multipath's alua gives (libmultipath/prioritizers/alua.c)."""
 LETTER = "written-on-the-first-of-three-arrays"
-QUICK = {"node.session.timeo.replacement_timeout": "2"}
-"""Seconds after which a session that was lost gives its commands back to dm-multipath."""
 
 WRITE_AND_SYNC = f"""
 for n in $(seq 8); do
@@ -80,31 +78,16 @@ def test_the_far_array_has_the_file_system(rows: ExitStack, guest: Guest, tmp_pa
     through.logout()
 
 
-def wait_for_paths(guest: Guest, *expected: str) -> None:
-    """Waits until the one multipath disk has these paths, each ``DISK PRIORITY STATE``."""
-    rows = "multipathd show paths raw format '%d %p %t'"
-    guest.until(
-        f'test -b {DISK} && test "$({rows} | sort)" = "$(printf \'%s\\n\' {" ".join(map(repr, expected))} | sort)"'
-        f" || {{ {rows}; multipath -ll; false; }}",
-        PATH_TIMEOUT_S,
-    )
-
-
-def path(disk: str, priority: int, state: str = "active") -> str:
-    """A line of wait_for_paths."""
-    return f"{disk.removeprefix('/dev/')} {priority} {state}"
-
-
 def test_one_disk_directly_and_through_another_array_survives_the_loss_of_either(
     rows: ExitStack, guest: Guest, tmp_path: Path
 ) -> None:
     near, far = start_chain(rows, tmp_path, 1, {"size": "128MiB"})
     through = Initiator(guest, near.target, [near.port], QUICK, HOST)
     direct = Initiator(guest, far.target, [far.port], QUICK, OTHER_HOST)
+    multipath.start(guest)
     through.login()
     direct.login()
     worse, better = through.disk(), direct.disk()
-    guest.check("multipathd")
     wait_for_paths(guest, path(better, OPTIMIZED), path(worse, NON_OPTIMIZED))
     assert guest.check("multipath -ll -v1") == DISK.rpartition("/")[2]
     guest.check(f"mkfs.ext4 -q -F {DISK} && mount -t ext4 {DISK} /mnt", timeout=90)
@@ -129,7 +112,7 @@ def test_one_disk_directly_and_through_another_array_survives_the_loss_of_either
     load.end()
     guest.check(f"umount /mnt && e2fsck -f -n {DISK}", timeout=90)
     guest.check(NO_ERRORS)
-    guest.check("multipath -F && killall multipathd")
+    multipath.stop(guest)
     through.logout()
     direct.logout()
 

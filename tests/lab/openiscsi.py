@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tests.lab import multipath
 from tests.lab.guest import HOST, Answer, Guest
 
 LOGIN_FATAL = 19
@@ -115,8 +116,7 @@ def forget_everything(guest: Guest) -> None:
     """Bring the guest back to where it was after its boot: nothing mounted, no session, no record, an empty dmesg."""
     guest.check(
         "umount -a -t ext4 || umount -l /mnt\n"
-        "if pidof multipathd >/dev/null; then multipath -F; killall multipathd; fi\n"
-        "rm -f /etc/multipath/bindings /etc/multipath/wwids\n"
+        f"{multipath.STOP}"
         "iscsiadm -m node --logoutall=all >/dev/null 2>&1 || true\n"
         "rm -rf /etc/iscsi/nodes /etc/iscsi/send_targets /tmp/*\n"
         "dmesg -c >/dev/null",
