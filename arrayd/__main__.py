@@ -53,6 +53,7 @@ def check(file: Path) -> None:
 
     What was made by command counts, too: it is read in the state directory, beside a daemon if one runs.
     """
+    gc.disable()  # until it ends, which is soon: of what is imported nothing is garbage
     config = _load_or_exit(file)
     held = _holdings_or_exit(file, config)
     iscsi = config.iscsi

@@ -35,9 +35,7 @@ class Arrayctl(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb of this name, None if there is none."""
-        found = verb(cmd_name)
-        gc.enable()  # see main
-        return found
+        return verb(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click's, from the table."""
@@ -127,7 +125,7 @@ def arrayctl() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """The console script; without `arguments`, those of the process. Ends with SystemExit."""
     os.environ.setdefault(*NO_PLUGINS)
-    gc.disable()  # until what is imported is there, of which nothing is garbage
+    gc.disable()  # until `Settings.host` has all that is imported, of which nothing is garbage
     try:
         arrayctl(arguments, prog_name="arrayctl")
     finally:

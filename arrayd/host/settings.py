@@ -3,6 +3,7 @@ sent. They may stand before the verb or behind it; behind it they count more."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -67,6 +68,7 @@ class Settings:
         """A host that sends as the options say. Raises CommandFailed."""
         from arrayd.host.host import Host
 
+        gc.enable()  # what takes long begins here, and all is imported: see `cli.main`
         keep, shortest = self.given.get("keep_addresses"), self.given.get("shortest")
         if keep and shortest:
             raise CommandFailed(Result.USAGE, "--keep-addresses and --shortest are two ways: one at a time")
