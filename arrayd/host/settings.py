@@ -12,11 +12,12 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from arrayd.commands.messages import TIME_LIMIT_MS_MAX
 from arrayd.commands.results import Result
 from arrayd.config.mistakes import ConfigError
 from arrayd.host.failure import CommandFailed
 from arrayd.host.show import Output
-from arrayd.host.way import TIME_LIMIT_MS_MAX, TIMEOUT_S, Way
+from arrayd.host.way import TIMEOUT_S, Way
 
 if TYPE_CHECKING:
     from arrayd.host.host import Host
