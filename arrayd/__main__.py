@@ -21,7 +21,7 @@ from arrayd import __version__
 
 if TYPE_CHECKING:
     from arrayd.array import Array
-    from arrayd.config import Config
+    from arrayd.config.schema import Config
     from arrayd.estate.rows import Holdings
     from arrayd.notify import Supervisor
 
@@ -33,6 +33,9 @@ EXIT_CONFIG = 2
 EXIT_SIGNAL = 128
 """Plus the signal's number, as a shell says it."""
 
+NO_PLUGINS = ("PYDANTIC_DISABLE_PLUGINS", "__all__")
+"""Or pydantic looks for plugins among all packages that are installed, which takes longer than it needs itself."""
+
 FILE = click.argument("file", metavar="FILE.yaml", type=click.Path(path_type=Path))
 
 
@@ -40,6 +43,7 @@ FILE = click.argument("file", metavar="FILE.yaml", type=click.Path(path_type=Pat
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """A disk array in one process: an iSCSI target whose LUNs are sparse files."""
+    os.environ.setdefault(*NO_PLUGINS)
 
 
 @main.command()
@@ -49,6 +53,7 @@ def check(file: Path) -> None:
 
     What was made by command counts, too: it is read in the state directory, beside a daemon if one runs.
     """
+    gc.disable()  # until it ends, which is soon: of what is imported nothing is garbage
     config = _load_or_exit(file)
     held = _holdings_or_exit(file, config)
     iscsi = config.iscsi
@@ -93,7 +98,8 @@ def serve(file: Path, log_json: bool, log_level: Literal["debug", "info", "warni
 
 
 def _load_or_exit(file: Path) -> Config:
-    from arrayd.config import ConfigError, load
+    from arrayd.config.load import load
+    from arrayd.config.mistakes import ConfigError
 
     try:
         return load(file)
@@ -158,7 +164,8 @@ async def _serve(file: Path, config: Config) -> int:
 
 async def _reload_until_stopped(file: Path, array: Array, supervisor: Supervisor, signals: _Signals) -> None:
     from arrayd.array import StartError
-    from arrayd.config import ConfigError, load
+    from arrayd.config.load import load
+    from arrayd.config.mistakes import ConfigError
     from arrayd.log import get_logger
 
     log = get_logger("array")

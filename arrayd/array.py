@@ -22,7 +22,7 @@ from arrayd.blockfile import Ring, Writeback
 from arrayd.buffers import BufferPool
 from arrayd.commands import asking
 from arrayd.commands.room import Commands, Reach, Us
-from arrayd.config import Config
+from arrayd.config.schema import Config
 from arrayd.estate.errors import EstateError
 from arrayd.estate.estate import Estate
 from arrayd.estate.ledger import Ledger

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from arrayd.commands.messages import Method
 from arrayd.commands.permission import Permission
 from arrayd.commands.routing import Place
-from arrayd.config import Address, ChapConfig, Config, DiscoveryConfig, LinkConfig
+from arrayd.config.schema import ChapConfig, Config, DiscoveryConfig, LinkConfig
 from arrayd.config.tls import contexts
+from arrayd.config.values import Address
 from arrayd.estate.rows import Holdings
 from arrayd.iscsi.chap import Credentials
 from arrayd.iscsi.login import Access

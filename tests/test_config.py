@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from arrayd.config import Address, Config, ConfigError, load
 from arrayd.config.document import MAX_FILE_BYTES
+from arrayd.config.load import load
+from arrayd.config.mistakes import ConfigError
+from arrayd.config.schema import Config
+from arrayd.config.values import Address
 
 GOOD = """
 array: {name: primary, serial: "410001"}

@@ -14,8 +14,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from arrayd import __main__ as command_line
-from arrayd.config import Config, ConfigError, load
-from arrayd.config.schema import Section
+from arrayd.config.load import load
+from arrayd.config.mistakes import ConfigError
+from arrayd.config.schema import Config
+from arrayd.config.section import Section
 from arrayd.iscsi.chap import HASHES
 from arrayd.iscsi.keys import KEYS, Value, format_value
 from arrayd.iscsi.pdu import LoginStatus, Opcode

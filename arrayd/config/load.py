@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from arrayd.config.document import UnreadableError, read_tree
 from arrayd.config.mistakes import ConfigError, KeyPath, Mistake, line_of
 from arrayd.config.references import broken_references
-from arrayd.config.schema import ChapConfig, Config, Section
+from arrayd.config.schema import ChapConfig, Config
+from arrayd.config.section import Section
 from arrayd.config.validation import mistake_of, validate
 
 

@@ -4,15 +4,24 @@ A new section is a new class here and a field of `Config`. Sequences are tuples;
 nobody changes after loading.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from arrayd.config import values
-from arrayd.config.values import Address, Secret
+from arrayd.config.section import (
+    FromList,
+    IscsiName,
+    Lun,
+    SecretFile,
+    Section,
+    VolumeName,
+    beside_file,
+    by,
+    mistake,
+)
+from arrayd.config.values import Address
 
 PORTALS_MAX = 16
 INITIATORS_MAX = 1024
@@ -23,63 +32,13 @@ ARRAYS_MAX = 64
 COMMAND_DEVICES_MAX = 256
 LINK_TIMEOUT_MAX = 300
 
-EXPECTED = "expected"
-"""Type of an error whose context says, under this key, what was expected; and under "key", of which key."""
-
-
-def mistake(expected: str, key: str | None = None) -> PydanticCustomError:
-    """What a validator raises; `key` names the key of the model that is wrong."""
-    return PydanticCustomError(EXPECTED, "expected", {EXPECTED: expected, "key": key})
-
-
-T = TypeVar("T")
-
-
-def _by(parse: Callable[[object], T]) -> PlainValidator:
-    def validate(value: object) -> T:
-        try:
-            return parse(value)
-        except ValueError as error:
-            raise mistake(str(error)) from None
-
-    return PlainValidator(validate)
-
-
-def _beside_file(parse: Callable[[object, Path], T]) -> PlainValidator:
-    """For values that name files: relative ones stand beside the configuration file."""
-
-    def validate(value: object, info: ValidationInfo) -> T:
-        base = Path((info.context or {})["base"])
-        try:
-            return parse(value, base)
-        except ValueError as error:
-            raise mistake(str(error)) from None
-
-    return PlainValidator(validate)
-
-
-def _to_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-ArrayName = Annotated[str, _by(values.array_name)]
-Serial = Annotated[str, _by(values.serial)]
-IscsiName = Annotated[str, _by(values.iscsi_name)]
-ListenAddress = Annotated[Address, _by(values.listen_address)]
-AdvertisedAddress = Annotated[Address, _by(values.advertised_address)]
-ChapUser = Annotated[str, _by(values.chap_user)]
-SecretFile = Annotated[Secret, _beside_file(values.secret)]
-FilePath = Annotated[Path, _beside_file(values.path)]
-VolumeName = Annotated[str, _by(values.volume_name)]
-Size = Annotated[int, _by(values.size)]
-Lun = Annotated[int, _by(values.lun)]
-FromList = BeforeValidator(_to_tuple)
-
-
-class Section(BaseModel):
-    """What all sections have in common: no unknown keys, no conversions, no changes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+ArrayName = Annotated[str, by(values.array_name)]
+Serial = Annotated[str, by(values.serial)]
+ListenAddress = Annotated[Address, by(values.listen_address)]
+AdvertisedAddress = Annotated[Address, by(values.advertised_address)]
+ChapUser = Annotated[str, by(values.chap_user)]
+FilePath = Annotated[Path, beside_file(values.path)]
+Size = Annotated[int, by(values.size)]
 
 
 class ArrayConfig(Section):

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from arrayd.config.document import REFUSED, Tree
 from arrayd.config.mistakes import MISSING, KeyPath, Mistake
-from arrayd.config.schema import EXPECTED, Section
+from arrayd.config.section import EXPECTED, Section
 
 S = TypeVar("S", bound=Section)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from arrayd.config import Config
-from arrayd.config.schema import ARRAYS_MAX, COMMAND_DEVICES_MAX, LUNS_MAX, VOLUMES_MAX
+from arrayd.config.schema import ARRAYS_MAX, COMMAND_DEVICES_MAX, LUNS_MAX, VOLUMES_MAX, Config
 from arrayd.config.values import is_loopback
 from arrayd.estate.rows import Holdings, Rows
 

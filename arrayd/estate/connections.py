@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from arrayd.config import Address, values
+from arrayd.config import values
+from arrayd.config.values import Address
 from arrayd.estate.errors import Conflict, Invalid, NotFound
 from arrayd.estate.ledger import Ledger, Save
 from arrayd.estate.rows import Source, source

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from arrayd.config import Config
+from arrayd.config.schema import Config
 from arrayd.estate.connections import Connections
 from arrayd.estate.devices import Devices
 from arrayd.estate.errors import Conflict, Invalid

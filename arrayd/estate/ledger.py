@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from arrayd.config import Config
+from arrayd.config.schema import Config
 from arrayd.estate.conflicts import conflicts
 from arrayd.estate.errors import Conflict, Failed
 from arrayd.estate.rows import Holdings, Rows

@@ -7,7 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from arrayd.config import ConfigError, LunConfig, part, values
+from arrayd.config import values
+from arrayd.config.load import part
+from arrayd.config.mistakes import ConfigError
+from arrayd.config.schema import LunConfig
 from arrayd.estate.connections import Connections
 from arrayd.estate.errors import Conflict, Invalid, NotFound
 from arrayd.estate.fronts import Fronts

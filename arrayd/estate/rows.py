@@ -10,7 +10,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from arrayd.config import Address, Config, ConfigError, LinkConfig, LunConfig, VolumeConfig, part, values
+from arrayd.config import values
+from arrayd.config.load import part
+from arrayd.config.mistakes import ConfigError
+from arrayd.config.schema import Config, LinkConfig, LunConfig, VolumeConfig
+from arrayd.config.values import Address
 from arrayd.tables.estate import EstateRows
 
 Source = Literal["file", "command"]

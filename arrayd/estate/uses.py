@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from arrayd.config import Config
+from arrayd.config.schema import Config
 from arrayd.estate.errors import Conflict
 from arrayd.estate.rows import Holdings
 

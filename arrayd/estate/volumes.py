@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 from arrayd.blockfile import BlockFile, Ring, Writeback
-from arrayd.config import ConfigError, VolumeConfig, part, values
+from arrayd.config import values
+from arrayd.config.load import part
+from arrayd.config.mistakes import ConfigError
+from arrayd.config.schema import VolumeConfig
 from arrayd.estate.errors import Conflict, EstateError, Failed, Invalid, NotFound
 from arrayd.estate.ledger import Ledger, Save
 from arrayd.estate.rows import Holdings, Source, source, stored_settings

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import PlainValidator
 
 from arrayd.config import values
-from arrayd.config.schema import mistake
+from arrayd.config.section import mistake
 
 NAME = "the name of an array under paths"
 

@@ -5,29 +5,47 @@ Exit codes: 0, or a Result, which is 128 or more: usage errors and faults of the
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from arrayd import __version__
 from arrayd.commands.results import Result
-from arrayd.host import pair_verbs, pair_watching, verbs
 from arrayd.host.failure import CommandFailed
-from arrayd.host.many import read_commands
-from arrayd.host.naming import complete_commands, complete_fields, read_fields
-from arrayd.host.settings import complete_arrays, settings_of, with_settings
-from arrayd.host.show import complain
+from arrayd.host.settings import with_settings
+from arrayd.host.show import complain, exit_code
+from arrayd.host.verb_table import SHORT_HELP, verb
 
-EXIT_CODES = range(128, 256)
+NO_PLUGINS = ("PYDANTIC_DISABLE_PLUGINS", "__all__")
+"""Or pydantic looks for plugins among all packages that are installed, which takes longer than it needs itself."""
 
 
 class Arrayctl(click.Group):
-    """The command line, with our exit codes."""
+    """The command line, with our exit codes. A verb is loaded when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all verbs."""
+        return list(SHORT_HELP)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb of this name, None if there is none."""
+        return verb(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click's, from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SHORT_HELP.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click's, from the table."""
+        verbs = [CompletionItem(name, help=text) for name, text in SHORT_HELP.items() if name.startswith(incomplete)]
+        return [*verbs, *super(click.Group, self).shell_complete(ctx, incomplete)]
 
     def main(self, *args: Any, **named: Any) -> Any:
         """As click's, but for how it ends."""
@@ -57,11 +75,6 @@ class Arrayctl(click.Group):
             return ended
         except BrokenPipeError:
             _end_by(signal.SIGPIPE)
-
-
-def exit_code(result: int) -> int:
-    """A result as a process can end with it: results of newer arrays may not fit."""
-    return result if result in EXIT_CODES else Result.INTERNAL
 
 
 def _usage(error: click.ClickException) -> str:
@@ -109,67 +122,14 @@ def arrayctl() -> None:
     """
 
 
-@arrayctl.command(short_help="Have an array carry out a command.")
-@click.argument("array", shell_complete=complete_arrays)
-@click.argument("command", shell_complete=complete_commands)
-@click.argument("fields", metavar="[KEY=VALUE]...", nargs=-1, callback=read_fields, shell_complete=complete_fields)
-@with_settings
-@click.pass_context
-def send(context: click.Context, array: str, command: str, fields: dict[str, Any]) -> None:
-    """Have ARRAY carry out COMMAND and print its edited data as JSON.
-
-    COMMAND is a name or a process number: `arrayctl commands ARRAY` lists them. A VALUE that is JSON is taken as JSON,
-    anything else as text. Exits with 0, or with the code of the reason, 128 or more.
-
-    \b
-      arrayctl send remote echo text=hello
-      arrayctl send remote volume-create name=data size=1073741824
-      arrayctl send --method addressed --shortest remote device-status
-    """
-    settings = settings_of(context)
-    with settings.host() as host:
-        edited = host.send(array, command, **fields)
-    if edited is not None:
-        settings.output.data(edited)
-
-
-@arrayctl.command("send-many", short_help="Send several commands in one message.")
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--go-on", is_flag=True, help="Carry out the commands behind one that fails, too.")
-@with_settings
-@click.pass_context
-def send_many(context: click.Context, file: Path, go_on: bool) -> int:
-    """Send the commands that FILE lists in one message, carried out in their order (figures 38 to 41).
-
-    FILE is a list in YAML or JSON, - is standard input. Prints a list of results, one for each command, and exits with
-    the first that is not 0.
-
-    \b
-      - {array: intermediate, command: echo, input: {text: one}}
-      - {array: remote, command: device-status}
-    """
-    settings = settings_of(context)
-    commands = read_commands(file)
-    with settings.host() as host:
-        results = host.send_many(commands, go_on=go_on)
-    rows = []
-    for each in results:
-        row = {"array": each.array, "command": each.command, "result": each.result}
-        rows.append({**row, "edited": each.edited} if not each.reason else {**row, "error": each.reason})
-        if each.reason:
-            complain(each.reason)
-    settings.output.data(rows)
-    failed = next((each.result for each in results if each.result != Result.OK), None)
-    return 0 if failed is None else exit_code(failed)
-
-
-for verb in (*verbs.ALL, *pair_verbs.ALL, *pair_watching.ALL):
-    arrayctl.add_command(verb)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """The console script; without `arguments`, those of the process. Ends with SystemExit."""
-    arrayctl(arguments, prog_name="arrayctl")
+    os.environ.setdefault(*NO_PLUGINS)
+    gc.disable()  # until `Settings.host` has all that is imported, of which nothing is garbage
+    try:
+        arrayctl(arguments, prog_name="arrayctl")
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from arrayd.config import values
 from arrayd.config.document import Tree
 from arrayd.config.mistakes import MISSING, KeyPath, Mistake, dotted
-from arrayd.config.schema import FromList, Lun, Section, VolumeName, mistake
+from arrayd.config.section import FromList, Lun, Section, VolumeName, mistake
 from arrayd.host.array_names import NAME, ArrayName, hint
 
 GROUPS_MAX = 256

@@ -12,7 +12,7 @@ from arrayd.commands.messages import COMMANDS_MAX
 from arrayd.commands.results import Result
 from arrayd.config.document import MAX_FILE_BYTES, UnreadableError, parse_tree, read_tree
 from arrayd.config.mistakes import ConfigError, Mistake
-from arrayd.config.schema import FromList, Section
+from arrayd.config.section import FromList, Section
 from arrayd.config.validation import validate
 from arrayd.host.answers import Command
 from arrayd.host.array_names import ArrayName

@@ -28,7 +28,7 @@ INTERVAL_S = 1.0
 INTERVAL_S_MAX = 86_400.0
 
 
-@click.command(short_help="Make the pairs of a group.")
+@click.command()
 @click.option("-vl", "here", is_flag=True, help="The local volumes become the P-VOLs.")
 @click.option("-vr", "there", is_flag=True, help="The remote volumes become the P-VOLs. Without both: as the leg says.")
 @click.option("-f", "fence", metavar="LEVEL", default=ASYNC, help="The fence level: async, so far.")
@@ -68,7 +68,7 @@ def paircreate(
         pair_making.create(arrays, Wanted(p_vols, not nocopy, pace, driver, p_journal, s_journal))
 
 
-@click.command(short_help="Split the pairs of a group, or end them.")
+@click.command()
 @click.option("-r", "read", is_flag=True, help="The S-VOLs can be read (as they can without it).")
 @click.option("-rw", "write", is_flag=True, help="The S-VOLs can be written.")
 @click.option("-S", "simplex", is_flag=True, help="End the pairs: the volumes are in none any more.")
@@ -96,7 +96,7 @@ def pairsplit(context: click.Context, group: str, read: bool, write: bool, simpl
         _tell(carry_out(arrays, operation, volume))
 
 
-@click.command(short_help="Resume the pairs of a group.")
+@click.command()
 @click.option("-swaps", "swaps", is_flag=True, help="Asked at the S-VOLs' side: they become the P-VOLs.")
 @click.option("-swapp", "swapp", is_flag=True, help="Asked at the P-VOLs' side: they become the S-VOLs.")
 @click.option("-c", "pace", metavar="PACE", type=click.IntRange(1, PACE_MAX), help="Of copies, from now on.")
@@ -128,7 +128,7 @@ def _set_pace(arrays: Arrays, pace: int) -> None:
         raise CommandFailed(failed.result, f"the pairs are resumed, but not with pace {pace}: {failed.reason}")
 
 
-@click.command(short_help="Have the local volumes of a group written.")
+@click.command()
 @click.option("-S", "forced", is_flag=True, help="Take the S-VOLs over though the other array answers.")
 @click.option("-t", "seconds", metavar="SECONDS", type=click.FloatRange(0.001, TIME_LIMIT_MS_MAX / 1000),
               help=f"How long it may take. Default: that of --timeout, {TIMEOUT_S:g}.")  # fmt: skip
@@ -162,7 +162,7 @@ def _show_plan(settings: Settings, arrays: Arrays, *, forced: bool) -> None:
     output.rows(pair_takeover.PLAN, [row if output.as_json else pair_takeover.shown_unknown(row)])
 
 
-@click.command(short_help="Drive the pairs of a group by the loop of figure 16.")
+@click.command()
 @click.option("--once", "once", is_flag=True, help="One turn of the loop; the same as -n 1.")
 @click.option("-n", "turns", metavar="TURNS", type=click.IntRange(1, TURNS_MAX), help="So many turns of the loop.")
 @click.option("-i", "interval", metavar="SECONDS", type=click.FloatRange(0, INTERVAL_S_MAX), default=INTERVAL_S,

@@ -36,7 +36,7 @@ _SECONDS = click.option(
 _LOCAL = click.option("-l", "local", is_flag=True, help="Of the local side alone; the other is not asked.")
 
 
-@click.command(short_help="Show the pairs of a group.")
+@click.command()
 @click.option("-fe", "extended", is_flag=True, help="With the numbers of consistency group and journal.")
 @click.option("-fc", "copied", is_flag=True, help="With how much is copied (as it is without it).")
 @click.option("-v", "view", type=click.Choice(["jnl", "diff"]),
@@ -84,7 +84,7 @@ def pairdisplay(
     return Result.UNREACHABLE if silent else 0
 
 
-@click.command(short_help="Say by the exit code what the volumes of a group are.")
+@click.command()
 @click.option("-s", "-ss", "status", is_flag=True, help="And what their status is.")
 @click.option("-c", "remote", is_flag=True, help="Of the remote volumes, if both sides are those of one pair.")
 @with_group
@@ -104,7 +104,7 @@ def pairvolchk(context: click.Context, group: str, status: bool, remote: bool) -
     return _end(settings, ended)
 
 
-@click.command(short_help="Wait until the pairs of a group have a status.")
+@click.command()
 @click.option("-s", "wanted", metavar="STATUS", multiple=True, help=f"One or more of {', '.join(WAITED_FOR)}.")
 @click.argument("more", metavar="[STATUS]...", nargs=-1)
 @_SECONDS
@@ -145,7 +145,7 @@ def pairevtwait(
         return _end(settings, _wait(arrays, waiting, seconds, local=local))
 
 
-@click.command(short_help="Wait until the S-VOLs of a group have what the P-VOLs have now.")
+@click.command()
 @click.option("-m", "marker", metavar="MARKER", help="The point that -nowait, or another wait, has told.")
 @_SECONDS
 @click.option("-nowait", "nowait", is_flag=True, help="Tell the point that would be waited for.")

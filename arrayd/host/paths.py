@@ -22,7 +22,7 @@ from pydantic import Field, PlainValidator, model_validator
 from arrayd.commands.messages import ADDRESSES_MAX
 from arrayd.config.document import Tree, UnreadableError, read_tree
 from arrayd.config.mistakes import ConfigError, Mistake
-from arrayd.config.schema import IscsiName, Lun, SecretFile, Section, mistake
+from arrayd.config.section import IscsiName, Lun, SecretFile, Section, mistake
 from arrayd.config.validation import validate
 from arrayd.host import addresses, groups
 from arrayd.host.addresses import Address, IscsiAddress

@@ -3,9 +3,10 @@ sent. They may stand before the verb or behind it; behind it they count more."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -15,10 +16,12 @@ from arrayd.commands.messages import TIME_LIMIT_MS_MAX
 from arrayd.commands.results import Result
 from arrayd.config.mistakes import ConfigError
 from arrayd.host.failure import CommandFailed
-from arrayd.host.host import Host
-from arrayd.host.paths import PathTable
 from arrayd.host.show import Output
 from arrayd.host.way import TIMEOUT_S, Way
+
+if TYPE_CHECKING:
+    from arrayd.host.host import Host
+    from arrayd.host.paths import PathTable
 
 PLACES = (Path("hosts.yaml"), Path("/etc/arrayd/hosts.yaml"))
 """Where the path table is looked for when nothing names it."""
@@ -50,6 +53,8 @@ class Settings:
     @property
     def table(self) -> PathTable:
         """The path table. Raises CommandFailed."""
+        from arrayd.host.paths import PathTable
+
         try:
             return PathTable.load(self.file)
         except ConfigError as error:
@@ -62,6 +67,9 @@ class Settings:
 
     def host(self, **changes: Any) -> Host:
         """A host that sends as the options say. Raises CommandFailed."""
+        from arrayd.host.host import Host
+
+        gc.enable()  # what takes long begins here, and all is imported: see `cli.main`
         keep, shortest = self.given.get("keep_addresses"), self.given.get("shortest")
         if keep and shortest:
             raise CommandFailed(Result.USAGE, "--keep-addresses and --shortest are two ways: one at a time")

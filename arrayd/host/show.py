@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 
 import click
 
+from arrayd.commands.results import Result
+
 NOTHING = "-"
 """Stands for what there is not."""
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+EXIT_CODES = range(128, 256)
 
 Value = Callable[[Any], str]
 
@@ -120,6 +124,11 @@ def _draw(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:
     for row in cells:
         table.add_row(*(Text(row[at]) for at in told))
     Console().print(table)
+
+
+def exit_code(result: int) -> int:
+    """A result as a process can end with it: results of newer arrays may not fit."""
+    return result if result in EXIT_CODES else Result.INTERNAL
 
 
 def complain(text: str) -> None:

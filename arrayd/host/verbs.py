@@ -78,7 +78,7 @@ FOUND = (
 )
 
 
-@click.command(short_help="List the path table: how each array is reached.")
+@click.command()
 @with_settings
 @click.pass_context
 def arrays(context: click.Context) -> None:
@@ -108,7 +108,7 @@ def _path_row(host: Host, name: str) -> dict[str, Any]:
     return {**told, "path": " > ".join(path) if route.addresses else "direct", "method": method}
 
 
-@click.command(short_help="Say how arrays are.")
+@click.command()
 @click.argument("array", required=False, shell_complete=complete_arrays)
 @with_settings
 @click.pass_context
@@ -160,7 +160,7 @@ def _show_status(settings: Settings, told: Mapping[str, Any]) -> None:
         output.rows(LINKS, told.get("links") or [])
 
 
-@click.command(short_help="List the LUN map of an array.")
+@click.command()
 @click.argument("array", shell_complete=complete_arrays)
 @with_settings
 @click.pass_context
@@ -177,7 +177,7 @@ def luns(context: click.Context, array: str) -> None:
     settings.output.rows(LUNS, told["luns"])
 
 
-@click.command(short_help="List the event log of an array, or follow it.")
+@click.command()
 @click.argument("array", required=False, shell_complete=complete_arrays)
 @click.option("--follow", "-f", is_flag=True, help="Go on with new events as they come, until interrupted.")
 @click.option("--after", metavar="NUMBER", type=click.IntRange(0), help="Only events after this one.")
@@ -243,7 +243,7 @@ def _new_events(host: Host, array: str, last: int) -> Iterator[dict[str, Any]]:
             pause(FOLLOW_PAUSE_S)
 
 
-@click.command(short_help="List the commands of an array, or what one takes.")
+@click.command()
 @click.argument("array", required=False, shell_complete=complete_arrays)
 @click.argument("command", required=False, shell_complete=complete_commands)
 @with_settings
@@ -296,7 +296,7 @@ def _fields(schema: Any) -> list[dict[str, Any]]:
     ]
 
 
-@click.command(short_help="Ask for LUNs of command devices, to fill in the path table.")
+@click.command()
 @click.option("--write", is_flag=True, help="Fill in what the path table lacks, in its file.")
 @with_settings
 @click.pass_context

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import IntEnum
 from struct import Struct as Layout
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from arrayd.buffers import PooledBuffer
+if TYPE_CHECKING:
+    from arrayd.buffers import PooledBuffer
 
 MAX_TRANSFER_BYTES = 8 * 1024 * 1024
 """Largest Data-In or Data-Out of one command, in bytes (told to hosts in VPD B0h)."""

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from arrayd.config import CommandsConfig, ConfigError, LunConfig, VolumeConfig, part
+from arrayd.config.load import part
+from arrayd.config.mistakes import ConfigError
+from arrayd.config.schema import CommandsConfig, LunConfig, VolumeConfig
 from tests.test_config import SMALL, folder, load_text, mistakes_in
 
 __all__ = ["folder"]

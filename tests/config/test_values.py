@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arrayd.config import Address, values
+from arrayd.config import values
+from arrayd.config.values import Address
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from arrayd.array import Array
-from arrayd.config import load
+from arrayd.config.load import load
 from arrayd.tables import Work
 
 KIB = 1024

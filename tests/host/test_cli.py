@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from arrayd.commands.results import Result as Code
-from arrayd.host import cli, settings
+from arrayd.host import settings, show
 from arrayd.host.cli import arrayctl
 from tests.host.row import FAR_LUN, Row
 from tests.lab.daemon import ArraydProcess, configuration, free_port
@@ -109,8 +109,8 @@ def test_a_reason_is_one_line_and_a_code(arguments: list[str], code: Code, reaso
 
 
 def test_every_result_but_ok_is_an_exit_code_of_128_or_more() -> None:
-    assert all(cli.exit_code(code) == code for code in Code if code is not Code.OK)
-    assert cli.exit_code(1) == cli.exit_code(300) == Code.INTERNAL
+    assert all(show.exit_code(code) == code for code in Code if code is not Code.OK)
+    assert show.exit_code(1) == show.exit_code(300) == Code.INTERNAL
 
 
 def test_an_array_that_is_not_there(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import yaml
 
 from arrayd.array import Array
 from arrayd.blockfile import Ring
-from arrayd.config import Config, load
+from arrayd.config.load import load
+from arrayd.config.schema import Config
 from tests.lab.disk import MIB
 from tests.lab.initiator import CHECK_CONDITION, GOOD, NAME, Session
 

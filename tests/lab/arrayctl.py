@@ -72,7 +72,10 @@ class Arrayctl:
 def serve() -> None:
     """In a process of its own: runs what it is told, and tells how that ended, until nobody tells it anything."""
     import arrayd.host.cli  # noqa: F401 - what this is all about
+    from arrayd.host.verb_table import SHORT_HELP, verb
 
+    for name in SHORT_HELP:
+        verb(name)
     for line in sys.stdin:
         child = os.fork()
         if not child:
