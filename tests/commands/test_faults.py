@@ -65,17 +65,16 @@ PHASES = [
 
 
 @pytest.mark.parametrize("way", ["message", "device"])
-@pytest.mark.parametrize(("there", "kind", "count", "how"), PHASES)
-async def test_the_link_is_cut_in_every_phase_of_a_command(
-    row: Commanded, wire: Relay, way: str, there: bool, kind: Kind, count: int, how: How
-) -> None:
-    """With messages these are SUBMIT, OBTAIN and their answers; with a command device its READs and WRITEs."""
-    async with row.host() as host:
-        await host.command(10, "echo", text="the nexus is known there")
-        wire.cut = Cut(there, kind, count, how)
-        name = await make_volume(host, way)
-        assert wire.cuts == 1
-        assert name in row.arrays["c"].estate.volumes.opened
+async def test_the_link_is_cut_in_every_phase_of_a_command(row: Commanded, wire: Relay, way: str) -> None:
+    """With messages these are SUBMIT, OBTAIN and their answers; with a command device its READs and WRITEs. Each time a
+    host comes that nobody knows."""
+    for number_, (there, kind, count, how) in enumerate(PHASES):
+        async with row.host(name=b"host%04d" % number_) as host:
+            await host.command(10, "echo", text="the nexus is known there")
+            wire.cut = Cut(there, kind, count, how)
+            name = await make_volume(host, way)
+            assert wire.cuts == number_ + 1, (there, kind, count, how)
+            assert name in row.arrays["c"].estate.volumes.opened, (there, kind, count, how)
 
 
 async def test_an_answer_that_is_lost_is_fetched_again(row: Commanded) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from arrayd.__main__ import main
 from arrayd.array import Array, StartError
 from arrayd.estate.errors import Conflict
 from arrayd.tables import Work
@@ -87,9 +90,29 @@ async def put(place: Place, works: list[Work]) -> None:
             await array.tables.change(work)
 
 
-def check(place: Place) -> subprocess.CompletedProcess[str]:
+class Checked(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def check(place: Place) -> Checked:
+    """`arrayd check`, without a process of its own."""
+    code: str | int | None = 0
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        try:
+            main(["check", str(place.folder / "array.yaml")], standalone_mode=False)
+        except SystemExit as exit_:
+            code = exit_.code
+    assert isinstance(code, int)
+    return Checked(code, out.getvalue(), err.getvalue())
+
+
+def check_beside(place: Place) -> Checked:
+    """The same in a process of its own: what it reads another one has open."""
     command = [sys.executable, "-m", "arrayd", "check", str(place.folder / "array.yaml")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return Checked(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(("works", "changes", "lines"), CONFLICTS)
@@ -137,7 +160,7 @@ async def test_a_reload_in_conflict_changes_nothing(place: Place, changes: Mappi
             assert line in caught.value.lines
             assert open_files(place) == before
             assert await luns(host) == [0, 7, 8]
-            assert check(place).returncode == 2  # beside the running daemon
+            assert check(place).returncode == 2
             await array.reload(place.load(volumes={"data": {"size": 2 * MIB}}))
 
 
@@ -147,7 +170,10 @@ async def test_check_counts_what_was_made_by_command_and_leaves_no_trace(place: 
     async with running(place) as (array, _):
         await array.estate.volumes.create("made", {"size": MIB}, array.tables.change)
         await array.estate.luns.map(7, {"volume": "made"}, array.tables.change)
-        assert "2 volumes, 2 LUNs" in check(place).stdout
+        assert "2 volumes, 2 LUNs" in check_beside(place).stdout
+        place.load(volumes={"data": {"size": MIB}, "made": {"size": MIB}})
+        assert f"volumes.made: {TWICE}" in check_beside(place).stderr
+        place.load()
     before = sorted(place.folder.rglob("*"))
     assert "2 volumes, 2 LUNs" in check(place).stdout
     assert sorted(place.folder.rglob("*")) == before
