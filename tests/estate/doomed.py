@@ -134,7 +134,10 @@ def in_a_process(work: Callable[[Callable[[str], object]], Any]) -> tuple[bool, 
 
 def main() -> None:
     """All points, until an array comes to the end of its operations."""
-    gc.freeze()  # or every process that is forked looks at, and copies, what was imported here
+    # What is built once is built before the forks; and they do not look at, and so copy, what is there by then.
+    first = Path(sys.argv[1])
+    asyncio.run(look(of_tree(first / "array.yaml", CONFIG), first, lambda _said: None))
+    gc.freeze()
     for point in itertools.count(1, QUICK_STRIDE if os.environ.get("ARRAYD_QUICK") == "1" else 1):
         folder = Path(sys.argv[1]) / str(point)
         folder.mkdir()
