@@ -140,9 +140,8 @@ async def test_whatever_is_answered_the_host_gets_an_answer(said: list[tuple[byt
     for answer, op in said:
         host_gets_an_answer(pair, answer, op)
         assert pair.line.a.connection is not None
-        if pair.line.a.connection.closing or any(list(unit.tasks) for unit in pair.near_target.units.values()):
-            pair = Pair().login()
-        elif not pair.last.ended or pair.line.a.channel.running:
+        waits = not pair.last.ended or any(list(unit.tasks) for unit in pair.near_target.units.values())
+        if waits or pair.line.a.connection.closing:
             pair = Pair().login()
 
 
