@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from arrayd.__main__ import main
 from arrayd.array import Array, StartError
 from arrayd.estate.errors import Conflict
 from arrayd.tables import Work
 from arrayd.tables import estate as rows
 from tests.estate.conftest import open_files, running
+from tests.lab import checking
 from tests.lab.array import Place, luns, session
+from tests.lab.checking import Checked
 from tests.lab.disk import MIB
 from tests.lab.initiator import NAME
 
@@ -90,26 +89,12 @@ async def put(place: Place, works: list[Work]) -> None:
             await array.tables.change(work)
 
 
-class Checked(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def check(place: Place) -> Checked:
-    """`arrayd check`, without a process of its own."""
-    code: str | int | None = 0
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        try:
-            main(["check", str(place.folder / "array.yaml")], standalone_mode=False)
-        except SystemExit as exit_:
-            code = exit_.code
-    assert isinstance(code, int)
-    return Checked(code, out.getvalue(), err.getvalue())
+    return checking.check(place.folder / "array.yaml")
 
 
 def check_beside(place: Place) -> Checked:
-    """The same in a process of its own: what it reads another one has open."""
+    """In a process of its own: what it reads another one has open."""
     command = [sys.executable, "-m", "arrayd", "check", str(place.folder / "array.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return Checked(done.returncode, done.stdout, done.stderr)
