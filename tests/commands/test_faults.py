@@ -33,13 +33,17 @@ pytestmark = pytest.mark.slow
 NAMES = itertools.count()
 
 
+LINK_SECONDS = 5
+"""How long `a` waits for a link that is down."""
+
+
 @pytest.fixture
-async def wire(row: Commanded) -> AsyncIterator[Relay]:
-    """Between `a` and `b`."""
+async def wire(row: Commanded, request: pytest.FixtureRequest) -> AsyncIterator[Relay]:
+    """Between `a` and `b`; its parameter, if it has one, stands for LINK_SECONDS."""
     async with relay(row.links["b"]) as wire:
         await row.stop("a")
         straight, row.links["b"] = row.links["b"], wire.address
-        await row.begin("a", timeout=5)
+        await row.begin("a", timeout=getattr(request, "param", LINK_SECONDS))
         row.links["b"] = straight
         await until(lambda: row.is_up("a", "b"))
         yield wire
@@ -186,11 +190,12 @@ async def test_an_error_is_not_longer_than_what_waits_for_it(row: Commanded) -> 
             await host.command(10, "echo", **{"\x7f" * 10_000: 1})
 
 
+@pytest.mark.parametrize("wire", [1], indirect=True)
 async def test_a_message_that_may_have_come_is_not_said_to_have_not(row: Commanded, wire: Relay) -> None:
     """`b` has it, and the link goes down for longer than links wait: the sender's limit alone ends it."""
     async with row.host() as host, row.arrays["c"]._commands._executor._changing:
         request = host.request("volume-create", name="late", size=512)
-        message = host.message(Destination(("b", "c")), request, seconds=8)
+        message = host.message(Destination(("b", "c")), request, seconds=4)
         await host.write_message(message)
         await until(lambda: row.arrays["c"]._commands._executor.running > 0)
         wire.down = True
