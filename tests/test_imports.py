@@ -133,9 +133,9 @@ CALL_DOORS: dict[str, set[str]] = {
 }
 
 
-def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def imported(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """Line and full name of everything a file imports, in functions and for type checkers as well."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -144,10 +144,10 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{'.' * node.level}{node.module or ''}.{alias.name}"
 
 
-def named(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def named(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """Line and full name of every dotted name that is used, whatever it was imported as."""
     known: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 known[alias.asname or alias.name.partition(".")[0]] = (
@@ -157,7 +157,9 @@ def named(tree: ast.AST) -> Iterator[tuple[int, str]]:
             for alias in node.names:
                 known[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 yield node.lineno, f"{node.module}.{alias.name}"
-    for node in ast.walk(tree):
+    for node in nodes:
+        if not isinstance(node, ast.Attribute | ast.Name):
+            continue
         parts: list[str] = []
         name: ast.AST = node
         while isinstance(name, ast.Attribute):
@@ -178,9 +180,9 @@ def may_import(file: str, module: str) -> bool:
 
 def wrong_arrows(file: str, source: str) -> list[str]:
     """One line for every import that runs the wrong way or around a door, every call around a door."""
-    tree = ast.parse(source)
+    nodes = list(ast.walk(ast.parse(source)))
     wrong: list[str] = []
-    for line, name in imported(tree):
+    for line, name in imported(nodes):
         where = f"arrayd/{file}:{line}"
         if name.startswith("."):
             wrong.append(f"{where} imports {name}: a relative import")
@@ -189,7 +191,7 @@ def wrong_arrows(file: str, source: str) -> list[str]:
                 wrong.append(f"{where} imports {name}: an arrow the wrong way")
         elif any(f"{name}.".startswith(f"{door}.") and file not in files for door, files in IMPORT_DOORS.items()):
             wrong.append(f"{where} imports {name}: around its door")
-    for line, name in named(tree):
+    for line, name in named(nodes):
         if file not in CALL_DOORS.get(name, {file}):
             wrong.append(f"arrayd/{file}:{line} uses {name}: around its door")
     return sorted(set(wrong))

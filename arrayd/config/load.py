@@ -1,11 +1,12 @@
 """A configuration file to a `Config`, or all of its mistakes at once; or a part of one, which a command says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from arrayd.config.document import UnreadableError, read_tree
+from arrayd.config.document import Tree, UnreadableError, read_tree
 from arrayd.config.mistakes import ConfigError, KeyPath, Mistake, line_of
 from arrayd.config.references import broken_references
 from arrayd.config.schema import ChapConfig, Config
@@ -22,7 +23,13 @@ def load(path: Path) -> Config:
         tree, mistakes = read_tree(path)
     except UnreadableError as error:
         raise ConfigError.of(path, [error.mistake]) from None
-    mistakes += broken_references(tree)
+    return of_tree(path, tree, mistakes)
+
+
+def of_tree(path: Path, tree: Tree, refused: Sequence[Mistake] = ()) -> Config:
+    """What the file says that reads as this tree, `refused` being the mistakes that were found when it was read. Raises
+    ConfigError; reads the secrets' files."""
+    mistakes = [*refused, *broken_references(tree)]
     config, more = validate(Config, tree, path.absolute().parent)
     mistakes += more
     if config is not None:

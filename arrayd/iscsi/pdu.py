@@ -1,8 +1,9 @@
 """Every PDU of iSCSI, declared once (RFC 7143, section 11); builds and parses whatever is not hot.
 
 A declaration reads like its figure in the standard: fields in order, width in bits, 48 bytes in all. Reserved fields
-are `Padding`: sent as zero, ignored on receipt. Integers are big-endian. The read/write path has precompiled layouts of
-its own in `wire.py`; a property test proves that the two agree on every field.
+are `Padding`: sent as zero, ignored on receipt. Integers are big-endian. `layout.py` builds and parses by what is
+declared here. The read/write path has precompiled layouts of its own in `wire.py`; a property test proves that the two
+agree on every field.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from construct import (
     Terminated,
     this,
 )
+
+from arrayd.iscsi.layout import Layout
 
 BHS_BYTES = 48
 """Length of a basic header segment (RFC 7143, 11.2.1)."""
@@ -284,6 +287,9 @@ HEADERS: dict[Opcode, Construct] = {
 """The basic header segment of each opcode, 48 bytes."""
 # fmt: on
 
+LAYOUTS = {opcode: Layout(header) for opcode, header in HEADERS.items()}
+"""The same, to build and parse with."""
+
 # 11.2.2: AHSLength counts neither itself nor AHSType nor the padding; the reserved byte it does count.
 AHS = Struct(
     "length" / Int16ub,
@@ -324,7 +330,7 @@ def parse_header(bhs: bytes) -> Any:
         opcode = Opcode(bhs[0] & 0x3F)
     except ValueError:
         raise ProtocolError(f"opcode {bhs[0] & 0x3F:#04x}", RejectReason.COMMAND_NOT_SUPPORTED) from None
-    return HEADERS[opcode].parse(bhs)
+    return LAYOUTS[opcode].parse(bhs)
 
 
 def parse_ahs(segments: bytes) -> list[Any]:
@@ -337,11 +343,10 @@ def parse_ahs(segments: bytes) -> list[Any]:
 
 def build_header(opcode: Opcode, **fields: object) -> bytes:
     """A 48-byte basic header segment. Fields not given are zero, tags not given are the reserved tag."""
-    unknown = fields.keys() - {sub.name for sub in _fields(HEADERS[opcode])}
-    if unknown:
-        raise TypeError(f"{opcode.name} has no field {', '.join(sorted(unknown))}")
-    header: bytes = HEADERS[opcode].build({"opcode": opcode, **fields})
-    return header
+    layout = LAYOUTS[opcode]
+    if not fields.keys() <= layout.names:
+        raise TypeError(f"{opcode.name} has no field {', '.join(sorted(fields.keys() - layout.names))}")
+    return layout.build({"opcode": opcode, **fields})
 
 
 def build(opcode: Opcode, data: bytes = b"", ahs: bytes = b"", **fields: object) -> bytes:
@@ -351,8 +356,3 @@ def build(opcode: Opcode, data: bytes = b"", ahs: bytes = b"", **fields: object)
     assert len(data) <= DATA_SEGMENT_BYTES_MAX
     header = build_header(opcode, total_ahs_length=len(ahs) // PAD_BYTES, data_segment_length=len(data), **fields)
     return header + ahs + pad(data)
-
-
-def _fields(header: Construct) -> list[Any]:
-    """The declared fields of a header: a BitStruct is a Struct inside a Transformed."""
-    return [sub for sub in header.subcon.subcons if sub.name]

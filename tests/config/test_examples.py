@@ -1,7 +1,5 @@
 """config/: three arrays in a row and a host's path table, right by themselves and together."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +7,14 @@ import pytest
 import yaml
 
 from arrayd.host import PathTable
+from tests.lab.checking import check
 from tests.lab.daemon import CHECKOUT
 from tests.lab.three import CONFIG, DEVICE_LUN, DEVICE_LUN_OF, NAMES, VOLUME_LUN_OF, configuration_of
 
-CHECK_TIMEOUT_S = 20.0
 
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_arrayd_check_finds_no_mistake(name: str) -> None:
-    command = [sys.executable, "-m", "arrayd", "check", str(CONFIG / f"{name}.yaml")]
-    done = subprocess.run(
-        command, cwd=CHECKOUT, capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False
-    )  # fmt: skip
+    done = check(CONFIG / f"{name}.yaml")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].endswith(f"{name}.yaml: ok")
 

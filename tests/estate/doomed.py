@@ -7,6 +7,7 @@ at what is left. One line of JSON a point: [killed, operations that were acknowl
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import os
@@ -17,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from arrayd.array import Array
-from arrayd.config.load import load
+from arrayd.config.document import Tree
+from arrayd.config.load import of_tree
+from arrayd.config.schema import Config
 from arrayd.tables import Work
 
 KIB = 1024
@@ -28,7 +29,7 @@ PATTERN = b"kept"
 QUICK_STRIDE = 5
 """Under `scripts/test --quick` one in so many points."""
 DOORS = ("open", "ftruncate", "fsync", "posix_fallocate", "rename", "unlink")
-CONFIG = {"array": {"name": "a", "serial": "410001"}, "state_dir": "state", "iscsi": {"listen": ["127.0.0.1:0"]}}
+CONFIG: Tree = {"array": {"name": "a", "serial": "410001"}, "state_dir": "state", "iscsi": {"listen": ["127.0.0.1:0"]}}
 
 
 class Doom:
@@ -58,9 +59,9 @@ class Doom:
         self.pass_point()
 
 
-async def commanded(folder: Path, point: int, say: Callable[[str], object]) -> None:
+async def commanded(config: Config, point: int, say: Callable[[str], object]) -> None:
     """One operation after the other; each is told when it is done."""
-    array = Array(load(folder / "array.yaml"))
+    array = Array(config)
     await array.start()
     doom = Doom(point)
     for door in DOORS:
@@ -90,9 +91,9 @@ async def written(array: Array) -> None:
         await done
 
 
-async def look(folder: Path, say: Callable[[str], object]) -> None:
+async def look(config: Config, folder: Path, say: Callable[[str], object]) -> None:
     """What an array finds there, and whether a volume that is not there can be made."""
-    array = Array(load(folder / "array.yaml"))
+    array = Array(config)
     await array.start()
     rows = array.estate.volumes.rows()
     files = {file.name: file.read_bytes() for file in (folder / "state" / "volumes").glob("*")}
@@ -133,12 +134,16 @@ def in_a_process(work: Callable[[Callable[[str], object]], Any]) -> tuple[bool, 
 
 def main() -> None:
     """All points, until an array comes to the end of its operations."""
+    # What is built once is built before the forks; and they do not look at, and so copy, what is there by then.
+    first = Path(sys.argv[1])
+    asyncio.run(look(of_tree(first / "array.yaml", CONFIG), first, lambda _said: None))
+    gc.freeze()
     for point in itertools.count(1, QUICK_STRIDE if os.environ.get("ARRAYD_QUICK") == "1" else 1):
         folder = Path(sys.argv[1]) / str(point)
         folder.mkdir()
-        (folder / "array.yaml").write_text(yaml.safe_dump(CONFIG))
-        killed, acknowledged = in_a_process(partial(commanded, folder, point))
-        _, (found,) = in_a_process(partial(look, folder))
+        config = of_tree(folder / "array.yaml", CONFIG)
+        killed, acknowledged = in_a_process(partial(commanded, config, point))
+        _, (found,) = in_a_process(partial(look, config, folder))
         print(json.dumps([killed, acknowledged, found]), flush=True)
         if not killed:
             return

@@ -15,7 +15,9 @@ from arrayd.estate.errors import Conflict
 from arrayd.tables import Work
 from arrayd.tables import estate as rows
 from tests.estate.conftest import open_files, running
+from tests.lab import checking
 from tests.lab.array import Place, luns, session
+from tests.lab.checking import Checked
 from tests.lab.disk import MIB
 from tests.lab.initiator import NAME
 
@@ -87,9 +89,15 @@ async def put(place: Place, works: list[Work]) -> None:
             await array.tables.change(work)
 
 
-def check(place: Place) -> subprocess.CompletedProcess[str]:
+def check(place: Place) -> Checked:
+    return checking.check(place.folder / "array.yaml")
+
+
+def check_beside(place: Place) -> Checked:
+    """In a process of its own: what it reads another one has open."""
     command = [sys.executable, "-m", "arrayd", "check", str(place.folder / "array.yaml")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return Checked(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(("works", "changes", "lines"), CONFLICTS)
@@ -137,7 +145,7 @@ async def test_a_reload_in_conflict_changes_nothing(place: Place, changes: Mappi
             assert line in caught.value.lines
             assert open_files(place) == before
             assert await luns(host) == [0, 7, 8]
-            assert check(place).returncode == 2  # beside the running daemon
+            assert check(place).returncode == 2
             await array.reload(place.load(volumes={"data": {"size": 2 * MIB}}))
 
 
@@ -147,7 +155,10 @@ async def test_check_counts_what_was_made_by_command_and_leaves_no_trace(place: 
     async with running(place) as (array, _):
         await array.estate.volumes.create("made", {"size": MIB}, array.tables.change)
         await array.estate.luns.map(7, {"volume": "made"}, array.tables.change)
-        assert "2 volumes, 2 LUNs" in check(place).stdout
+        assert "2 volumes, 2 LUNs" in check_beside(place).stdout
+        place.load(volumes={"data": {"size": MIB}, "made": {"size": MIB}})
+        assert f"volumes.made: {TWICE}" in check_beside(place).stderr
+        place.load()
     before = sorted(place.folder.rglob("*"))
     assert "2 volumes, 2 LUNs" in check(place).stdout
     assert sorted(place.folder.rglob("*")) == before

@@ -118,13 +118,14 @@ def test_help_teaches_by_examples(verb: str) -> None:
     assert re.search(r"^ +(arrayctl|- \{array)", text, re.MULTILINE)
 
 
-def complete(*words: str) -> list[str]:
-    """What bash is offered for the last word."""
-    environment = {**os.environ, "_ARRAYCTL_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words)}
-    environment["COMP_CWORD"] = str(len(words) - 1)
-    done = subprocess.run(ARRAYCTL, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    return [line.partition(",")[2] for line in done.stdout.split()]
+def asked_by_bash(*words: str) -> dict[str, str]:
+    """The environment in which bash asks what there is for the last word."""
+    line = " ".join(["arrayctl", *words])
+    return {"_ARRAYCTL_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
+
+
+def offers(output: str) -> list[str]:
+    return [line.partition(",")[2] for line in output.split()]
 
 
 @pytest.mark.parametrize(
@@ -139,4 +140,14 @@ def complete(*words: str) -> list[str]:
     ],
 )
 def test_the_tab_key_offers(words: list[str], offered: list[str]) -> None:
-    assert complete("arrayctl", *words) == offered
+    done = CliRunner().invoke(arrayctl, [], env=asked_by_bash(*words), prog_name="arrayctl")
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert offers(done.output) == offered
+
+
+def test_the_tab_key_offers_what_an_array_has() -> None:
+    """In a process, as bash asks it."""
+    environment = {**os.environ, **asked_by_bash("send", "remote", "ech")}
+    done = subprocess.run(ARRAYCTL, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert offers(done.stdout) == ["echo"]

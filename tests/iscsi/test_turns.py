@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -25,12 +25,17 @@ ANSWER_BYTES = 400 << 20
 """What the answers may come to, or the test would take long."""
 
 
-@pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Processor seconds of each turn that a connection takes of the loop; as in the daemon, what was there at the start
-    is not the collector's business."""
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> None:
+    """As in the daemon, what was there at the start is not the collector's business. It stays so: to unfreeze it would
+    give all tests that come later what tests/conftest.py has frozen."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Processor seconds of each turn that a connection takes of the loop."""
     taken: list[float] = []
 
     def timed(method: Callable[[SocketConnection], None]) -> Callable[[SocketConnection], None]:
@@ -43,8 +48,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
     monkeypatch.setattr(SocketConnection, "readable", timed(SocketConnection.readable))
     monkeypatch.setattr(SocketConnection, "flush", timed(SocketConnection.flush))
-    yield taken
-    gc.unfreeze()
+    return taken
 
 
 FLOODS: dict[str, Callable[[], Pdu]] = {

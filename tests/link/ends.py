@@ -62,12 +62,13 @@ def taken(connection: Connection, count: int | None = None) -> bytes:
 
 def give(connection: Connection, data: bytes) -> None:
     """Has the connection receive these bytes, unless it ends."""
-    while data and not connection.closing:
+    left = memoryview(data)
+    while left and not connection.closing:
         space = connection.space()
-        piece = data[: len(space)]
+        piece = left[: len(space)]
         space[: len(piece)] = piece
         connection.received(len(piece))
-        data = data[len(piece) :]
+        left = left[len(piece) :]
 
 
 @dataclass

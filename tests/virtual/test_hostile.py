@@ -6,7 +6,7 @@ It ends the connection with a reason, or is refused with one; never with an exce
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -32,6 +32,8 @@ from tests.lab.search import examples
 from tests.link.ends import give, taken
 from tests.scsi.initiator import GROUP, PORTS
 from tests.virtual.pair import NEAR, Pair
+
+T = TypeVar("T")
 
 U8, U16, U32, U64 = (st.one_of(st.integers(0, 3), st.integers(0, (1 << bits) - 1)) for bits in (8, 16, 32, 64))
 TEXT = st.text(max_size=60).filter(lambda text: len(text.encode()) < 256)
@@ -82,12 +84,27 @@ def ask(pair: Pair, payload: bytes) -> list[bytes | LinkError]:
     return ended
 
 
+SAID = 5
+"""To make two arrays and log in takes longer than what is then said: so much is said in one example."""
+
+
+def several(said: st.SearchStrategy[T]) -> st.SearchStrategy[list[T]]:
+    return st.lists(said, min_size=SAID, max_size=SAID)
+
+
 @pytest.mark.parametrize("what", REQUESTS)
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(60) // SAID)
 @given(data=st.data())
 async def test_whatever_is_asked_is_answered_or_ends_the_connection(what: str, data: st.DataObject) -> None:
     pair = Pair().login()
-    payload = data.draw(REQUESTS[what] if data.draw(st.booleans()) else REQUESTS[what].map(lambda built: built[:-1]))
+    for payload in data.draw(several(st.one_of(REQUESTS[what], REQUESTS[what].map(lambda built: built[:-1])))):
+        await answered_or_ended(pair, payload)
+        assert pair.line.b.connection is not None
+        if pair.line.b.connection.closing:
+            pair = Pair().login()
+
+
+async def answered_or_ended(pair: Pair, payload: bytes) -> None:
     ended = ask(pair, payload)
     for _ in range(50):
         if ended or pair.line.b.connection is None or pair.line.b.connection.closing:
@@ -116,10 +133,19 @@ ANSWERS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=examples(150))
-@given(answer=ANSWERS, op=st.sampled_from(["read", "write", "inquiry"]))
-async def test_whatever_is_answered_the_host_gets_an_answer(answer: bytes, op: str) -> None:
+@settings(max_examples=examples(150) // SAID)
+@given(said=several(st.tuples(ANSWERS, st.sampled_from(["read", "write", "inquiry"]))))
+async def test_whatever_is_answered_the_host_gets_an_answer(said: list[tuple[bytes, str]]) -> None:
     pair = Pair().login()
+    for answer, op in said:
+        host_gets_an_answer(pair, answer, op)
+        assert pair.line.a.connection is not None
+        waits = not pair.last.ended or any(list(unit.tasks) for unit in pair.near_target.units.values())
+        if waits or pair.line.a.connection.closing:
+            pair = Pair().login()
+
+
+def host_gets_an_answer(pair: Pair, answer: bytes, op: str) -> None:
     if op == "inquiry":
         outcome = pair.begin(bytes((0x12, 0, 0, 0, 96, 0)), expected_in=96)
     else:
@@ -149,21 +175,30 @@ async def test_whatever_is_answered_the_host_gets_an_answer(answer: bytes, op: s
     assert not any(list(unit.tasks) for unit in pair.near_target.units.values()) or answer[0] == Outcome.NO_NEXUS
 
 
-@settings(max_examples=examples(300))
-@given(
-    kind=U8, flags=st.sampled_from([0, MORE, 2, 255]), service=st.sampled_from([0, SERVICE, 9]), number=U64,
-    received=U32, payload=st.one_of(st.binary(max_size=100), REQUESTS["EXECUTE"]), towards=st.booleans(),
+FIELDS = st.fixed_dictionaries(
+    {"flags": st.sampled_from([0, MORE, 2, 255]), "service": st.sampled_from([0, SERVICE, 9]), "number": U64,
+     "received": U32},
 )  # fmt: skip
-async def test_every_field_of_a_frame(
-    kind: int, flags: int, service: int, number: int, received: int, payload: bytes, towards: bool
-) -> None:
-    pair = Pair().login()
-    pair.begin(read_10(0, 8), expected_in=4096)
-    end = pair.line.b if towards else pair.line.a
-    assert end.connection is not None
-    fields: dict[str, Any] = {"flags": flags, "service": service, "number": number, "received": received}
-    give(end.connection, frame(kind, payload, **fields))  # type: ignore[arg-type]
-    assert not end.connection.closing or end.connection.closing.startswith(("protocol error: ", "ended by the other "))
+
+
+@settings(max_examples=examples(300) // SAID)
+@given(
+    frames=several(st.tuples(U8, st.one_of(st.binary(max_size=100), REQUESTS["EXECUTE"]), FIELDS)),
+    towards=st.booleans(),
+)
+async def test_every_field_of_a_frame(frames: list[tuple[int, bytes, dict[str, Any]]], towards: bool) -> None:
+    pair: Pair | None = None
+    for kind, payload, fields in frames:
+        if pair is None:
+            pair = Pair().login()
+            pair.begin(read_10(0, 8), expected_in=4096)
+        end = pair.line.b if towards else pair.line.a
+        assert end.connection is not None
+        give(end.connection, frame(kind, payload, **fields))  # type: ignore[arg-type]
+        closing = end.connection.closing
+        assert not closing or closing.startswith(("protocol error: ", "ended by the other "))
+        if closing:
+            pair = None
 
 
 @pytest.mark.parametrize("path", [[], ["c"], ["a", "c"], ["a", "a\0"], ["A"]])

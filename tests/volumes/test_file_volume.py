@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -129,7 +130,8 @@ async def test_many_that_wait_behind_a_failure_all_hear_of_it(open_file: OpenFil
     file = await open_file(executor=held, failing=volume_error)
     volume = FileVolume("1:data", file)
     first = volume.write_zeros(0, PAGE)
-    waiting = [volume.write(0, data(7)) for _ in range(3000)]
+    # More than may call one another.
+    waiting = [volume.write(0, data(7)) for _ in range(sys.getrecursionlimit() + 200)]
     file._syncs.fail(OSError(errno.EIO, "gone"))
     await held.run_all()
     async with asyncio.timeout(20):
