@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
 import itertools
 from asyncio import events
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from heapq import heapify, heappop, heappush
 from typing import Any, Protocol, TypeVarTuple
 
 from tests.simulation.doors import LIFE, Killed
@@ -84,6 +84,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._pollable: dict[int, Pollable] = {}
         self._readers: dict[int, events.Handle] = {}
         self._writers: dict[int, events.Handle] = {}
+        self._polled: list[tuple[Callable[[], bool], events.Handle]] | None = []
+        """What is asked before each turn, and what to do if it says yes; None: to be made anew."""
         self.faults: list[str] = []
         """What went wrong in callbacks and tasks that nobody awaits."""
         super().__init__()
@@ -109,21 +111,30 @@ class SimLoop(asyncio.BaseEventLoop):
     def _take_turn(self) -> None:
         """What BaseEventLoop calls again and again."""
         ready, scheduled = self._ready, self._scheduled
-        self._poll()
+        for is_due, handle in self._polled if self._polled is not None else self._to_poll():
+            if is_due():
+                ready.append(handle)
         if not ready:
             self._wait()
-        self._now += TURN_SECONDS
-        while scheduled and scheduled[0][0] <= self._now:
-            timer = heapq.heappop(scheduled)[2]
+        self._now = now = self._now + TURN_SECONDS
+        while scheduled and scheduled[0][0] <= now:
+            timer = heappop(scheduled)[2]
             if not timer._cancelled:
                 ready.append(timer)
+        take = ready.popleft
         for _ in range(len(ready)):
-            handle = ready.popleft()
+            handle = take()
             if handle._cancelled:
                 continue
-            life = handle._context.get(LIFE)
+            context = handle._context
+            life = context.get(LIFE)
             if life is None or life.alive:
-                handle._run()
+                try:
+                    context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.call_exception_handler({"message": f"in {handle!r}", "exception": error})
 
     _run_once = _take_turn
 
@@ -133,9 +144,9 @@ class SimLoop(asyncio.BaseEventLoop):
         if self._timer_cancelled_count > CANCELLED_MAX:
             self._timer_cancelled_count = 0
             scheduled[:] = [each for each in scheduled if not each[2]._cancelled]
-            heapq.heapify(scheduled)
+            heapify(scheduled)
         while scheduled and scheduled[0][2]._cancelled:
-            heapq.heappop(scheduled)
+            heappop(scheduled)
         if self._stopping:  # type: ignore[attr-defined]
             return
         if not scheduled:
@@ -144,13 +155,13 @@ class SimLoop(asyncio.BaseEventLoop):
         if self._now > self._limit:
             raise Stuck(f"{self._limit:g} s have passed")
 
-    def _poll(self) -> None:
-        for descriptor, handle in list(self._readers.items()):
-            if self._pollable[descriptor].readable():
-                self._ready.append(handle)
-        for descriptor, handle in list(self._writers.items()):
-            if self._pollable[descriptor].writable():
-                self._ready.append(handle)
+    def _to_poll(self) -> list[tuple[Callable[[], bool], events.Handle]]:
+        sockets = self._pollable
+        self._polled = [
+            *((sockets[each].readable, handle) for each, handle in self._readers.items()),
+            *((sockets[each].writable, handle) for each, handle in self._writers.items()),
+        ]
+        return self._polled
 
     # -- what selectors and threads do elsewhere ---------------------------------------------------------------------
 
@@ -166,26 +177,37 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
         """See AbstractEventLoop."""
-        self._readers[fd] = events.Handle(callback, args, self)
+        self._readers[fd], self._polled = events.Handle(callback, args, self), None
 
     def remove_reader(self, fd: Any) -> bool:
         """See AbstractEventLoop."""
+        self._polled = None
         return _drop(self._readers, fd)
 
     def add_writer(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
         """See AbstractEventLoop."""
-        self._writers[fd] = events.Handle(callback, args, self)
+        self._writers[fd], self._polled = events.Handle(callback, args, self), None
 
     def remove_writer(self, fd: Any) -> bool:
         """See AbstractEventLoop."""
+        self._polled = None
         return _drop(self._writers, fd)
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """See AbstractEventLoop."""
+        self._check_closed()  # type: ignore[attr-defined]
+        handle = events.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """See AbstractEventLoop: of two at the same time the one that was asked for first comes first."""
         timer = events.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, (when, next(self.serials), timer))
+        heappush(self._scheduled, (when, next(self.serials), timer))
         timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 

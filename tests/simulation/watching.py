@@ -10,6 +10,7 @@ It stands between the parts of an array: `stand_ins` names where.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,7 @@ from arrayd.replication.room import Replication
 from arrayd.replication.stages import Stage
 from arrayd.replication.standing import Standing
 from arrayd.replication.statuses import Side, Status
+from tests.simulation.disk import Inode
 from tests.simulation.doors import living
 from tests.simulation.prefixes import Given, Order, check_same, data_of
 from tests.simulation.promises import Promise, Writes
@@ -93,8 +95,12 @@ class Watch:
 
     def contents(self, array: str) -> list[bytes]:
         """What its files hold, as the array sees them."""
-        folder = self._machines[array].folder / "volumes"
-        return [(folder / f"{volume}.img").read_bytes() for volume in self.volumes]
+        files = (self._file(array, volume) for volume in self.volumes)
+        return [os.pread(file.fd, self.size, 0) for file in files]
+
+    def _file(self, array: str, volume: str) -> Inode:
+        machine = self._machines[array]
+        return machine.disk.inode(f"{machine.folder}/volumes/{volume}.img")
 
     def _restarting(self, machine: Machine, power: bool) -> None:
         row = self.sides[machine.name].row
@@ -129,10 +135,8 @@ class Watch:
         """A primary journal is about to take a write."""
         order = self.orders.setdefault((array, epoch), Order())
         if not order.checked:
-            path = self._machines[array].folder / "volumes" / f"{self.volumes[given.volume]}.img"
-            with path.open("rb") as file:
-                file.seek(given.offset)
-                given.before = file.read(given.extent)
+            file = self._file(array, self.volumes[given.volume])
+            given.before = os.pread(file.fd, given.extent, given.offset)
         self.find(lambda: order.was_given(begin, given))
 
     def restored(self, array: str, epoch: int, sequence: int) -> None:
