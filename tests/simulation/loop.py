@@ -7,11 +7,10 @@ more, which is an error. Sockets are those of `network.py`, and threads do not e
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 from asyncio import events
-from collections.abc import Callable, Coroutine
-from contextvars import Context
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from typing import Any, Protocol, TypeVarTuple
 
@@ -70,6 +69,38 @@ class SimFuture(asyncio.Future[Any]):
         return self.serial
 
 
+class SimHandle(events.Handle):
+    """A Handle, which does not ask each time whether all this is debugged."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Callable[..., object], args: Sequence[Any], loop: SimLoop, context: Any) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
+class SimTimer(events.TimerHandle):
+    """Likewise."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: Sequence[Any], loop: SimLoop, context: Any
+    ) -> None:
+        self._when = when
+        self._scheduled = True
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """The loop; it gives up at `limit` seconds of virtual time."""
 
@@ -84,8 +115,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._pollable: dict[int, Pollable] = {}
         self._readers: dict[int, events.Handle] = {}
         self._writers: dict[int, events.Handle] = {}
-        self._polled: list[tuple[Callable[[], bool], events.Handle]] | None = []
-        """What is asked before each turn, and what to do if it says yes; None: to be made anew."""
+        self.moved = False
+        """Whether a socket may have become ready since they were asked."""
         self.faults: list[str] = []
         """What went wrong in callbacks and tasks that nobody awaits."""
         super().__init__()
@@ -101,7 +132,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _make_task(self, _loop: object, work: Coroutine[Any, Any, Any], context: Context | None = None) -> SimTask:
         task = SimTask(work, loop=self, context=context)
-        life = (context or contextvars.copy_context()).get(LIFE)
+        life = (context or copy_context()).get(LIFE)
         if life is not None:
             life.adopt(task)
         return task
@@ -111,9 +142,8 @@ class SimLoop(asyncio.BaseEventLoop):
     def _take_turn(self) -> None:
         """What BaseEventLoop calls again and again."""
         ready, scheduled = self._ready, self._scheduled
-        for is_due, handle in self._polled if self._polled is not None else self._to_poll():
-            if is_due():
-                ready.append(handle)
+        if self.moved:
+            self._poll()
         if not ready:
             self._wait()
         self._now = now = self._now + TURN_SECONDS
@@ -155,13 +185,15 @@ class SimLoop(asyncio.BaseEventLoop):
         if self._now > self._limit:
             raise Stuck(f"{self._limit:g} s have passed")
 
-    def _to_poll(self) -> list[tuple[Callable[[], bool], events.Handle]]:
-        sockets = self._pollable
-        self._polled = [
-            *((sockets[each].readable, handle) for each, handle in self._readers.items()),
-            *((sockets[each].writable, handle) for each, handle in self._writers.items()),
-        ]
-        return self._polled
+    def _poll(self) -> None:
+        ready, before = self._ready, len(self._ready)
+        for descriptor, handle in self._readers.items():
+            if self._pollable[descriptor].readable():
+                ready.append(handle)
+        for descriptor, handle in self._writers.items():
+            if self._pollable[descriptor].writable():
+                ready.append(handle)
+        self.moved = len(ready) > before
 
     # -- what selectors and threads do elsewhere ---------------------------------------------------------------------
 
@@ -177,20 +209,20 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
         """See AbstractEventLoop."""
-        self._readers[fd], self._polled = events.Handle(callback, args, self), None
+        self._readers[fd] = SimHandle(callback, args, self, None)
+        self.moved = True
 
     def remove_reader(self, fd: Any) -> bool:
         """See AbstractEventLoop."""
-        self._polled = None
         return _drop(self._readers, fd)
 
     def add_writer(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
         """See AbstractEventLoop."""
-        self._writers[fd], self._polled = events.Handle(callback, args, self), None
+        self._writers[fd] = SimHandle(callback, args, self, None)
+        self.moved = True
 
     def remove_writer(self, fd: Any) -> bool:
         """See AbstractEventLoop."""
-        self._polled = None
         return _drop(self._writers, fd)
 
     def call_soon(
@@ -198,7 +230,7 @@ class SimLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Handle:
         """See AbstractEventLoop."""
         self._check_closed()  # type: ignore[attr-defined]
-        handle = events.Handle(callback, args, self, context)
+        handle = SimHandle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
@@ -206,9 +238,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """See AbstractEventLoop: of two at the same time the one that was asked for first comes first."""
-        timer = events.TimerHandle(when, callback, args, self, context)
+        timer = SimTimer(when, callback, args, self, context)
         heappush(self._scheduled, (when, next(self.serials), timer))
-        timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
     def call_later(

@@ -20,7 +20,7 @@ from tests.simulation.operating import Operator
 from tests.simulation.watching import Watch
 from tests.simulation.world import Violated
 
-BETWEEN_SECONDS = 1.5
+BETWEEN_SECONDS = 1.0
 """Between two verbs, on the average."""
 SETTLED_SECONDS = 150
 """Within this all is PAIR again, once nothing fails any more."""

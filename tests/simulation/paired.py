@@ -34,8 +34,8 @@ JOURNAL, DEVICE = 3, 9
 """LUNs, behind those of the volumes."""
 GROUP = "group"
 STREAMS = 4
-SECONDS_MIN, SECONDS_MAX = 8.0, 40.0
-CALM_SECONDS = 8.0
+SECONDS_MIN, SECONDS_MAX = 6.0, 28.0
+CALM_SECONDS = 3.0
 """How long it is written at the end, while nothing fails."""
 
 
