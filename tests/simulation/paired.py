@@ -33,8 +33,10 @@ VOLUMES = ("data", "log", "index")
 JOURNAL, DEVICE = 3, 9
 """LUNs, behind those of the volumes."""
 GROUP = "group"
-STREAMS = 4
-SECONDS_MIN, SECONDS_MAX = 6.0, 28.0
+STREAMS = 3
+BURSTS = 0.3
+"""So often a host's writes come several at once: a journal has them in one run then."""
+SECONDS_MIN, SECONDS_MAX = 9.0, 24.0
 CALM_SECONDS = 3.0
 """How long it is written at the end, while nothing fails."""
 
@@ -136,7 +138,7 @@ class Paired:
         until = now + length
         await together(
             [
-                *(write_on(self.regions, world.random(f"stream {number}"), until) for number in range(STREAMS)),
+                *(write_on(self.regions, world.random(f"stream {number}"), until, BURSTS) for number in range(STREAMS)),
                 self._operate(until),
                 self.figures.compare_until(until),
                 self._until_found(until),
@@ -146,7 +148,7 @@ class Paired:
         await self.faults.heal()
         calm = world.loop.time() + CALM_SECONDS
         await together(
-            [write_on(self.regions, world.random(f"calm {number}"), calm) for number in range(STREAMS)]
+            [write_on(self.regions, world.random(f"calm {number}"), calm, BURSTS) for number in range(STREAMS)]
             + [self._settle(calm)]
         )
         await self.operations.settle()
