@@ -64,6 +64,9 @@ class Faults:
         ]
         self._kinds = [kind for kind, _ in kinds]
         self._weights = [weight * (self._random.choice(UNEVEN) if uneven else 1) for _, weight in kinds]
+        if uneven:
+            self._kinds.append(self.start_in_trouble)
+            self._weights.append(2 * self._random.choice(UNEVEN))
         if not any(self._weights):
             self._weights = [weight for _, weight in kinds]
 
@@ -73,13 +76,16 @@ class Faults:
         while self._world.loop.time() < until:
             await asyncio.sleep(self._random.expovariate(1 / BETWEEN_SECONDS))
             (kind,) = self._random.choices(self._kinds, self._weights)
-            self.made[kind.__name__] += 1
-            self.making(kind.__name__)
-            self._world.trace.note("fault", kind.__name__)
+            self._made(kind.__name__)
             going.append(asyncio.ensure_future(kind()))
             if self._random.random() < 0.7:
                 await going[-1]
         await asyncio.gather(*going)
+
+    def _made(self, kind: str) -> None:
+        self.made[kind] += 1
+        self.making(kind)
+        self._world.trace.note("fault", kind)
 
     def _machine(self) -> Machine:
         return self._random.choice(self._machines)
@@ -108,14 +114,48 @@ class Faults:
         if life is None or life.plan is not None:
             return
         plan = life.plan = self._plan(machine)
-        loop = self._world.loop
-        late = loop.time() + STRUCK_WITHIN_SECONDS
-        while life.is_to_end(plan) and loop.time() < late:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        if life.is_to_end(plan):
-            life.kill("at rest", plan.power)
+        await self._struck(machine, plan)
         await self._a_while(self._random.choice(DOWN_SECONDS))
         await self.start(machine)
+
+    async def _struck(self, machine: Machine, plan: Plan) -> None:
+        """Until a life has ended as planned."""
+        life, loop = machine.life, self._world.loop
+        late = loop.time() + STRUCK_WITHIN_SECONDS
+        while life is not None and life.is_to_end(plan) and loop.time() < late:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        if life is not None and life.is_to_end(plan):
+            life.kill("at rest", plan.power)
+
+    async def disturb(self) -> None:
+        """Whatever comes in the middle of a verb: mostly an array is killed."""
+        (kind,) = self._random.choices((self.kill, self.start_in_trouble, self.cut), (6, 2, 2))
+        self._made(kind.__name__)
+        await kind()
+
+    async def start_in_trouble(self) -> None:
+        """An array is killed, and its disk is full or fails when it starts again."""
+        machine = self._machine()
+        if machine.life is None or machine.life.plan is not None:
+            return
+        plan = machine.life.plan = self._plan(machine)
+        await self._struck(machine, plan)
+        await self._a_while(self._random.choice(DOWN_SECONDS))
+        disk = machine.disk
+        trouble = self._random.choice(("full", "full", "reads", "syncs"))
+        if trouble == "full":
+            disk.full = True
+        elif trouble == "reads":
+            disk.failing_reads = self._random.randint(1, 3)
+        else:
+            disk.failing_syncs = 1
+        await self.start(machine)
+        await self._a_while(2.0)
+        if trouble == "full":
+            disk.full = False
+        elif trouble == "syncs":
+            disk.failing_syncs = 0
+            await self._again_if_failed(machine)
 
     async def kill_at_start(self) -> None:
         """An array is killed while it starts, or stops."""
@@ -207,6 +247,10 @@ class Faults:
         machine.disk.failing_syncs = 1
         await self._a_while(3.0)
         machine.disk.failing_syncs = 0
+        await self._again_if_failed(machine)
+
+    async def _again_if_failed(self, machine: Machine) -> None:
+        """An operator restarts an array that has a volume which has failed."""
         if machine.disk.failed:
             await self._stop(machine)
             await self.start(machine)

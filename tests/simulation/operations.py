@@ -24,11 +24,15 @@ BETWEEN_SECONDS = 1.0
 """Between two verbs, on the average."""
 SETTLED_SECONDS = 150
 """Within this all is PAIR again, once nothing fails any more."""
-DISTURBED_SHARE = 0.15
-"""So often an array is killed meanwhile."""
+DISTURBED_SHARE = 0.25
+"""So often something fails meanwhile: see `Faults.disturb`."""
+HASTY_SHARE, HASTY_SECONDS = 0.3, 0.15
+"""So often the next verb comes after HASTY_SECONDS already, on the average, whatever the one before has begun."""
+THERE_SHARE = 0.7
+"""So often a takeover is asked for where the S-VOLs are, and not just anywhere."""
 PATIENT_SHARE, PATIENCE_SECONDS = 0.6, 5.0
 """So often he waits for the end of a copy, and how long."""
-PACES = (1, 3, 15, 15)
+PACES = (1, 2, 5, 15)
 SMPL_SHARE = 0.3
 """So often pairs that were ended are made again by the same hand, at once."""
 SUSPENDED = frozenset({State.P_PSUS, State.P_PSUE, State.P_PFUS})
@@ -70,10 +74,11 @@ class Operations:
         """One verb after the other. Raises Violated."""
         loop = asyncio.get_running_loop()
         while loop.time() < until:
-            await asyncio.sleep(self._random.expovariate(1 / BETWEEN_SECONDS))
+            hasty = self._random.random() < HASTY_SHARE
+            await asyncio.sleep(self._random.expovariate(1 / (HASTY_SECONDS if hasty else BETWEEN_SECONDS)))
             if loop.time() < until:
                 (name,) = self._random.choices(self._names, self._weights)
-                if self._random.random() < PATIENT_SHARE:
+                if not hasty and self._random.random() < PATIENT_SHARE:
                     await self._copied(until)
                 work = [self.do(name)]
                 if self._random.random() < DISTURBED_SHARE and self.disturbing is not None:
@@ -119,10 +124,18 @@ class Operations:
         return await self.operator.change(self._somewhere(), operation)
 
     async def _take_over(self) -> Any:
-        return await self.operator.take_over(self._somewhere())
+        return await self.operator.take_over(self._taken_over())
 
     async def _take_over_forced(self) -> Any:
-        return await self.operator.take_over(self._somewhere(), forced=True)
+        return await self.operator.take_over(self._taken_over(), forced=True)
+
+    def _taken_over(self) -> str:
+        """Where a takeover is asked for."""
+        where = self._somewhere()
+        if self._random.random() < THERE_SHARE:
+            rows = {array: side.row for array, side in self._watch.sides.items()}
+            where = next((each for each, row in rows.items() if row and row.side is Side.S_VOL), where)
+        return where
 
     async def _plan(self) -> None:
         decision = await self.operator.plan(self._somewhere())

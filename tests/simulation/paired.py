@@ -29,6 +29,10 @@ VOLUME_BYTES = 256 * 1024
 BLOCKS = VOLUME_BYTES // BLOCK_BYTES
 JOURNAL_BYTES = (256 * 1024, 256 * 1024, 2 * 1024 * 1024)
 """One of them: small journals fill up."""
+COPY_BYTES = (32 * 1024, 128 * 1024, 2 * 1024 * 1024)
+"""One of them: how much is copied at once. With small parts a copy takes its time, and is cut short in the middle."""
+UNPAIRED_SECONDS = 0.5
+"""How long hosts write before the pairs are made, on the average."""
 VOLUMES = ("data", "log", "index")
 JOURNAL, DEVICE = 3, 9
 """LUNs, behind those of the volumes."""
@@ -47,6 +51,7 @@ class Paired:
     def __init__(self, world: World) -> None:
         self.world = world
         self._journal_bytes = world.random("journal").choice(JOURNAL_BYTES)
+        self._copy_bytes = world.random("copy").choice(COPY_BYTES)
         self.machines = [self._machine("near", "far", "1"), self._machine("far", "near", "2")]
         self.faults = Faults(world, self.machines, uneven=True)
         self.watch = Watch(world, VOLUMES, VOLUME_BYTES, BLOCK_BYTES)
@@ -111,6 +116,7 @@ class Paired:
             **self.watch.stand_ins(),
             **self.operator.stand_ins(),
             "arrayd.commands.pairing.JOURNAL_BYTES_MIN": min(JOURNAL_BYTES),
+            "arrayd.replication.copying.COPY_BYTES": self._copy_bytes,
         }
 
     # -- the run -----------------------------------------------------------------------------------------------------
@@ -156,13 +162,12 @@ class Paired:
         await self._compare()
 
     async def _disturbed(self) -> None:
-        """An array is killed while a verb is carried out."""
-        self.faults.made["kill"] += 1
-        self._fails("kill")
-        await self.faults.kill()
+        """Something fails while a verb is carried out."""
+        await self.faults.disturb()
 
     async def _operate(self, until: float) -> None:
         """The pairs are made, and then anything goes."""
+        await asyncio.sleep(self.world.random("unpaired").expovariate(1 / UNPAIRED_SECONDS))
         await self.operations.do("paircreate")
         await together([self.faults.make(until), self.operations.operate_until(until)])
 

@@ -165,6 +165,8 @@ class Watch:
         side, row = self.sides[array], stage.row
         before = side.row
         was = side.stage
+        if isinstance(stage, Journaling):
+            self._led(array, stage)
         if isinstance(stage, Following):
             self._follows(array, stage)
         elif isinstance(stage, Standing):
@@ -207,6 +209,14 @@ class Watch:
         self._whole(array, row)
         if regions.oldest == regions.to_be_restored:
             self.restored(array, row.epoch, regions.oldest.sequence)
+
+    def _led(self, array: str, stage: Journaling) -> None:
+        """P-VOLs are about to be shown: they are what their journal says, but for what is told to differ."""
+        order = self.orders.get((array, stage.row.epoch))
+        if order is not None:
+            self.checked["P-VOLs lead"] += 1
+            stored, differing = stage.journal.regions.stored.sequence, stage._group.differing
+            self.find(lambda: order.check_led(stored, self.contents(array), differing, f"{array}, P-VOLs lead"))
 
     def _whole(self, array: str, row: GroupRow) -> None:
         side = self.sides[array]
