@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
+from tests.simulation.disk import FULL_SHARE
 from tests.simulation.doors import Gone, Plan
 from tests.simulation.world import Machine, World
 
@@ -144,7 +145,8 @@ class Faults:
         disk = machine.disk
         trouble = self._random.choice(("full", "full", "reads", "syncs"))
         if trouble == "full":
-            disk.full = True
+            # Less often than else: or else nothing would begin that can be left in the middle.
+            disk.full, disk.full_share = True, self._random.choice((0.1, 0.3, FULL_SHARE))
         elif trouble == "reads":
             disk.failing_reads = self._random.randint(1, 3)
         else:
@@ -152,7 +154,7 @@ class Faults:
         await self.start(machine)
         await self._a_while(2.0)
         if trouble == "full":
-            disk.full = False
+            disk.full, disk.full_share = False, FULL_SHARE
         elif trouble == "syncs":
             disk.failing_syncs = 0
             await self._again_if_failed(machine)

@@ -57,6 +57,8 @@ class Beside:
         """Whether what they hold came from the other side."""
         self.troubled = False
         """Whether they are S-VOLs that could not be taken up after a fault."""
+        self.restarted = False
+        """Whether it has not taken up the group yet."""
 
 
 class Watch:
@@ -103,7 +105,8 @@ class Watch:
         return machine.disk.inode(f"{machine.folder}/volumes/{volume}.img")
 
     def _restarting(self, machine: Machine, power: bool) -> None:
-        row = self.sides[machine.name].row
+        side = self.sides[machine.name]
+        row, side.restarted = side.row, True
         for volume, promise in self.promises[machine.name].items():
             if f"{volume}.img" in machine.disk.failed and row is not None:
                 promise.lost_syncs()
@@ -167,6 +170,9 @@ class Watch:
         was = side.stage
         if isinstance(stage, Journaling):
             self._led(array, stage)
+        if side.restarted and isinstance(stage, Journaling | Marking):
+            self._kept(array)
+        side.restarted = False
         if isinstance(stage, Following):
             self._follows(array, stage)
         elif isinstance(stage, Standing):
@@ -217,6 +223,12 @@ class Watch:
             self.checked["P-VOLs lead"] += 1
             stored, differing = stage.journal.regions.stored.sequence, stage._group.differing
             self.find(lambda: order.check_led(stored, self.contents(array), differing, f"{array}, P-VOLs lead"))
+
+    def _kept(self, array: str) -> None:
+        """After a restart hosts are about to see volumes that were theirs: they have what was answered."""
+        for (volume, promise), data in zip(self.promises[array].items(), self.contents(array), strict=True):
+            if promise.is_open:
+                self.find(partial(promise.check_all, data, f"is on {array}, as hosts are shown it"))
 
     def _whole(self, array: str, row: GroupRow) -> None:
         side = self.sides[array]
