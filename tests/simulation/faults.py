@@ -27,6 +27,9 @@ DOORS = (
 POWER_LOSS_SHARE = 0.4
 CALLS_MAX = 120
 CALLS_AT_A_DOOR_MAX = 4
+CALLS_SOON_MAX = 40
+"""Likewise of a life that is to end in the middle of something."""
+TROUBLE_POWER_LOSS_SHARE = 0.7
 STRUCK_WITHIN_SECONDS = 3.0
 """A kill that has met no such moment by then is made at once."""
 BUSY_CHECKS, BUSY_CHECK_SECONDS = 100, 5e-3
@@ -102,19 +105,19 @@ class Faults:
     def _is_power_loss(self, machine: Machine) -> bool:
         return self._random.random() < POWER_LOSS_SHARE
 
-    def _plan(self, machine: Machine) -> Plan:
+    def _plan(self, machine: Machine, calls: int = CALLS_MAX) -> Plan:
         power = self._is_power_loss(machine)
         if self._random.random() < 0.4:
-            return Plan(self._random.randint(1, CALLS_MAX), None, power)
+            return Plan(self._random.randint(1, calls), None, power)
         return Plan(self._random.randint(1, CALLS_AT_A_DOOR_MAX), self._random.choice(DOORS), power)
 
-    async def kill(self) -> None:
+    async def kill(self, calls: int = CALLS_MAX) -> None:
         """An array is killed, or its machine loses power."""
         machine = self._machine()
         life = machine.life
         if life is None or life.plan is not None:
             return
-        plan = life.plan = self._plan(machine)
+        plan = life.plan = self._plan(machine, calls)
         await self._struck(machine, plan)
         await self._a_while(self._random.choice(DOWN_SECONDS))
         await self.start(machine)
@@ -132,7 +135,7 @@ class Faults:
         """Whatever comes in the middle of a verb: mostly an array is killed."""
         (kind,) = self._random.choices((self.kill, self.start_in_trouble, self.cut), (6, 2, 2))
         self._made(kind.__name__)
-        await kind()
+        await (self.kill(CALLS_SOON_MAX) if kind == self.kill else kind())
 
     async def start_in_trouble(self) -> None:
         """An array is killed, and its disk is full or fails when it starts again."""
@@ -140,6 +143,7 @@ class Faults:
         if machine.life is None or machine.life.plan is not None:
             return
         plan = machine.life.plan = self._plan(machine)
+        plan.power = self._random.random() < TROUBLE_POWER_LOSS_SHARE
         await self._struck(machine, plan)
         await self._a_while(self._random.choice(DOWN_SECONDS))
         disk = machine.disk

@@ -24,7 +24,7 @@ BETWEEN_SECONDS = 1.0
 """Between two verbs, on the average."""
 SETTLED_SECONDS = 150
 """Within this all is PAIR again, once nothing fails any more."""
-DISTURBED_SHARE = 0.25
+DISTURBED_SHARE, TAKEOVER_DISTURBED_SHARE = 0.2, 0.5
 """So often something fails meanwhile: see `Faults.disturb`."""
 HASTY_SHARE, HASTY_SECONDS = 0.3, 0.15
 """So often the next verb comes after HASTY_SECONDS already, on the average, whatever the one before has begun."""
@@ -33,6 +33,19 @@ THERE_SHARE = 0.7
 PATIENT_SHARE, PATIENCE_SECONDS = 0.6, 5.0
 """So often he waits for the end of a copy, and how long."""
 PACES = (1, 2, 5, 15)
+FITTING_SHARE = 0.6
+"""So often a verb is one that does something with what the group shows."""
+FITTING = {
+    "SMPL": ("paircreate",),
+    "COPY": ("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover -S", "pairresync -c"),
+    "PAIR": ("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover", "horctakeover -S", "pairsplit -S"),
+    "PFUL": ("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover -S", "horctakeover --plan", "pairsplit -S"),
+    "PSUS": ("pairresync", "pairsplit -rw", "horctakeover", "horctakeover -S", "pairresync -swaps"),
+    "SSUS -rw": ("pairresync", "pairresync -swaps", "pairresync -swapp", "horctakeover", "horctakeover -S"),
+    "PSUE": ("pairresync", "pairresync -swaps", "pairresync -swapp", "horctakeover -S"),
+    "PFUS": ("pairresync", "pairresync -swaps", "pairresync -swapp", "horctakeover -S", "pairsplit -rw"),
+    "SSWS": ("pairresync -swaps", "pairresync -swapp", "pairsplit -S"),
+}
 SMPL_SHARE = 0.3
 """So often pairs that were ended are made again by the same hand, at once."""
 SUSPENDED = frozenset({State.P_PSUS, State.P_PSUE, State.P_PFUS})
@@ -66,7 +79,7 @@ class Operations:
         """What may go wrong while a verb is carried out."""
         self._names = [name for name, _, _ in kinds]
         self._verbs = {name: verb for name, verb, _ in kinds}
-        self._weights = [weight * max(random.choice(UNEVEN), 0.2) for _, _, weight in kinds]
+        self._weights = {name: weight * max(random.choice(UNEVEN), 0.2) for name, _, weight in kinds}
 
     # -- anything ----------------------------------------------------------------------------------------------------
 
@@ -77,13 +90,22 @@ class Operations:
             hasty = self._random.random() < HASTY_SHARE
             await asyncio.sleep(self._random.expovariate(1 / (HASTY_SECONDS if hasty else BETWEEN_SECONDS)))
             if loop.time() < until:
-                (name,) = self._random.choices(self._names, self._weights)
+                name = self._chosen()
                 if not hasty and self._random.random() < PATIENT_SHARE:
                     await self._copied(until)
                 work = [self.do(name)]
-                if self._random.random() < DISTURBED_SHARE and self.disturbing is not None:
+                disturbed = TAKEOVER_DISTURBED_SHARE if name == "horctakeover" else DISTURBED_SHARE
+                if self._random.random() < disturbed and self.disturbing is not None:
                     work.append(self.disturbing())
                 await together(work)
+
+    def _chosen(self) -> str:
+        """The next verb."""
+        names = self._names
+        if self._random.random() < FITTING_SHARE:
+            names = list(FITTING[self.shown()])
+        (name,) = self._random.choices(names, [self._weights[each] for each in names])
+        return name
 
     async def _copied(self, until: float) -> None:
         """pairevtwait -s pair: a while, at the most, until a copy has ended."""
