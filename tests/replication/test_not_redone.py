@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from arrayd.replication.journaling import Journaling
 from arrayd.replication.redo import RedoFailed
 from arrayd.replication.statuses import Operation, Refusal, State
-from arrayd.volumes.volume import VolumeError
+from arrayd.volumes.file_volume import FileVolume
+from arrayd.volumes.volume import VolumeError, VolumeFailed
+from tests.replication.pair_doors import Primary, Site
 from tests.replication.stage_lab import WHOLE, Lab, marked
 
 
@@ -40,3 +45,28 @@ async def test_pairs_end_only_with_p_vols_that_are_redone(lab: Lab, begun: bool)
         await lab.happen(Operation.PAIRSPLIT_S)
     assert lab.states == "nothing"
     lab.check()
+
+
+@pytest.mark.parametrize("door", ["read", "flush"])
+async def test_a_journal_that_a_disk_does_not_let_open_is_not_redone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    """After a power loss it may have what hosts were answered, and the P-VOLs have not: it was taken for one that is
+    damaged, and the pairs were suspended with P-VOLs that were older."""
+    async with Site.at(tmp_path) as site:
+        killed = await site.begun()
+        await killed.write(0, 0, b"a" * 4096)
+    async with Site.at(tmp_path) as site:
+        stage = Journaling(site.row(), site.doors(), site.told())
+
+        def fails(_volume: FileVolume, *_told: object) -> None:
+            raise VolumeFailed("I/O error")
+
+        with monkeypatch.context() as now:
+            now.setattr(FileVolume, door, fails)
+            with pytest.raises(RedoFailed, match="I/O error") as failed:
+                await stage.prepare(found=True)
+            assert not failed.value.begun
+        await stage.prepare(found=True)
+        await stage.enter()
+        await Primary(stage, site).leave()
