@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any
 
@@ -24,6 +24,11 @@ DOORS = (
     *("answer", "durable answer", "durable answer"),
 )
 """Where a kill is aimed at; `allocate`, `tables` and others are met on the way."""
+DOORS_OF_CHANGES = (
+    *("open", "truncate", "allocate", "fallocate", "fsync", "fdatasync", "write", "read", "thread"),
+    *("commit", "commit", "tables", "listen", "dial", "accept", "send", "send", "receive"),
+)
+"""Likewise while an array of pairs starts, or carries out a verb: then it passes doors that it never passes else."""
 POWER_LOSS_SHARE = 0.4
 CALLS_MAX = 120
 CALLS_AT_A_DOOR_MAX = 4
@@ -50,6 +55,7 @@ class Faults:
         self._machines = machines
         self._random: Random = world.random("faults")
         self.made: Counter[str] = Counter()
+        self._doors_of_changes = DOORS_OF_CHANGES if uneven else DOORS
         self.making: Callable[[str], None] = lambda _kind: None
         """What is to be known when one is made."""
         kinds: list[tuple[Callable[[], Coroutine[Any, Any, None]], int]] = [
@@ -105,19 +111,21 @@ class Faults:
     def _is_power_loss(self, machine: Machine) -> bool:
         return self._random.random() < POWER_LOSS_SHARE
 
-    def _plan(self, machine: Machine, calls: int = CALLS_MAX) -> Plan:
+    def _plan(self, machine: Machine, calls: int = CALLS_MAX, doors: Sequence[str] = DOORS) -> Plan:
         power = self._is_power_loss(machine)
         if self._random.random() < 0.4:
             return Plan(self._random.randint(1, calls), None, power)
-        return Plan(self._random.randint(1, CALLS_AT_A_DOOR_MAX), self._random.choice(DOORS), power)
+        return Plan(self._random.randint(1, CALLS_AT_A_DOOR_MAX), self._random.choice(doors), power)
 
-    async def kill(self, calls: int = CALLS_MAX) -> None:
+    async def kill(
+        self, calls: int = CALLS_MAX, doors: Sequence[str] = DOORS, at: Machine | None = None
+    ) -> None:
         """An array is killed, or its machine loses power."""
-        machine = self._machine()
+        machine = at or self._machine()
         life = machine.life
         if life is None or life.plan is not None:
             return
-        plan = life.plan = self._plan(machine, calls)
+        plan = life.plan = self._plan(machine, calls, doors)
         await self._struck(machine, plan)
         await self._a_while(self._random.choice(DOWN_SECONDS))
         await self.start(machine)
@@ -131,11 +139,12 @@ class Faults:
         if life is not None and life.is_to_end(plan):
             life.kill("at rest", plan.power)
 
-    async def disturb(self) -> None:
-        """Whatever comes in the middle of a verb: mostly an array is killed."""
+    async def disturb(self, array: str | None) -> None:
+        """Whatever comes in the middle of a verb: mostly an array is killed, that one or any."""
         (kind,) = self._random.choices((self.kill, self.start_in_trouble, self.cut), (6, 2, 2))
         self._made(kind.__name__)
-        await (self.kill(CALLS_SOON_MAX) if kind == self.kill else kind())
+        at = next((each for each in self._machines if each.name == array), None)
+        await (self.kill(CALLS_SOON_MAX, self._doors_of_changes, at) if kind == self.kill else kind())
 
     async def start_in_trouble(self) -> None:
         """An array is killed, and its disk is full or fails when it starts again."""
@@ -172,9 +181,9 @@ class Faults:
             machine.life.kill("at rest", self._is_power_loss(machine))
             await self._a_while(self._random.choice(DOWN_SECONDS))
             if machine.is_down:
-                machine.next_plan = self._plan(machine)
+                machine.next_plan = self._plan(machine, doors=self._doors_of_changes)
         else:
-            machine.life.plan = self._plan(machine)
+            machine.life.plan = self._plan(machine, doors=self._doors_of_changes)
             await self._stop(machine)
         await self.start(machine)
 

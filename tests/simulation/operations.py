@@ -75,8 +75,8 @@ class Operations:
             ("paircreate", self._create, 4),
             ("pairresync -c", self._set_pace, 2),
         ]
-        self.disturbing: Callable[[], Coroutine[Any, Any, None]] | None = None
-        """What may go wrong while a verb is carried out."""
+        self.disturbing: Callable[[str | None], Coroutine[Any, Any, None]] | None = None
+        """`disturbing(array)` is what may go wrong while a verb is carried out, at that array or at any."""
         self._names = [name for name, _, _ in kinds]
         self._verbs = {name: verb for name, verb, _ in kinds}
         self._weights = {name: weight * max(random.choice(UNEVEN), 0.2) for name, _, weight in kinds}
@@ -96,7 +96,7 @@ class Operations:
                 work = [self.do(name)]
                 disturbed = TAKEOVER_DISTURBED_SHARE if name == "horctakeover" else DISTURBED_SHARE
                 if self._random.random() < disturbed and self.disturbing is not None:
-                    work.append(self.disturbing())
+                    work.append(self.disturbing(self._left() if name == "horctakeover" else None))
                 await together(work)
 
     def _chosen(self) -> str:
@@ -150,6 +150,11 @@ class Operations:
 
     async def _take_over_forced(self) -> Any:
         return await self.operator.take_over(self._taken_over(), forced=True)
+
+    def _left(self) -> str | None:
+        """Where the P-VOLs are, which a takeover leaves."""
+        rows = {array: side.row for array, side in self._watch.sides.items()}
+        return next((each for each, row in rows.items() if row and row.side is Side.P_VOL), None)
 
     def _taken_over(self) -> str:
         """Where a takeover is asked for."""

@@ -27,7 +27,7 @@ from tests.simulation.writers import Region, write_on
 
 VOLUME_BYTES = 256 * 1024
 BLOCKS = VOLUME_BYTES // BLOCK_BYTES
-JOURNAL_BYTES = (256 * 1024, 256 * 1024, 2 * 1024 * 1024)
+JOURNAL_BYTES = (192 * 1024, 256 * 1024, 2 * 1024 * 1024)
 """One of them: small journals fill up."""
 COPY_BYTES = (32 * 1024, 128 * 1024, 2 * 1024 * 1024)
 """One of them: how much is copied at once. With small parts a copy takes its time, and is cut short in the middle."""
@@ -161,9 +161,9 @@ class Paired:
         self.watch.check_found()
         await self._compare()
 
-    async def _disturbed(self) -> None:
+    async def _disturbed(self, array: str | None) -> None:
         """Something fails while a verb is carried out."""
-        await self.faults.disturb()
+        await self.faults.disturb(array)
 
     async def _operate(self, until: float) -> None:
         """The pairs are made, and then anything goes."""
