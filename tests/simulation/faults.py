@@ -117,9 +117,7 @@ class Faults:
             return Plan(self._random.randint(1, calls), None, power)
         return Plan(self._random.randint(1, CALLS_AT_A_DOOR_MAX), self._random.choice(doors), power)
 
-    async def kill(
-        self, calls: int = CALLS_MAX, doors: Sequence[str] = DOORS, at: Machine | None = None
-    ) -> None:
+    async def kill(self, calls: int = CALLS_MAX, doors: Sequence[str] = DOORS, at: Machine | None = None) -> None:
         """An array is killed, or its machine loses power."""
         machine = at or self._machine()
         life = machine.life

@@ -47,7 +47,8 @@ class SimJob(Future[Any]):
         self._condition = NO_CONDITION  # type: ignore[assignment]
         self._state = PENDING
         self._result = self._exception = None
-        self._waiters, self._done_callbacks = [], []
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
 
 
 class SimExecutor(Executor):

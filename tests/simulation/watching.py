@@ -226,7 +226,7 @@ class Watch:
 
     def _kept(self, array: str) -> None:
         """After a restart hosts are about to see volumes that were theirs: they have what was answered."""
-        for (volume, promise), data in zip(self.promises[array].items(), self.contents(array), strict=True):
+        for promise, data in zip(self.promises[array].values(), self.contents(array), strict=True):
             if promise.is_open:
                 self.find(partial(promise.check_all, data, f"is on {array}, as hosts are shown it"))
 

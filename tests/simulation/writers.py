@@ -159,9 +159,7 @@ def runs(lbas: Sequence[int], limit: int) -> list[range]:
     return found
 
 
-async def write_on(
-    regions: Sequence[Region], random: Random, until: float, bursts: float = BURST_SHARE
-) -> None:
+async def write_on(regions: Sequence[Region], random: Random, until: float, bursts: float = BURST_SHARE) -> None:
     """One host's stream of commands, one after the other, but for `bursts`: so often several come at once."""
     loop = asyncio.get_running_loop()
     region = random.choice(regions)
