@@ -213,5 +213,5 @@ FIRST_FOUND = {
     "a swap does not drain": 37,
     "a fence holds nobody": 5,
 }
-"""The first of the scenario's seeds that finds each; of a side that was written and follows it is not known: that wants a
-kill of the P-VOLs' side after its fence stood and before it was told of the swap, and a write there meanwhile."""
+"""The first of the scenario's seeds that finds each. Of a side that was written and follows it is not known: that wants
+the P-VOLs' side killed after its fence stood and before it was told of the swap, and a write there meanwhile."""
