@@ -150,18 +150,19 @@ class Stages:
             self.failed("nor can it be suspended: hosts' writes are refused", error)
             await self._stand(self._row(), reason)
 
-    async def redo(self, row: GroupRow) -> None:
+    async def redo(self, row: GroupRow, *, ends: bool) -> None:
         """P-VOLs that could not be taken up have what is in their journal, before they leave it: their stage is there
-        then, and nobody sees it. A journal that still cannot be read is left. Raises Stays."""
+        then, and nobody sees it. A journal that a disk still does not let read is left only if the group `ends`; one
+        that is damaged is left. Raises Stays."""
         if type(self.stage) is self.around.kinds.journaling:
             return  # it is there already: the change that it was for has come to nothing
         token, stage = self.made(row)
         try:
             await stage.prepare(found=True)
         except RedoFailed as error:
-            if error.begun:
-                raise Stays(Refusal(f"hosts' writes may be missing on the P-VOLs: {error}")) from error
-            return
+            if ends and not error.begun:
+                return
+            raise Stays(Refusal(f"hosts' writes may be missing on the P-VOLs: {error}")) from error
         except STAGE_ERRORS:
             return
         standing, self.stage, self.token = self.stage, stage, token
@@ -268,7 +269,7 @@ class _Steps:
         if stages.trouble and old is not None:
             kinds = stages.around.kinds
             if kinds.of(old) is kinds.journaling and (new is None or kinds.of(new) is not kinds.journaling):
-                await stages.redo(old)
+                await stages.redo(old, ends=new is None)
                 stage = stages.stage
             elif new is not None:
                 new = self._out_of_trouble(old, new)

@@ -28,7 +28,7 @@ from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.journal import JournalError, Position, PrimaryJournal, Role
 from arrayd.replication.journal.superblocks import read_superblock
 from arrayd.replication.journaled import JournaledVolume
-from arrayd.replication.redo import redo
+from arrayd.replication.redo import RedoFailed, redo
 from arrayd.replication.serving import JournalServer
 from arrayd.replication.stages import Progress, Stage
 from arrayd.replication.statuses import P_RUNNING, Event, Refusal, Side, State
@@ -78,15 +78,11 @@ class Journaling(Stage):
         row = self.row
         volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
         place = self.doors.volume(row.journal)
-        superblock = await read_superblock(place)
         # It is also there if this was tried before, and if pairs come to a group that runs, or some of them leave it.
-        ours = superblock is not None and (superblock.role, superblock.group, superblock.epoch) == (
-            Role.PRIMARY,
-            row.id,
-            row.epoch,
-        )
-        if ours:
-            journal = await PrimaryJournal.open(place)
+        opened = await self._open_journal(place)
+        ours = opened is not None
+        if opened is not None:
+            journal = opened
             await redo(journal, volumes)
         elif found:
             raise JournalError(f"the journal of group {row.name}, epoch {row.epoch}, is not on its volume")
@@ -119,6 +115,18 @@ class Journaling(Stage):
         self._server = JournalServer(group, acknowledged, self.doors.clock, self._wanted.set)
         self._copying = CopyingOut(journal, self._fronts, self._bitmaps)
         self._prepared = True
+
+    async def _open_journal(self, place: Volume) -> PrimaryJournal | None:
+        """The journal, if that of this epoch is there. Raises RedoFailed where the disk has failed, so that nobody
+        knows what is in it, JournalError."""
+        try:
+            there = await read_superblock(place)
+            ours = (Role.PRIMARY, self.row.id, self.row.epoch)
+            if there is None or (there.role, there.group, there.epoch) != ours:
+                return None
+            return await PrimaryJournal.open(place)
+        except VolumeError as error:
+            raise RedoFailed(error, begun=False) from error
 
     async def _open_activity(self, volumes: Mapping[int, Volume], *, anew: bool, found: bool) -> Activity:
         return await Activity.open(

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from arrayd.replication.journaling import Journaling
 from arrayd.replication.redo import RedoFailed
 from arrayd.replication.statuses import Operation, Refusal, State
-from arrayd.volumes.volume import VolumeError
+from arrayd.volumes.file_volume import FileVolume
+from arrayd.volumes.volume import VolumeError, VolumeFailed
+from tests.replication.pair_doors import Primary, Site
 from tests.replication.stage_lab import WHOLE, Lab, marked
 
 
 @pytest.mark.parametrize("begun", [True, False])
 async def test_p_vols_that_are_not_redone_are_seen_by_nobody(lab: Lab, begun: bool) -> None:
-    """Half of a redo leaves older data than hosts were answered. Where it was not begun, since the journal cannot be
-    read, there is nothing to wait for the second time."""
+    """Half of a redo leaves older data than hosts were answered, and so does none of it after a power loss."""
     failed = RedoFailed(VolumeError("no room"), begun)
     lab.fails["journaling prepare"] = [failed, failed]
     await lab.holding(State.P_PAIR, State.P_PAIR)
     assert lab.states == "P-VOL PAIR, P-VOL PAIR"
     assert lab.shown == {"v0": "standing", "v1": "standing"}
-    refusal = await lab.happen(Operation.PAIRSPLIT)
-    assert isinstance(refusal, Refusal) is begun
-    if begun:
-        assert lab.shown == {"v0": "standing", "v1": "standing"}
-        await lab.happen(Operation.PAIRSPLIT)
+    assert isinstance(await lab.happen(Operation.PAIRSPLIT), Refusal)
+    assert lab.shown == {"v0": "standing", "v1": "standing"}
+    await lab.happen(Operation.PAIRSPLIT)
     assert lab.states == "P-VOL PSUS, P-VOL PSUS"
     assert lab.shown == {"v0": "marking", "v1": "marking"}
     assert await marked(lab) == WHOLE
@@ -32,6 +34,7 @@ async def test_p_vols_that_are_not_redone_are_seen_by_nobody(lab: Lab, begun: bo
 
 @pytest.mark.parametrize("begun", [True, False])
 async def test_pairs_end_only_with_p_vols_that_are_redone(lab: Lab, begun: bool) -> None:
+    """Where it was not begun, since the disk does not let the journal be read, pairsplit -S gives up what is in it."""
     failed = RedoFailed(VolumeError("no room"), begun)
     lab.fails["journaling prepare"] = [failed, failed]
     await lab.holding(State.P_PAIR, State.P_PAIR)
@@ -40,3 +43,28 @@ async def test_pairs_end_only_with_p_vols_that_are_redone(lab: Lab, begun: bool)
         await lab.happen(Operation.PAIRSPLIT_S)
     assert lab.states == "nothing"
     lab.check()
+
+
+@pytest.mark.parametrize("door", ["read", "flush"])
+async def test_a_journal_that_a_disk_does_not_let_open_is_not_redone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    """After a power loss it may have what hosts were answered, and the P-VOLs have not: it was taken for one that is
+    damaged, and the pairs were suspended with P-VOLs that were older."""
+    async with Site.at(tmp_path) as site:
+        killed = await site.begun()
+        await killed.write(0, 0, b"a" * 4096)
+    async with Site.at(tmp_path) as site:
+        stage = Journaling(site.row(), site.doors(), site.told())
+
+        def fails(_volume: FileVolume, *_told: object) -> None:
+            raise VolumeFailed("I/O error")
+
+        with monkeypatch.context() as now:
+            now.setattr(FileVolume, door, fails)
+            with pytest.raises(RedoFailed, match="I/O error") as failed:
+                await stage.prepare(found=True)
+            assert not failed.value.begun
+        await stage.prepare(found=True)
+        await stage.enter()
+        await Primary(stage, site).leave()

@@ -23,6 +23,30 @@ class GivenUp(BaseException):
     """The run has ended, and the verb with it."""
 
 
+class Worker:
+    """A thread, which does one thing after the other."""
+
+    def __init__(self) -> None:
+        self._begin = threading.Lock()
+        self._begin.acquire()
+        self._work: Callable[[], None] = lambda: None
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            self._begin.acquire()
+            self._work()
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Has it done; it does nothing else now."""
+        self._work = work
+        self._begin.release()
+
+
+IDLE: list[Worker] = []
+"""To make a thread for each verb takes longer than most verbs do."""
+
+
 class Aside:
     """One verb."""
 
@@ -31,7 +55,9 @@ class Aside:
         """What it waits for."""
         self._outcome: Any = None
         self._error: BaseException | None = None
-        self._thread_turn, self._loop_turn = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread_turn, self._loop_turn = threading.Lock(), threading.Lock()
+        self._thread_turn.acquire()
+        self._loop_turn.acquire()
         self._ended = self._given_up = False
 
     async def run(self, verb: Callable[[], T]) -> T:
@@ -50,15 +76,15 @@ class Aside:
             self._ended = True
             self._loop_turn.release()
 
-        thread = threading.Thread(target=work)
-        thread.start()
+        worker = IDLE.pop() if IDLE else Worker()
+        worker.do(work)
         try:
             await self._take_turns()
         finally:
             self._given_up = not self._ended
             while not self._ended:
                 self._hand_over()
-            thread.join()
+            IDLE.append(worker)
         if failed:
             raise failed[0]
         return result[0]

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tests.simulation.faults import DOORS
+from tests.simulation.faults import DOORS, DOORS_OF_CHANGES
 
 STATUSES = ("SMPL", "COPY", "PAIR", "PFUL", "PSUS", "SSUS -rw", "PSUE", "PFUS", "SSWS")
 """Of a group: that of its P-VOLs, but for S-VOLs that are written."""
@@ -20,6 +20,10 @@ EMPTY = "-----"
 WIDTH = 110
 SEPARATOR = " | "
 MOMENTS = ("kill before", "kill after", "power loss before", "power loss after")
+
+ONLY_BEFORE = ("accept", "listen", "tables", "write back")
+"""Doors from which nothing comes back that an array could hear or not: a moment after such a call is no other than that
+before the next."""
 
 
 def cell(what: str, status: str) -> str:
@@ -34,8 +38,8 @@ def print_tables(counts: Counter[str], console: Console | None = None) -> int:
     if not kinds:
         return 0
     by_status = _table("by what the pairs showed", kinds, STATUSES, lambda what, status: counts[cell(what, status)])
-    doors = sorted({*DOORS, *(key.partition(" ")[2] for key in _deaths(counts))})
-    by_door = _table("died", doors, MOMENTS, lambda door, moment: counts[f"{moment} {door}"])
+    doors = sorted({*DOORS, *DOORS_OF_CHANGES, *(key.partition(" ")[2] for key in _deaths(counts))})
+    by_door = _table("died", doors, MOMENTS, lambda door, moment: _died(counts, door, moment))
     console.print(by_status[0])
     console.print(by_door[0])
     return by_status[1] + by_door[1]
@@ -50,6 +54,11 @@ def _deaths(counts: Counter[str]) -> Iterable[str]:
                 yield when
 
 
+def _died(counts: Counter[str], door: str, moment: str) -> int | None:
+    """None: that cannot be."""
+    return None if door in ONLY_BEFORE and moment.endswith("after") else counts[f"{moment} {door}"]
+
+
 def _table(title: str, rows: Sequence[str], columns: Sequence[str], count: object) -> tuple[Table, int]:
     assert callable(count)
     table, empty = Table(title, box=SIMPLE_HEAD), 0
@@ -58,5 +67,5 @@ def _table(title: str, rows: Sequence[str], columns: Sequence[str], count: objec
     for row in rows:
         found = [count(row, column) for column in columns]
         empty += found.count(0)
-        table.add_row(row, *(str(each) if each else EMPTY for each in found))
+        table.add_row(row, *("" if each is None else str(each) if each else EMPTY for each in found))
     return table, empty

@@ -22,6 +22,9 @@ WRITTEN_BACK_SHARE = 0.1
 """So often a page that is overwritten before it is synced was written back before."""
 
 
+FULL_SHARE = 0.7
+
+
 class Inode:
     """One file. `old` is what the disk holds of pages that are newer in the page cache, by page number."""
 
@@ -95,7 +98,8 @@ class Disk:
         self._folders: dict[Path, dict[str, Inode]] = {}
         """What each folder held when it was synced last."""
         self.full = False
-        """Whether writes find no room."""
+        """Whether writes find no room: so many of them as `full_share` says."""
+        self.full_share = FULL_SHARE
         self.failing_syncs = 0
         self.failing_reads = 0
         """So many of the next ones fail."""
@@ -124,7 +128,7 @@ class Disk:
 
     def check_room(self) -> None:
         """Raises OSError where a write finds no room."""
-        if self.full and self.random.random() < 0.7:
+        if self.full and self.random.random() < self.full_share:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def restart(self, power: bool) -> None:

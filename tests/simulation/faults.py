@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any
 
+from tests.simulation.disk import FULL_SHARE
 from tests.simulation.doors import Gone, Plan
 from tests.simulation.world import Machine, World
 
@@ -23,9 +24,17 @@ DOORS = (
     *("answer", "durable answer", "durable answer"),
 )
 """Where a kill is aimed at; `allocate`, `tables` and others are met on the way."""
+DOORS_OF_CHANGES = (
+    *("open", "truncate", "allocate", "fallocate", "fsync", "fdatasync", "write", "read", "thread"),
+    *("commit", "commit", "tables", "listen", "dial", "accept", "send", "send", "receive"),
+)
+"""Likewise while an array of pairs starts, or carries out a verb: then it passes doors that it never passes else."""
 POWER_LOSS_SHARE = 0.4
 CALLS_MAX = 120
 CALLS_AT_A_DOOR_MAX = 4
+CALLS_SOON_MAX = 40
+"""Likewise of a life that is to end in the middle of something."""
+TROUBLE_POWER_LOSS_SHARE = 0.7
 STRUCK_WITHIN_SECONDS = 3.0
 """A kill that has met no such moment by then is made at once."""
 BUSY_CHECKS, BUSY_CHECK_SECONDS = 100, 5e-3
@@ -46,6 +55,7 @@ class Faults:
         self._machines = machines
         self._random: Random = world.random("faults")
         self.made: Counter[str] = Counter()
+        self._doors_of_changes = DOORS_OF_CHANGES if uneven else DOORS
         self.making: Callable[[str], None] = lambda _kind: None
         """What is to be known when one is made."""
         kinds: list[tuple[Callable[[], Coroutine[Any, Any, None]], int]] = [
@@ -64,6 +74,9 @@ class Faults:
         ]
         self._kinds = [kind for kind, _ in kinds]
         self._weights = [weight * (self._random.choice(UNEVEN) if uneven else 1) for _, weight in kinds]
+        if uneven:
+            self._kinds.append(self.start_in_trouble)
+            self._weights.append(2 * self._random.choice(UNEVEN))
         if not any(self._weights):
             self._weights = [weight for _, weight in kinds]
 
@@ -73,13 +86,16 @@ class Faults:
         while self._world.loop.time() < until:
             await asyncio.sleep(self._random.expovariate(1 / BETWEEN_SECONDS))
             (kind,) = self._random.choices(self._kinds, self._weights)
-            self.made[kind.__name__] += 1
-            self.making(kind.__name__)
-            self._world.trace.note("fault", kind.__name__)
+            self._made(kind.__name__)
             going.append(asyncio.ensure_future(kind()))
             if self._random.random() < 0.7:
                 await going[-1]
         await asyncio.gather(*going)
+
+    def _made(self, kind: str) -> None:
+        self.made[kind] += 1
+        self.making(kind)
+        self._world.trace.note("fault", kind)
 
     def _machine(self) -> Machine:
         return self._random.choice(self._machines)
@@ -95,27 +111,64 @@ class Faults:
     def _is_power_loss(self, machine: Machine) -> bool:
         return self._random.random() < POWER_LOSS_SHARE
 
-    def _plan(self, machine: Machine) -> Plan:
+    def _plan(self, machine: Machine, calls: int = CALLS_MAX, doors: Sequence[str] = DOORS) -> Plan:
         power = self._is_power_loss(machine)
         if self._random.random() < 0.4:
-            return Plan(self._random.randint(1, CALLS_MAX), None, power)
-        return Plan(self._random.randint(1, CALLS_AT_A_DOOR_MAX), self._random.choice(DOORS), power)
+            return Plan(self._random.randint(1, calls), None, power)
+        return Plan(self._random.randint(1, CALLS_AT_A_DOOR_MAX), self._random.choice(doors), power)
 
-    async def kill(self) -> None:
+    async def kill(self, calls: int = CALLS_MAX, doors: Sequence[str] = DOORS, at: Machine | None = None) -> None:
         """An array is killed, or its machine loses power."""
-        machine = self._machine()
+        machine = at or self._machine()
         life = machine.life
         if life is None or life.plan is not None:
             return
-        plan = life.plan = self._plan(machine)
-        loop = self._world.loop
-        late = loop.time() + STRUCK_WITHIN_SECONDS
-        while life.is_to_end(plan) and loop.time() < late:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        if life.is_to_end(plan):
-            life.kill("at rest", plan.power)
+        plan = life.plan = self._plan(machine, calls, doors)
+        await self._struck(machine, plan)
         await self._a_while(self._random.choice(DOWN_SECONDS))
         await self.start(machine)
+
+    async def _struck(self, machine: Machine, plan: Plan) -> None:
+        """Until a life has ended as planned."""
+        life, loop = machine.life, self._world.loop
+        late = loop.time() + STRUCK_WITHIN_SECONDS
+        while life is not None and life.is_to_end(plan) and loop.time() < late:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        if life is not None and life.is_to_end(plan):
+            life.kill("at rest", plan.power)
+
+    async def disturb(self, array: str | None) -> None:
+        """Whatever comes in the middle of a verb: mostly an array is killed, that one or any."""
+        (kind,) = self._random.choices((self.kill, self.start_in_trouble, self.cut), (6, 2, 2))
+        self._made(kind.__name__)
+        at = next((each for each in self._machines if each.name == array), None)
+        await (self.kill(CALLS_SOON_MAX, self._doors_of_changes, at) if kind == self.kill else kind())
+
+    async def start_in_trouble(self) -> None:
+        """An array is killed, and its disk is full or fails when it starts again."""
+        machine = self._machine()
+        if machine.life is None or machine.life.plan is not None:
+            return
+        plan = machine.life.plan = self._plan(machine)
+        plan.power = self._random.random() < TROUBLE_POWER_LOSS_SHARE
+        await self._struck(machine, plan)
+        await self._a_while(self._random.choice(DOWN_SECONDS))
+        disk = machine.disk
+        trouble = self._random.choice(("full", "full", "reads", "syncs"))
+        if trouble == "full":
+            # Less often than else: or else nothing would begin that can be left in the middle.
+            disk.full, disk.full_share = True, self._random.choice((0.1, 0.3, FULL_SHARE))
+        elif trouble == "reads":
+            disk.failing_reads = self._random.randint(1, 3)
+        else:
+            disk.failing_syncs = 1
+        await self.start(machine)
+        await self._a_while(2.0)
+        if trouble == "full":
+            disk.full, disk.full_share = False, FULL_SHARE
+        elif trouble == "syncs":
+            disk.failing_syncs = 0
+            await self._again_if_failed(machine)
 
     async def kill_at_start(self) -> None:
         """An array is killed while it starts, or stops."""
@@ -126,9 +179,9 @@ class Faults:
             machine.life.kill("at rest", self._is_power_loss(machine))
             await self._a_while(self._random.choice(DOWN_SECONDS))
             if machine.is_down:
-                machine.next_plan = self._plan(machine)
+                machine.next_plan = self._plan(machine, doors=self._doors_of_changes)
         else:
-            machine.life.plan = self._plan(machine)
+            machine.life.plan = self._plan(machine, doors=self._doors_of_changes)
             await self._stop(machine)
         await self.start(machine)
 
@@ -207,6 +260,10 @@ class Faults:
         machine.disk.failing_syncs = 1
         await self._a_while(3.0)
         machine.disk.failing_syncs = 0
+        await self._again_if_failed(machine)
+
+    async def _again_if_failed(self, machine: Machine) -> None:
+        """An operator restarts an array that has a volume which has failed."""
         if machine.disk.failed:
             await self._stop(machine)
             await self.start(machine)

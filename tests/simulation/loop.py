@@ -7,12 +7,11 @@ more, which is an error. Sockets are those of `network.py`, and threads do not e
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import heapq
 import itertools
 from asyncio import events
-from collections.abc import Callable, Coroutine
-from contextvars import Context
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
+from heapq import heapify, heappop, heappush
 from typing import Any, Protocol, TypeVarTuple
 
 from tests.simulation.doors import LIFE, Killed
@@ -70,6 +69,38 @@ class SimFuture(asyncio.Future[Any]):
         return self.serial
 
 
+class SimHandle(events.Handle):
+    """A Handle, which does not ask each time whether all this is debugged."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Callable[..., object], args: Sequence[Any], loop: SimLoop, context: Any) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
+class SimTimer(events.TimerHandle):
+    """Likewise."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: Sequence[Any], loop: SimLoop, context: Any
+    ) -> None:
+        self._when = when
+        self._scheduled = True
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """The loop; it gives up at `limit` seconds of virtual time."""
 
@@ -84,6 +115,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._pollable: dict[int, Pollable] = {}
         self._readers: dict[int, events.Handle] = {}
         self._writers: dict[int, events.Handle] = {}
+        self.moved = False
+        """Whether a socket may have become ready since they were asked."""
         self.faults: list[str] = []
         """What went wrong in callbacks and tasks that nobody awaits."""
         super().__init__()
@@ -99,7 +132,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _make_task(self, _loop: object, work: Coroutine[Any, Any, Any], context: Context | None = None) -> SimTask:
         task = SimTask(work, loop=self, context=context)
-        life = (context or contextvars.copy_context()).get(LIFE)
+        life = (context or copy_context()).get(LIFE)
         if life is not None:
             life.adopt(task)
         return task
@@ -109,21 +142,29 @@ class SimLoop(asyncio.BaseEventLoop):
     def _take_turn(self) -> None:
         """What BaseEventLoop calls again and again."""
         ready, scheduled = self._ready, self._scheduled
-        self._poll()
+        if self.moved:
+            self._poll()
         if not ready:
             self._wait()
-        self._now += TURN_SECONDS
-        while scheduled and scheduled[0][0] <= self._now:
-            timer = heapq.heappop(scheduled)[2]
+        self._now = now = self._now + TURN_SECONDS
+        while scheduled and scheduled[0][0] <= now:
+            timer = heappop(scheduled)[2]
             if not timer._cancelled:
                 ready.append(timer)
+        take = ready.popleft
         for _ in range(len(ready)):
-            handle = ready.popleft()
+            handle = take()
             if handle._cancelled:
                 continue
-            life = handle._context.get(LIFE)
+            context = handle._context
+            life = context.get(LIFE)
             if life is None or life.alive:
-                handle._run()
+                try:
+                    context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.call_exception_handler({"message": f"in {handle!r}", "exception": error})
 
     _run_once = _take_turn
 
@@ -133,9 +174,9 @@ class SimLoop(asyncio.BaseEventLoop):
         if self._timer_cancelled_count > CANCELLED_MAX:
             self._timer_cancelled_count = 0
             scheduled[:] = [each for each in scheduled if not each[2]._cancelled]
-            heapq.heapify(scheduled)
+            heapify(scheduled)
         while scheduled and scheduled[0][2]._cancelled:
-            heapq.heappop(scheduled)
+            heappop(scheduled)
         if self._stopping:  # type: ignore[attr-defined]
             return
         if not scheduled:
@@ -145,12 +186,14 @@ class SimLoop(asyncio.BaseEventLoop):
             raise Stuck(f"{self._limit:g} s have passed")
 
     def _poll(self) -> None:
-        for descriptor, handle in list(self._readers.items()):
+        ready, before = self._ready, len(self._ready)
+        for descriptor, handle in self._readers.items():
             if self._pollable[descriptor].readable():
-                self._ready.append(handle)
-        for descriptor, handle in list(self._writers.items()):
+                ready.append(handle)
+        for descriptor, handle in self._writers.items():
             if self._pollable[descriptor].writable():
-                self._ready.append(handle)
+                ready.append(handle)
+        self.moved = len(ready) > before
 
     # -- what selectors and threads do elsewhere ---------------------------------------------------------------------
 
@@ -166,7 +209,8 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
         """See AbstractEventLoop."""
-        self._readers[fd] = events.Handle(callback, args, self)
+        self._readers[fd] = SimHandle(callback, args, self, None)
+        self.moved = True
 
     def remove_reader(self, fd: Any) -> bool:
         """See AbstractEventLoop."""
@@ -174,19 +218,28 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def add_writer(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
         """See AbstractEventLoop."""
-        self._writers[fd] = events.Handle(callback, args, self)
+        self._writers[fd] = SimHandle(callback, args, self, None)
+        self.moved = True
 
     def remove_writer(self, fd: Any) -> bool:
         """See AbstractEventLoop."""
         return _drop(self._writers, fd)
 
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """See AbstractEventLoop."""
+        self._check_closed()  # type: ignore[attr-defined]
+        handle = SimHandle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """See AbstractEventLoop: of two at the same time the one that was asked for first comes first."""
-        timer = events.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, (when, next(self.serials), timer))
-        timer._scheduled = True  # type: ignore[attr-defined]
+        timer = SimTimer(when, callback, args, self, context)
+        heappush(self._scheduled, (when, next(self.serials), timer))
         return timer
 
     def call_later(

@@ -91,6 +91,7 @@ class SimSocket:
             count = self._network.random.randint(1, count)
         space[:count] = self._came[:count]
         del self._came[:count]
+        self._network.loop.moved = True
         self.life.after("receive")
         return count
 
@@ -146,6 +147,7 @@ class SimSocket:
 
     def arrived(self, line_is_up: bool) -> None:
         """Takes in what is due."""
+        self._network.loop.moved = True
         now = self._network.loop.time()
         while line_is_up and self.on_its_way and self.on_its_way[0][0] <= now:
             _, piece = self.on_its_way.popleft()
@@ -160,6 +162,7 @@ class SimSocket:
 
     def broken(self, lost: int) -> None:
         """The connection is cut: of what is on its way the last `lost` pieces are lost."""
+        self._network.loop.moved = True
         for _ in range(min(lost, len(self.on_its_way))):
             self.on_its_way.pop()
         if not self.closed:

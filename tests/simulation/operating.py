@@ -30,6 +30,8 @@ from tests.simulation.aside import Aside
 from tests.simulation.hosts import HostLun
 from tests.simulation.world import Violated, World
 
+POLL_SECONDS = 0.05
+"""Between two looks for an answer: `arrayctl` looks more often, which is most of what it does."""
 ANSWER_SECONDS = 60.0
 """How long a verb waits for the answer to one command."""
 LEFT_OUT = frozenset({Result.USAGE, Result.MALFORMED, Result.UNKNOWN_COMMAND, Result.BAD_INPUT, Result.INTERNAL})
@@ -123,6 +125,7 @@ class Operator:
     def stand_ins(self) -> dict[str, object]:
         """By dotted name, for `world.replaced`: a host's tool has the time of the world."""
         return {
+            "arrayd.commands.slots.PAUSE_SECONDS": POLL_SECONDS,
             "arrayd.host.machine.monotonic": self.world.loop.time,
             "arrayd.host.machine.pause": aside.pause,
             "arrayd.host.pair_making.random_bytes": self._ids.randbytes,

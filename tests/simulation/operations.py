@@ -20,15 +20,32 @@ from tests.simulation.operating import Operator
 from tests.simulation.watching import Watch
 from tests.simulation.world import Violated
 
-BETWEEN_SECONDS = 1.5
+BETWEEN_SECONDS = 1.0
 """Between two verbs, on the average."""
 SETTLED_SECONDS = 150
 """Within this all is PAIR again, once nothing fails any more."""
-DISTURBED_SHARE = 0.15
-"""So often an array is killed meanwhile."""
+DISTURBED_SHARE, TAKEOVER_DISTURBED_SHARE = 0.2, 0.5
+"""So often something fails meanwhile: see `Faults.disturb`."""
+HASTY_SHARE, HASTY_SECONDS = 0.3, 0.15
+"""So often the next verb comes after HASTY_SECONDS already, on the average, whatever the one before has begun."""
+THERE_SHARE = 0.7
+"""So often a takeover is asked for where the S-VOLs are, and not just anywhere."""
 PATIENT_SHARE, PATIENCE_SECONDS = 0.6, 5.0
 """So often he waits for the end of a copy, and how long."""
-PACES = (1, 3, 15, 15)
+PACES = (1, 2, 5, 15)
+FITTING_SHARE = 0.6
+"""So often a verb is one that does something with what the group shows."""
+FITTING = {
+    "SMPL": ("paircreate",),
+    "COPY": ("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover -S", "pairresync -c"),
+    "PAIR": ("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover", "horctakeover -S", "pairsplit -S"),
+    "PFUL": ("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover -S", "horctakeover --plan", "pairsplit -S"),
+    "PSUS": ("pairresync", "pairsplit -rw", "horctakeover", "horctakeover -S", "pairresync -swaps"),
+    "SSUS -rw": ("pairresync", "pairresync -swaps", "pairresync -swapp", "horctakeover", "horctakeover -S"),
+    "PSUE": ("pairresync", "pairresync -swaps", "pairresync -swapp", "horctakeover -S"),
+    "PFUS": ("pairresync", "pairresync -swaps", "pairresync -swapp", "horctakeover -S", "pairsplit -rw"),
+    "SSWS": ("pairresync -swaps", "pairresync -swapp", "pairsplit -S"),
+}
 SMPL_SHARE = 0.3
 """So often pairs that were ended are made again by the same hand, at once."""
 SUSPENDED = frozenset({State.P_PSUS, State.P_PSUE, State.P_PFUS})
@@ -58,11 +75,11 @@ class Operations:
             ("paircreate", self._create, 4),
             ("pairresync -c", self._set_pace, 2),
         ]
-        self.disturbing: Callable[[], Coroutine[Any, Any, None]] | None = None
-        """What may go wrong while a verb is carried out."""
+        self.disturbing: Callable[[str | None], Coroutine[Any, Any, None]] | None = None
+        """`disturbing(array)` is what may go wrong while a verb is carried out, at that array or at any."""
         self._names = [name for name, _, _ in kinds]
         self._verbs = {name: verb for name, verb, _ in kinds}
-        self._weights = [weight * max(random.choice(UNEVEN), 0.2) for _, _, weight in kinds]
+        self._weights = {name: weight * max(random.choice(UNEVEN), 0.2) for name, _, weight in kinds}
 
     # -- anything ----------------------------------------------------------------------------------------------------
 
@@ -70,15 +87,25 @@ class Operations:
         """One verb after the other. Raises Violated."""
         loop = asyncio.get_running_loop()
         while loop.time() < until:
-            await asyncio.sleep(self._random.expovariate(1 / BETWEEN_SECONDS))
+            hasty = self._random.random() < HASTY_SHARE
+            await asyncio.sleep(self._random.expovariate(1 / (HASTY_SECONDS if hasty else BETWEEN_SECONDS)))
             if loop.time() < until:
-                (name,) = self._random.choices(self._names, self._weights)
-                if self._random.random() < PATIENT_SHARE:
+                name = self._chosen()
+                if not hasty and self._random.random() < PATIENT_SHARE:
                     await self._copied(until)
                 work = [self.do(name)]
-                if self._random.random() < DISTURBED_SHARE and self.disturbing is not None:
-                    work.append(self.disturbing())
+                disturbed = TAKEOVER_DISTURBED_SHARE if name == "horctakeover" else DISTURBED_SHARE
+                if self._random.random() < disturbed and self.disturbing is not None:
+                    work.append(self.disturbing(self._left() if name == "horctakeover" else None))
                 await together(work)
+
+    def _chosen(self) -> str:
+        """The next verb."""
+        names = self._names
+        if self._random.random() < FITTING_SHARE:
+            names = list(FITTING[self.shown()])
+        (name,) = self._random.choices(names, [self._weights[each] for each in names])
+        return name
 
     async def _copied(self, until: float) -> None:
         """pairevtwait -s pair: a while, at the most, until a copy has ended."""
@@ -119,10 +146,23 @@ class Operations:
         return await self.operator.change(self._somewhere(), operation)
 
     async def _take_over(self) -> Any:
-        return await self.operator.take_over(self._somewhere())
+        return await self.operator.take_over(self._taken_over())
 
     async def _take_over_forced(self) -> Any:
-        return await self.operator.take_over(self._somewhere(), forced=True)
+        return await self.operator.take_over(self._taken_over(), forced=True)
+
+    def _left(self) -> str | None:
+        """Where the P-VOLs are, which a takeover leaves."""
+        rows = {array: side.row for array, side in self._watch.sides.items()}
+        return next((each for each, row in rows.items() if row and row.side is Side.P_VOL), None)
+
+    def _taken_over(self) -> str:
+        """Where a takeover is asked for."""
+        where = self._somewhere()
+        if self._random.random() < THERE_SHARE:
+            rows = {array: side.row for array, side in self._watch.sides.items()}
+            where = next((each for each, row in rows.items() if row and row.side is Side.S_VOL), where)
+        return where
 
     async def _plan(self) -> None:
         decision = await self.operator.plan(self._somewhere())

@@ -27,15 +27,21 @@ from tests.simulation.writers import Region, write_on
 
 VOLUME_BYTES = 256 * 1024
 BLOCKS = VOLUME_BYTES // BLOCK_BYTES
-JOURNAL_BYTES = (256 * 1024, 256 * 1024, 2 * 1024 * 1024)
+JOURNAL_BYTES = (192 * 1024, 256 * 1024, 2 * 1024 * 1024)
 """One of them: small journals fill up."""
+COPY_BYTES = (32 * 1024, 128 * 1024, 2 * 1024 * 1024)
+"""One of them: how much is copied at once. With small parts a copy takes its time, and is cut short in the middle."""
+UNPAIRED_SECONDS = 0.5
+"""How long hosts write before the pairs are made, on the average."""
 VOLUMES = ("data", "log", "index")
 JOURNAL, DEVICE = 3, 9
 """LUNs, behind those of the volumes."""
 GROUP = "group"
-STREAMS = 4
-SECONDS_MIN, SECONDS_MAX = 8.0, 40.0
-CALM_SECONDS = 8.0
+STREAMS = 3
+BURSTS = 0.3
+"""So often a host's writes come several at once: a journal has them in one run then."""
+SECONDS_MIN, SECONDS_MAX = 9.0, 24.0
+CALM_SECONDS = 3.0
 """How long it is written at the end, while nothing fails."""
 
 
@@ -45,6 +51,7 @@ class Paired:
     def __init__(self, world: World) -> None:
         self.world = world
         self._journal_bytes = world.random("journal").choice(JOURNAL_BYTES)
+        self._copy_bytes = world.random("copy").choice(COPY_BYTES)
         self.machines = [self._machine("near", "far", "1"), self._machine("far", "near", "2")]
         self.faults = Faults(world, self.machines, uneven=True)
         self.watch = Watch(world, VOLUMES, VOLUME_BYTES, BLOCK_BYTES)
@@ -109,6 +116,7 @@ class Paired:
             **self.watch.stand_ins(),
             **self.operator.stand_ins(),
             "arrayd.commands.pairing.JOURNAL_BYTES_MIN": min(JOURNAL_BYTES),
+            "arrayd.replication.copying.COPY_BYTES": self._copy_bytes,
         }
 
     # -- the run -----------------------------------------------------------------------------------------------------
@@ -136,7 +144,7 @@ class Paired:
         until = now + length
         await together(
             [
-                *(write_on(self.regions, world.random(f"stream {number}"), until) for number in range(STREAMS)),
+                *(write_on(self.regions, world.random(f"stream {number}"), until, BURSTS) for number in range(STREAMS)),
                 self._operate(until),
                 self.figures.compare_until(until),
                 self._until_found(until),
@@ -146,21 +154,20 @@ class Paired:
         await self.faults.heal()
         calm = world.loop.time() + CALM_SECONDS
         await together(
-            [write_on(self.regions, world.random(f"calm {number}"), calm) for number in range(STREAMS)]
+            [write_on(self.regions, world.random(f"calm {number}"), calm, BURSTS) for number in range(STREAMS)]
             + [self._settle(calm)]
         )
         await self.operations.settle()
         self.watch.check_found()
         await self._compare()
 
-    async def _disturbed(self) -> None:
-        """An array is killed while a verb is carried out."""
-        self.faults.made["kill"] += 1
-        self._fails("kill")
-        await self.faults.kill()
+    async def _disturbed(self, array: str | None) -> None:
+        """Something fails while a verb is carried out."""
+        await self.faults.disturb(array)
 
     async def _operate(self, until: float) -> None:
         """The pairs are made, and then anything goes."""
+        await asyncio.sleep(self.world.random("unpaired").expovariate(1 / UNPAIRED_SECONDS))
         await self.operations.do("paircreate")
         await together([self.faults.make(until), self.operations.operate_until(until)])
 

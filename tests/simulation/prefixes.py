@@ -7,10 +7,11 @@ write gets its number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from arrayd.replication.journal import Kind
+from arrayd.replication.writes import Range
 from tests.simulation.world import Violated
 
 
@@ -25,6 +26,11 @@ class Given:
     extent: int
     data: bytes
     before: bytes = b""
+
+    @property
+    def repeated(self) -> bytes:
+        """What it puts into its place."""
+        return self.data * (self.extent // len(self.data))
 
 
 class Order:
@@ -75,12 +81,25 @@ class Order:
         given, self.checked = self.given, True
         while self._made < len(given) and given[self._made].end <= sequence:
             each = given[self._made]
-            images[each.volume][each.offset : each.offset + each.extent] = each.data * (each.extent // len(each.data))
+            images[each.volume][each.offset : each.offset + each.extent] = each.repeated
             self._made += 1
         there = given[self._made - 1].end if self._made else 0
         if there != sequence:
             raise Violated(f"{what}: {sequence} is told as restored, where only {there} may be the end of a write")
         check_same(contents, images, f"{what}: not the writes up to {sequence}")
+
+    def check_led(self, stored: int, contents: Sequence[bytes], differing: Iterable[Range], what: str) -> None:
+        """P-VOLs are what their journal says, which has the writes up to `stored`, but for what is told to differ: a
+        crash may have taken the rest. Raises Violated."""
+        if self._images is None or self._again:
+            return
+        led = [bytearray(each) for each in self._images]
+        for each in self.given[self._made :]:
+            if each.end <= stored:
+                led[each.volume][each.offset : each.offset + each.extent] = each.repeated
+        for number, offset, length in differing:
+            led[number][offset : offset + length] = contents[number][offset : offset + length]
+        check_same(contents, led, f"{what}: not the writes up to {stored}")
 
 
 def check_same(contents: Sequence[bytes], wanted: Sequence[bytes | bytearray], what: str) -> None:

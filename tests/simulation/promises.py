@@ -15,6 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
@@ -26,10 +27,12 @@ HEAD = Struct(">8sIIQ")
 MAGIC = b"simblock"
 CRC = Struct(">I")
 ROOM = BLOCK_BYTES - CRC.size
+STAMPS_KEPT = 2048
 NOTHING = 0
 """The write before the first: zeros."""
 
 
+@lru_cache(STAMPS_KEPT)
 def stamp(volume: str, lba: int, write: int) -> bytes:
     """What write number `write` puts into block `lba`."""
     if write == NOTHING:
@@ -210,7 +213,7 @@ class Promise:
         self._uncertain.clear()
         for lba, there in flush.blocks.items():
             block = self._blocks[lba]
-            if block.after_power_loss != there:
+            if block.after_power_loss is not there and block.after_power_loss != there:
                 left = [each for each in block.after_power_loss if each > flush.last or each in there]
                 block.after_power_loss = left
 

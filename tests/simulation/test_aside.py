@@ -56,6 +56,8 @@ def test_a_verb_ends_with_the_run() -> None:
         verb.cancel()
         await asyncio.gather(verb, return_exceptions=True)
 
-    before = threading.active_count()
     run(scenario())
-    assert threading.active_count() == before
+    there = threading.active_count(), len(aside.IDLE)
+    assert there[1] > 0
+    run(scenario())
+    assert (threading.active_count(), len(aside.IDLE)) == there, "its thread does the next one"

@@ -5,8 +5,8 @@ from collections import Counter
 
 from rich.console import Console
 
-from tests.simulation.coverage import EMPTY, MOMENTS, STATUSES, cell, print_tables
-from tests.simulation.faults import DOORS
+from tests.simulation.coverage import EMPTY, MOMENTS, ONLY_BEFORE, STATUSES, cell, print_tables
+from tests.simulation.faults import DOORS, DOORS_OF_CHANGES
 
 
 def test_what_nobody_met_is_marked() -> None:
@@ -17,7 +17,9 @@ def test_what_nobody_met_is_marked() -> None:
     assert verb.split() == ["pairsplit", EMPTY, EMPTY, "12", *[EMPTY] * 6]
     (door,) = [line for line in shown.getvalue().splitlines() if "commit" in line]
     assert door.split() == ["commit", "3", *[EMPTY] * 3]
-    assert empty == len(STATUSES) - 1 + len(MOMENTS) * len(set(DOORS)) - 1
+    doors = {*DOORS, *DOORS_OF_CHANGES}
+    never = sum(door in ONLY_BEFORE for door in doors) * 2
+    assert empty == len(STATUSES) - 1 + len(MOMENTS) * len(doors) - 1 - never
 
 
 def test_a_scenario_without_pairs_has_none() -> None:

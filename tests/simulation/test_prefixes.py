@@ -2,6 +2,7 @@
 
 import pytest
 
+from arrayd.replication.writes import Range
 from tests.simulation.prefixes import Given, Order
 from tests.simulation.world import Violated
 
@@ -57,3 +58,12 @@ def test_what_was_given_while_it_began_is_taken_away_again() -> None:
     order.lost_power()
     order.begin(ZEROS)
     order.check(1, made((0, 0, ord("n")), (1, 2, 5)), "here")
+
+
+def test_p_vols_are_what_their_journal_has_but_for_what_is_told_to_differ(order: Order) -> None:
+    order.check(1, made((0, 0, 1)), "here")
+    order.check_led(2, made((0, 0, 1), (1, 0, 2)), [], "there")  # the third record was lost with the power
+    order.check_led(2, made((0, 0, 3), (1, 0, 2)), [Range(0, 0, 512)], "there")
+    with pytest.raises(Violated, match="there: not the writes up to 2: volume 0 differs in 1 blocks: 0"):
+        order.check_led(2, made((0, 0, 3), (1, 0, 2)), [], "there")
+    order.check(2, made((0, 0, 1), (1, 0, 2)), "here")

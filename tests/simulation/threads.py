@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from concurrent.futures._base import PENDING
 from typing import Any
 
 from tests.simulation.doors import Killed, Life, living
@@ -22,6 +23,34 @@ VERY_SLOW_SECONDS = 0.5
 """What a job takes of a machine that is slow for a while."""
 
 
+class NoCondition:
+    """Stands for threading.Condition in a Future, where there are no threads."""
+
+    def __enter__(self) -> None:
+        """See Condition."""
+
+    def __exit__(self, *_raised: object) -> None:
+        """See Condition."""
+
+    def notify_all(self) -> None:
+        """See Condition."""
+
+
+NO_CONDITION = NoCondition()
+
+
+class SimJob(Future[Any]):
+    """A Future that nobody waits for in a thread."""
+
+    def __init__(self) -> None:
+        # As Future.__init__ does it, which makes a condition first, at a price.
+        self._condition = NO_CONDITION  # type: ignore[assignment]
+        self._state = PENDING
+        self._result = self._exception = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
+
+
 class SimExecutor(Executor):
     """Stands for ThreadPoolExecutor; it belongs to the life that makes it."""
 
@@ -33,7 +62,7 @@ class SimExecutor(Executor):
         """See Executor."""
         assert not named
         self._life.before("thread", getattr(function, "__name__", ""))
-        future: Future[Any] = Future()
+        future = SimJob()
         self._waiting[future] = function, arguments
         asyncio.get_running_loop().call_later(_delay(self._life), self._run, future)
         return future

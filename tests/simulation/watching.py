@@ -10,6 +10,7 @@ It stands between the parts of an array: `stand_ins` names where.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,7 @@ from arrayd.replication.room import Replication
 from arrayd.replication.stages import Stage
 from arrayd.replication.standing import Standing
 from arrayd.replication.statuses import Side, Status
+from tests.simulation.disk import Inode
 from tests.simulation.doors import living
 from tests.simulation.prefixes import Given, Order, check_same, data_of
 from tests.simulation.promises import Promise, Writes
@@ -55,6 +57,8 @@ class Beside:
         """Whether what they hold came from the other side."""
         self.troubled = False
         """Whether they are S-VOLs that could not be taken up after a fault."""
+        self.restarted = False
+        """Whether it has not taken up the group yet."""
 
 
 class Watch:
@@ -93,11 +97,16 @@ class Watch:
 
     def contents(self, array: str) -> list[bytes]:
         """What its files hold, as the array sees them."""
-        folder = self._machines[array].folder / "volumes"
-        return [(folder / f"{volume}.img").read_bytes() for volume in self.volumes]
+        files = (self._file(array, volume) for volume in self.volumes)
+        return [os.pread(file.fd, self.size, 0) for file in files]
+
+    def _file(self, array: str, volume: str) -> Inode:
+        machine = self._machines[array]
+        return machine.disk.inode(f"{machine.folder}/volumes/{volume}.img")
 
     def _restarting(self, machine: Machine, power: bool) -> None:
-        row = self.sides[machine.name].row
+        side = self.sides[machine.name]
+        row, side.restarted = side.row, True
         for volume, promise in self.promises[machine.name].items():
             if f"{volume}.img" in machine.disk.failed and row is not None:
                 promise.lost_syncs()
@@ -129,10 +138,8 @@ class Watch:
         """A primary journal is about to take a write."""
         order = self.orders.setdefault((array, epoch), Order())
         if not order.checked:
-            path = self._machines[array].folder / "volumes" / f"{self.volumes[given.volume]}.img"
-            with path.open("rb") as file:
-                file.seek(given.offset)
-                given.before = file.read(given.extent)
+            file = self._file(array, self.volumes[given.volume])
+            given.before = os.pread(file.fd, given.extent, given.offset)
         self.find(lambda: order.was_given(begin, given))
 
     def restored(self, array: str, epoch: int, sequence: int) -> None:
@@ -161,6 +168,11 @@ class Watch:
         side, row = self.sides[array], stage.row
         before = side.row
         was = side.stage
+        if isinstance(stage, Journaling):
+            self._led(array, stage)
+        if side.restarted and isinstance(stage, Journaling | Marking):
+            self._kept(array)
+        side.restarted = False
         if isinstance(stage, Following):
             self._follows(array, stage)
         elif isinstance(stage, Standing):
@@ -203,6 +215,20 @@ class Watch:
         self._whole(array, row)
         if regions.oldest == regions.to_be_restored:
             self.restored(array, row.epoch, regions.oldest.sequence)
+
+    def _led(self, array: str, stage: Journaling) -> None:
+        """P-VOLs are about to be shown: they are what their journal says, but for what is told to differ."""
+        order = self.orders.get((array, stage.row.epoch))
+        if order is not None:
+            self.checked["P-VOLs lead"] += 1
+            stored, differing = stage.journal.regions.stored.sequence, stage._group.differing
+            self.find(lambda: order.check_led(stored, self.contents(array), differing, f"{array}, P-VOLs lead"))
+
+    def _kept(self, array: str) -> None:
+        """After a restart hosts are about to see volumes that were theirs: they have what was answered."""
+        for promise, data in zip(self.promises[array].values(), self.contents(array), strict=True):
+            if promise.is_open:
+                self.find(partial(promise.check_all, data, f"is on {array}, as hosts are shown it"))
 
     def _whole(self, array: str, row: GroupRow) -> None:
         side = self.sides[array]
@@ -264,6 +290,8 @@ class Watch:
             return
         durable = front is not None or side.whole
         if front is None:
+            if isinstance(side.stage, Standing) and side.row is not None and side.row.side is Side.P_VOL:
+                promise.lost_syncs()  # ended with a journal that could not be redone
             side.row = side.stage = side.anchor = None
         if side.written_over and not promise.is_open:
             data = self.contents(array)[self.volumes.index(volume)]

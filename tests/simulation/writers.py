@@ -159,8 +159,8 @@ def runs(lbas: Sequence[int], limit: int) -> list[range]:
     return found
 
 
-async def write_on(regions: Sequence[Region], random: Random, until: float) -> None:
-    """One host's stream of commands, one after the other."""
+async def write_on(regions: Sequence[Region], random: Random, until: float, bursts: float = BURST_SHARE) -> None:
+    """One host's stream of commands, one after the other, but for `bursts`: so often several come at once."""
     loop = asyncio.get_running_loop()
     region = random.choice(regions)
     while loop.time() < until:
@@ -171,7 +171,7 @@ async def write_on(regions: Sequence[Region], random: Random, until: float) -> N
             region = random.choice(regions)
             if region.mixed and not region.promise.is_open:
                 region = random.choice(regions)  # mostly where it may be written
-        if random.random() < BURST_SHARE:
+        if random.random() < bursts:
             await asyncio.gather(*(_one_of_burst(region, random) for _ in range(BURST)))
         else:
             await _one(region, random, random.random())
