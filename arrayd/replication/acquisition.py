@@ -16,8 +16,8 @@ from arrayd.link.channel import LinkError
 from arrayd.replication import asking
 from arrayd.replication.asking import ANSWER_BYTES_MAX, RUN_BYTES_MAX, Followed, Refused
 from arrayd.replication.group_rows import GroupRow
-from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, JournalFull, Position, Role
-from arrayd.replication.journal.format import CHAIN_BYTES, ENTRY_LAYOUT, SERVED_BYTES, Entry
+from arrayd.replication.journal import AuxiliaryJournal, JournalError, JournalFull, Position, Role
+from arrayd.replication.journal.format import end_of_run
 from arrayd.replication.journal.superblocks import read_superblock
 from arrayd.replication.pulling import NS, Pauses, Pulling
 from arrayd.volumes.volume import Volume
@@ -170,7 +170,7 @@ class Acquisition:
         journal, regions = self.journal, self.journal.regions
         if not told.stored.follows(self._end):
             raise JournalError(f"the other side has {told.stored}, and had {self._end} before")
-        end, time = end_of(run, self._end)
+        end, time = end_of_run(run, self._end)
         if not regions.fits(end):
             if regions.oldest == self._end:
                 raise JournalFull(f"there is no room for a write up to {end}, although nothing else is there")
@@ -220,19 +220,6 @@ class Acquisition:
             return 0.0
         time = told.oldest if oldest == self._end else next((end.time for end in self.ends if end.at > oldest), 0)
         return max((told.now - time) / NS + since, 0.0) if time else None
-
-
-def end_of(run: memoryview, at: Position) -> tuple[Position, int]:
-    """Where a run ends that begins at `at`, and when the first of its writes was written, 0 if it has none; as it says,
-    which is checked when it is stored. Raises FormatError."""
-    here = time = 0
-    while len(run) - here > CHAIN_BYTES:
-        if len(run) - here < SERVED_BYTES:
-            raise FormatError("an entry is cut short")
-        entry = Entry(*ENTRY_LAYOUT.unpack_from(run, here + CHAIN_BYTES)[1:])
-        at, time = Position(at.sequence + 1, at.byte + entry.length), time or entry.time
-        here += SERVED_BYTES + entry.length
-    return at, time
 
 
 async def open_journal(row: GroupRow, volume: Volume, found: bool) -> AuxiliaryJournal:

@@ -11,7 +11,7 @@ served: the records before it may be purged then. Reading and purging take turns
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from arrayd.buffers import BufferPool, taken
@@ -21,6 +21,7 @@ from arrayd.replication import asking
 from arrayd.replication.asking import RUN_BYTES_MAX, Followed, Outcome, position_of
 from arrayd.replication.group import PrimaryGroup
 from arrayd.replication.journal import JournalError, Position
+from arrayd.replication.journal.format import served_bytes
 from arrayd.replication.stages import Progress
 
 WAIT_SECONDS_MAX = 3
@@ -28,8 +29,6 @@ WAIT_SECONDS_MAX = 3
 before what it asked in its last life has ended."""
 POOL_BYTES = 4 * RUN_BYTES_MAX
 """Of answers to FOLLOW that are not sent yet."""
-TURN_BYTES = 1024 * 1024
-"""So much is copied before others get their turn."""
 MUCH_SHARE = 0.5
 """From so much of a journal in use on P-VOLs are synced to make room in it; with less, what redo leaves is purged."""
 PURGE_SHARE = 1 / 16
@@ -86,16 +85,18 @@ class JournalServer:
         if regions.synced != regions.stored:
             self._sync()
         async with self._turn:
-            pieces, end = await self._journal.serve(at, length)
-            oldest = await self._journal.time_at(end)
+            entries = await self._journal.durable(at, length)
+            oldest = await self._journal.time_at(entries[-1].end if entries else at)
         # Seen after the end: whatever is stored when nothing is journaled any more is before it.
         ended, stored = self.ended, regions.stored
         head = asking.followed(Followed(stored, self._clock(), oldest, ended))
-        total = sum(map(len, pieces))
+        total = served_bytes(entries)
         call.charge(max(total - length, 0))
+        # Not within the turn: what waits for an answer to be sent must not keep the journal from being purged.
         buffer = await taken(self._buffers, total)
         try:
-            await _put(pieces, buffer.view)
+            async with self._turn:
+                await self._journal.serve(at, entries, buffer.view)
         except BaseException:
             buffer.release()
             raise
@@ -219,14 +220,3 @@ class JournalServer:
         """Waits for what is at work, once nobody is being answered."""
         if self._syncing is not None:
             await asyncio.wait((self._syncing,))
-
-
-async def _put(pieces: Sequence[bytes | memoryview], room: memoryview) -> None:
-    """Copies the pieces into `room`, one behind the other."""
-    here = turn = 0
-    for piece in pieces:
-        begin, here = here, here + len(piece)
-        room[begin:here] = piece
-        if here - turn >= TURN_BYTES:
-            turn = here
-            await asyncio.sleep(0)

@@ -16,13 +16,14 @@ from arrayd.replication import asking
 from arrayd.replication.asking import Asked, CopyPiece, Followed, Outcome, Piece, Question
 from arrayd.replication.bitmap.format import PAGE_BITS, PAGE_ROW_BYTES, Geometry, encode_part
 from arrayd.replication.group_rows import Driver, GroupRow, PairRow, PeerRows
-from arrayd.replication.journal.format import MORE, Entry, Kind, Record, chain_next, chain_start, encode_run
+from arrayd.replication.journal.format import MORE, Entry, Kind, Record, chain_next, chain_start
 from arrayd.replication.journal.regions import START, Position
 from arrayd.replication.stages import Doors, Stores, Told
 from arrayd.replication.statuses import Event, State
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import Volume
 from tests.replication.modelled import Machine, ModelFile
+from tests.replication.runs import run_of
 
 GROUP = b"a group's number"
 REGION = 4096
@@ -146,10 +147,10 @@ class FakePrimary:
                 break
             served.append(record)
             whole = whole if record.entry.more else len(served)
-        pieces, _ = encode_run(served[:whole], self.chains[at.sequence])
+        run, _ = run_of(served[:whole], self.chains[at.sequence])
         behind = self.records[at.sequence + whole :]
         told = Followed(self.end, self.time + 5_000_000, behind[0].entry.time if behind else 0, self.ended)
-        return asking.followed(told) + b"".join(pieces)
+        return asking.followed(told) + run
 
     def _copy(self, fields: Any) -> bytes:
         if fields.generation != self.row.generation:

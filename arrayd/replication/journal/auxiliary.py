@@ -79,7 +79,7 @@ class AuxiliaryJournal(Journal[AuxiliaryRegions]):
                 raise JournalError(f"a run of {len(records)} records with {length} bytes is too long")
             await self.commit()
         for entry, data in records:
-            batch.add(entry.volume, entry.kind, entry.offset, entry.extent, data, entry.time, entry.flags)
+            batch.add_served(entry, data)
         self._chain = chain
         self._remember(end, chain)
         return end

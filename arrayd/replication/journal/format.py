@@ -117,6 +117,9 @@ ENTRY_LAYOUT = Layout(">IIQQQQQQIIHBB60x")
 """ENTRY, precompiled."""
 CRC = Layout(">I")
 CRC_BYTES = CRC.size
+TIME, TIME_AT = Layout(">Q"), 24
+LENGTH, LENGTH_AT = Layout(">I"), 56
+"""Two fields of an ENTRY, for who wants nothing else."""
 
 SERVED = Struct(
     "chain" / Bytes(CHAIN_BYTES),  # hash over the record before, and so over all before
@@ -269,44 +272,84 @@ def chain_next(before: bytes, record: Record) -> bytes:
     return digest.digest()
 
 
-def encode_run(records: Iterable[Record], chain: bytes) -> tuple[list[bytes | memoryview], bytes]:
-    """Records as they are served, in pieces, of which the first is chained to `chain`; and the hash over the last."""
-    pieces: list[bytes | memoryview] = []
-    for entry, data in records:
-        head = chain + entry.served()
-        digest = sha256(head)
-        if data:
-            pieces += (head, data)
-            digest.update(data)
-        else:
-            pieces.append(head)
-        chain = digest.digest()
-    pieces.append(chain)
-    return pieces, chain
+def served_bytes(entries: Iterable[Entry]) -> int:
+    """How long a run of these records is."""
+    return sum(SERVED_BYTES + entry.length for entry in entries) + CHAIN_BYTES
+
+
+def encode_run(entries: Iterable[Entry], data: memoryview, room: memoryview, chain: bytes) -> tuple[int, bytes]:
+    """Lays records out as they are served, from the beginning of `room` on, the first chained to `chain`. `data` is
+    theirs, one behind the other. Where the hash over the last one belongs, which ends a run, and that hash. Raises
+    FormatError if the data of a record is not what was written."""
+    here = at = 0
+    for entry in entries:
+        length = entry.length
+        entry_at, data_at, after = here + CHAIN_BYTES, here + SERVED_BYTES, here + SERVED_BYTES + length
+        room[here:entry_at] = chain
+        ENTRY_LAYOUT.pack_into(room, entry_at, 0, 0, *entry[1:])
+        CRC.pack_into(room, entry_at, crc32c(room[entry_at + CRC_BYTES : data_at]))
+        if length:
+            room[data_at:after] = data[at : at + length]
+            if crc32c(room[data_at:after]) != entry.data_crc:
+                raise FormatError(f"record {entry.sequence} is not what was written")
+            at += length
+        # The hash before, the entry and its data: just what lies here.
+        chain = sha256(room[here:after]).digest()
+        here = after
+    return here, chain
 
 
 def decode_run(run: memoryview, at: Position, epoch: int, chain: bytes) -> tuple[list[Record], bytes]:
     """The records of a run, which must be those from `at` on, unchanged, and the hash over the last; `chain` is the
     hash over the one before. Their data is where `run` is. Raises FormatError."""
     records: list[Record] = []
-    here = 0
-    while len(run) - here > CHAIN_BYTES:
-        entry = decode_entry(run, here + CHAIN_BYTES)
-        _check(entry.opening == 0, "a record that was not served")
-        _check(entry.epoch == epoch, f"a record of epoch {entry.epoch}: this is epoch {epoch}")
-        _check(entry.begin == at, f"record {entry.sequence} at {entry.position} where {at} is due")
-        _check(run[here : here + CHAIN_BYTES] == chain, f"record {entry.sequence} does not follow what is before it")
-        data = run[here + SERVED_BYTES : here + SERVED_BYTES + entry.length]
-        _check(len(data) == entry.length, f"record {entry.sequence} is cut short")
-        _check(crc32c(data) == entry.data_crc, f"the data of record {entry.sequence} is not what was written")
+    here, size = 0, len(run)
+    sequence, byte = at
+    while size - here > CHAIN_BYTES:
+        entry_at, data_at = here + CHAIN_BYTES, here + SERVED_BYTES
+        entry = decode_entry(run, entry_at)
+        after = data_at + entry.length
+        data = run[data_at:after]
+        due = entry.sequence == sequence and entry.position == byte and entry.epoch == epoch and not entry.opening
+        if not due or after > size or run[here:entry_at] != chain or crc32c(data) != entry.data_crc:
+            raise FormatError(_what_is_wrong(entry, data, Position(sequence, byte), epoch, run[here:entry_at] == chain))
         records.append(Record(entry, data))
         # The hash before, the entry and its data: just what lies here.
-        after = here + SERVED_BYTES + entry.length
         chain = sha256(run[here:after]).digest()
-        here, at = after, entry.end
+        here = after
+        sequence, byte = sequence + 1, byte + entry.length
     _check(run[here:] == chain, "the last record is not what was served")
     _check(not records or not records[-1].entry.more, "the last write is cut short")
     return records, chain
+
+
+def _what_is_wrong(entry: Entry, data: memoryview, at: Position, epoch: int, follows: bool) -> str:
+    """Of a record that is not the one that was due."""
+    if entry.opening:
+        return "a record that was not served"
+    if entry.epoch != epoch:
+        return f"a record of epoch {entry.epoch}: this is epoch {epoch}"
+    if entry.begin != at:
+        return f"record {entry.sequence} at {entry.position} where {at} is due"
+    if not follows:
+        return f"record {entry.sequence} does not follow what is before it"
+    if len(data) != entry.length:
+        return f"record {entry.sequence} is cut short"
+    return f"the data of record {entry.sequence} is not what was written"
+
+
+def end_of_run(run: memoryview, at: Position) -> tuple[Position, int]:
+    """Where a run ends that begins at `at`, and when the first of its writes was written, 0 if it has none; as it says,
+    which `decode_run` checks. Raises FormatError."""
+    here, size, (sequence, byte) = 0, len(run), at
+    time = TIME.unpack_from(run, CHAIN_BYTES + TIME_AT)[0] if size >= SERVED_BYTES else 0
+    while size - here > CHAIN_BYTES:
+        if size - here < SERVED_BYTES:
+            raise FormatError("an entry is cut short")
+        (length,) = LENGTH.unpack_from(run, here + CHAIN_BYTES + LENGTH_AT)
+        sequence, byte = sequence + 1, byte + length
+        here += SERVED_BYTES + length
+    return Position(sequence, byte), time
 
 
 def _check(holds: bool, otherwise: str) -> None:

@@ -19,6 +19,8 @@ from arrayd.replication.journal.format import (
     ENTRY_BYTES,
     METADATA_AT,
     WRITE_BYTES_MAX,
+    Entry,
+    FormatError,
     Record,
     Role,
     Superblock,
@@ -222,22 +224,29 @@ class Journal(Generic[R]):
             yield records
             at = records[-1].entry.end
 
-    async def serve(self, at: Position, bytes_max: int) -> tuple[list[bytes | memoryview], Position]:
-        """What is durable from `at` on as another array takes it, in pieces, and where that ends: whole writes of no
-        more than `bytes_max` bytes of data, or one that is longer.
+    async def durable(self, at: Position, bytes_max: int) -> list[Entry]:
+        """What is durable from `at` on: whole writes of no more than `bytes_max` bytes of data, or one that is longer.
 
         Raises JournalError if there is no such place, JournalDamaged, VolumeFailed.
         """
+        self._remember(at, await self._chain_at(at))
+        return await self._reader.entries(at, self.regions.synced, bytes_max)
+
+    async def serve(self, at: Position, entries: list[Entry], room: memoryview) -> None:
+        """Fills `room`, which has `served_bytes`, with the run of these records, which begin at `at`, as another array
+        takes them. Raises JournalError if they are there no more, JournalDamaged, VolumeFailed."""
         chain = await self._chain_at(at)
-        records = await self._reader.records(at, self.regions.synced, bytes_max)
-        end = records[-1].entry.end if records else at
-        pieces: list[bytes | memoryview] = []
-        for part in in_turns(records):
-            more, chain = encode_run(part, chain)
-            pieces += more[:-1]
+        data = await self._reader.data(entries)
+        here = done = 0
+        for part, length in in_turns(entries):
+            try:
+                end, chain = encode_run(part, data[done : done + length], room[here:], chain)
+            except FormatError as error:
+                raise JournalDamaged(str(error)) from error
+            here, done = here + end, done + length
             await asyncio.sleep(0)
-        self._remember(end, chain)
-        return [*pieces, chain], end
+        room[here:] = chain
+        self._remember(entries[-1].end if entries else at, chain)
 
     async def time_at(self, at: Position) -> int:
         """When the record there was written, in ns since 1970; 0 at the end of what is stored. Raises JournalDamaged if
@@ -261,9 +270,9 @@ class Journal(Generic[R]):
 
     async def _chain_at(self, at: Position) -> bytes:
         """See `chain`. From the nearest place before that is known."""
-        synced = self.regions.synced
-        if not (at.follows(self.regions.oldest) and synced.follows(at)):
-            raise JournalError(f"{at} is not in the journal, which has {self.regions.oldest} to {synced}")
+        oldest, synced = self.regions.oldest, self.regions.synced
+        if not (at.follows(oldest) and synced.follows(at)):
+            raise JournalError(f"{at} is not in the journal, which has {oldest} to {synced}")
         here = max(known for known in self._chains if known <= at)
         chain = self._chains[here]
         while here != at:
@@ -282,13 +291,13 @@ class Journal(Generic[R]):
             del self._chains[next(known for known in self._chains if known != self.regions.oldest)]
 
 
-def in_turns(records: list[Record]) -> Iterator[list[Record]]:
-    """The records, in parts of so much as is hashed at a time."""
+def in_turns(entries: list[Entry]) -> Iterator[tuple[list[Entry], int]]:
+    """The records in parts of so much as is hashed at a time, each with the bytes of its data."""
     begin = length = 0
-    for number, record in enumerate(records):
-        length += record.entry.length
-        if number > begin and (length > CHAINED_BYTES or number - begin == CHAINED_RECORDS):
-            yield records[begin:number]
-            begin, length = number, record.entry.length
-    if records:
-        yield records[begin:]
+    for number, entry in enumerate(entries):
+        if number > begin and (length + entry.length > CHAINED_BYTES or number - begin == CHAINED_RECORDS):
+            yield entries[begin:number], length
+            begin, length = number, 0
+        length += entry.length
+    if entries:
+        yield entries[begin:], length

@@ -8,7 +8,6 @@ the last restart, and was then not found because something before it was torn, h
 from __future__ import annotations
 
 import asyncio
-import mmap
 from collections.abc import AsyncIterator
 
 from crc32c import crc32c
@@ -68,12 +67,26 @@ class Reader:
     async def records(self, at: Position, end: Position, bytes_max: int) -> list[Record]:
         """The writes from `at` on, whole ones, before `end`: as many as have no more than `bytes_max` bytes of data,
         but one at the least. All of them must be there. Raises JournalDamaged, VolumeFailed."""
-        entries = await self._entries(at, end, None)
-        count = whole_writes(entries, bytes_max)
-        records = await self._with_data(entries[:count])
-        if at != end and (not records or len(records) < count):
+        entries = await self.entries(at, end, bytes_max)
+        records = await self._with_data(entries)
+        if len(records) < len(entries):
             raise JournalDamaged(f"record {at.sequence + len(records)} is not what was written")
         return records
+
+    async def entries(self, at: Position, end: Position, bytes_max: int) -> list[Entry]:
+        """Those of `records`, whose data is not looked at. Raises JournalDamaged, VolumeFailed."""
+        entries = await self._entries(at, end, None)
+        count = whole_writes(entries, bytes_max)
+        if at != end and not count:
+            raise JournalDamaged(f"record {at.sequence + len(entries)} is not what was written")
+        return entries[:count]
+
+    async def data(self, entries: list[Entry]) -> memoryview:
+        """Of these records, which follow one another; whatever is there. Raises VolumeFailed."""
+        if not entries:
+            return memoryview(b"")
+        first = entries[0].position
+        return await self._read(self._data_at, self._data_bytes, first, entries[-1].end.byte - first)
 
     async def find_end(self, at: Position, entries_end: int, bytes_end: int, opening: int) -> Position:
         """The end of the last whole write of those that are there from `at` on and were stored in `opening`."""
@@ -148,10 +161,7 @@ class Reader:
 
     async def _with_data(self, entries: list[Entry]) -> list[Record]:
         """The records of these entries, up to the first whose data is not what was written."""
-        if not entries:
-            return []
-        first = entries[0].position
-        data = await self._read(self._data_at, self._data_bytes, first, entries[-1].end.byte - first)
+        data = await self.data(entries)
         records: list[Record] = []
         here = turn = 0
         for entry in entries:
@@ -171,7 +181,8 @@ class Reader:
             return memoryview(b"")
         first = start - start % PAGE_BYTES
         pages = -(-(start + length - first) // PAGE_BYTES) * PAGE_BYTES
-        memory = memoryview(mmap.mmap(-1, pages))
+        # The heap has it from the run before: fresh pages of the system cost more than what is read into them.
+        memory = memoryview(bytearray(pages))
         done = 0
         while done < pages:
             at = (first + done) % region_bytes

@@ -23,6 +23,7 @@ from arrayd.replication.journal.regions import START
 from tests.lab.search import examples
 from tests.replication.journal.strategies import write
 from tests.replication.lossy import Disk
+from tests.replication.runs import served
 
 GROUP = b"a group's number"
 SMALL, LARGE = 14 * 4096, 20 * 4096
@@ -35,14 +36,9 @@ async def append(journal: PrimaryJournal, number: int, blocks: int = 4) -> None:
     await journal.append(number % 3, kind, 512 * (number % 99), extent, data, number)
 
 
-async def served(journal: PrimaryJournal, at: Position) -> tuple[memoryview, Position]:
-    pieces, end = await journal.serve(at, BYTES_MAX)
-    return memoryview(b"".join(pieces)), end
-
-
 async def follow(primary: PrimaryJournal, auxiliary: AuxiliaryJournal) -> None:
     """One journal acquisition."""
-    run, end = await served(primary, auxiliary.regions.stored)
+    run, end = await served(primary, auxiliary.regions.stored, BYTES_MAX)
     auxiliary.acquire(end)
     assert await auxiliary.store_run(run) == end
     assert await auxiliary.sync() == end
@@ -106,7 +102,7 @@ async def test_both_journals_have_the_same_records(disk: Path) -> None:
         await primary.sync()
         late = await AuxiliaryJournal.create(two, GROUP, 10, middle, await primary.chain(middle))
         with pytest.raises(FormatError, match="a record of epoch 9: this is epoch 10"):
-            await late.store_run((await served(primary, middle))[0])
+            await late.store_run((await served(primary, middle, BYTES_MAX))[0])
 
 
 async def test_what_is_to_be_restored_is_known_after_a_power_loss(disk: Path) -> None:
@@ -135,7 +131,7 @@ async def test_only_what_is_due_is_taken(disk: Path) -> None:
         for number in range(3):
             await append(primary, number)
         middle = await primary.sync()
-        run, _ = await served(primary, START)
+        run, _ = await served(primary, START, BYTES_MAX)
         with pytest.raises(JournalError, match="was to be read"):
             await auxiliary.store_run(run)
         changed = bytearray(run)
@@ -154,7 +150,7 @@ async def test_only_what_is_due_is_taken(disk: Path) -> None:
         with pytest.raises(JournalFull, match="no room for what is before"):
             auxiliary.acquire(await primary.sync())
         # None is a run, too.
-        nothing, _ = await served(primary, await primary.sync())
+        nothing, _ = await served(primary, await primary.sync(), BYTES_MAX)
         assert len(nothing) == 32
 
 
@@ -193,7 +189,7 @@ def test_it_goes_on_where_it_was(disk: Path, steps: list[str], seed: int, unit: 
                         elif step == "take":
                             await primary.sync()
                             await auxiliary.commit()
-                            run, end = await served(primary, auxiliary.regions.stored)
+                            run, end = await served(primary, auxiliary.regions.stored, BYTES_MAX)
                             if auxiliary.regions.fits(end):
                                 auxiliary.acquire(end)
                                 await auxiliary.store_run(run)

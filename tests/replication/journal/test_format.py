@@ -1,5 +1,6 @@
 """The bytes of a journal: golden ones, both codecs, and nothing taken for a record that is none."""
 
+from hashlib import sha256
 from itertools import pairwise
 
 import pytest
@@ -32,11 +33,12 @@ from arrayd.replication.journal.format import (
     decode_entry,
     decode_run,
     decode_superblock,
-    encode_run,
+    end_of_run,
 )
 from arrayd.replication.journal.regions import START, Position, Size
 from tests.lab.search import examples
 from tests.replication.journal.strategies import CHAINS, KINDS_AND_BLOCKS, RECORDS, SUPERBLOCKS, record, write
+from tests.replication.runs import run_of
 
 GROUP = bytes(range(16))
 
@@ -149,18 +151,14 @@ JOURNALS = st.builds(
 )
 
 
-def joined(served: list[Record], chain: bytes) -> bytearray:
-    return bytearray(b"".join(encode_run(served, chain)[0]))
-
-
 @settings(max_examples=examples(30))
 @given(JOURNALS, CHAINS)
 def test_a_run_comes_back(served: list[Record], chain: bytes) -> None:
     """All but the number of the opening, which is the array's own."""
-    told, last = decode_run(memoryview(joined(served, chain)), served[0].entry.begin, 7, chain)
+    told, last = decode_run(memoryview(run_of(served, chain)[0]), served[0].entry.begin, 7, chain)
     assert told == [Record(entry._replace(opening=0), data) for entry, data in served]
-    assert last == encode_run(served, chain)[1]
-    head = SERVED.parse(joined(served, chain))
+    assert last == run_of(served, chain)[1]
+    head = SERVED.parse(run_of(served, chain)[0])
     assert (head.chain, decode_entry(head.entry)) == (chain, told[0].entry)
 
 
@@ -168,7 +166,7 @@ def test_a_run_comes_back(served: list[Record], chain: bytes) -> None:
 @given(JOURNALS, CHAINS, st.data())
 def test_the_chain_proves_a_prefix(served: list[Record], chain: bytes, data: st.DataObject) -> None:
     """Any change of a byte, any omission, any other order is found, at the end of a run as well."""
-    run = joined(served, chain)
+    run = run_of(served, chain)[0]
     begin = served[0].entry.begin
     what = data.draw(st.sampled_from(("change", "omit", "swap", "cut", "repeat", "other")))
     if what == "change":
@@ -209,13 +207,13 @@ def test_a_forger_who_mends_every_crc_is_found(served: list[Record], chain: byte
         forged[index] = Record(entry._replace(data_crc=crc32c(other)), other)
     else:
         forged[index] = Record(entry._replace(time=entry.time ^ 1), served[index].data)
-    run = joined(forged, chain)
-    honest, last = encode_run(served, chain)
+    run = run_of(forged, chain)[0]
+    honest, last = run_of(served, chain)
     run[-CHAIN_BYTES:] = last
-    run_of_one = joined(forged[: index + 1], chain)
+    run_of_one = run_of(forged[: index + 1], chain)[0]
     if index + 1 < len(served):
-        run[len(run_of_one) - CHAIN_BYTES : len(run_of_one)] = encode_run(served[: index + 1], chain)[1]
-    assert bytes(run) != b"".join(honest)
+        run[len(run_of_one) - CHAIN_BYTES : len(run_of_one)] = run_of(served[: index + 1], chain)[1]
+    assert run != honest
     with pytest.raises(FormatError, match=r"does not follow|is not what was served"):
         decode_run(memoryview(run), served[0].entry.begin, 7, chain)
 
@@ -223,7 +221,7 @@ def test_a_forger_who_mends_every_crc_is_found(served: list[Record], chain: byte
 @settings(max_examples=examples(30))
 @given(JOURNALS, CHAINS)
 def test_what_is_not_due_is_refused(served: list[Record], chain: bytes) -> None:
-    run, begin = memoryview(joined(served, chain)), served[0].entry.begin
+    run, begin = memoryview(run_of(served, chain)[0]), served[0].entry.begin
     for at, epoch in (
         (begin, 8),
         (begin._replace(sequence=begin.sequence + 1), 7),
@@ -232,9 +230,35 @@ def test_what_is_not_due_is_refused(served: list[Record], chain: bytes) -> None:
         with pytest.raises(FormatError):
             decode_run(run, at, epoch, chain)
     entry = served[-1].entry._replace(flags=MORE)
-    unfinished = memoryview(joined([*served[:-1], Record(entry, served[-1].data)], chain))
+    unfinished = memoryview(run_of([*served[:-1], Record(entry, served[-1].data)], chain)[0])
     with pytest.raises(FormatError, match="the last write is cut short"):
         decode_run(unfinished, begin, 7, chain)
+
+
+@settings(max_examples=examples(30))
+@given(JOURNALS, CHAINS, st.data())
+def test_data_that_is_not_what_was_written_is_not_served(
+    served: list[Record], chain: bytes, data: st.DataObject
+) -> None:
+    with_data = [index for index, record in enumerate(served) if record.data]
+    if not with_data:
+        return
+    index = data.draw(st.sampled_from(with_data))
+    other = bytearray(served[index].data)
+    other[data.draw(st.integers(0, len(other) - 1))] ^= 1
+    served[index] = Record(served[index].entry, memoryview(other))
+    with pytest.raises(FormatError, match=f"record {served[index].entry.sequence} is not what was written"):
+        run_of(served, chain)
+
+
+@settings(max_examples=examples(30))
+@given(JOURNALS, CHAINS)
+def test_where_a_run_ends_is_told_by_it_alone(served: list[Record], chain: bytes) -> None:
+    run, begin = memoryview(run_of(served, chain)[0]), served[0].entry.begin
+    assert end_of_run(run, begin) == (served[-1].entry.end, served[0].entry.time)
+    assert end_of_run(run[:0], begin) == end_of_run(run[-CHAIN_BYTES:], begin) == (begin, 0)
+    with pytest.raises(FormatError, match="an entry is cut short"):
+        end_of_run(run[: SERVED_BYTES - 1], begin)
 
 
 def test_chains_of_groups_and_epochs_differ() -> None:
@@ -242,3 +266,11 @@ def test_chains_of_groups_and_epochs_differ() -> None:
     starts = {chain_start(GROUP, 1), chain_start(GROUP, 2), chain_start(bytes(16), 1)}
     assert len(starts | {chain_next(start, record) for start in starts}) == 6
     assert {Kind.WRITE, Kind.UNMAP, Kind.ZEROS, Kind.PATTERN} == KINDS
+
+
+def test_a_record_that_was_not_served_is_not_taken() -> None:
+    chain, data = chain_start(bytes(16), 7), bytes(512)
+    entry = Entry(1, 0, 7, 1, 0, 512, 0, 512, crc32c(data), 0, Kind.WRITE)
+    run = chain + entry.encode() + data
+    with pytest.raises(FormatError, match="not served"):
+        decode_run(memoryview(run + sha256(run).digest()), Position(0, 0), 7, chain)

@@ -22,6 +22,7 @@ from arrayd.volumes.volume import VolumeFailed
 from tests.lab.disk import MIB, HeldThreads, OpenFile
 from tests.replication.journal.writes import GROUP, NOTHING, TIME, all_of, append, block
 from tests.replication.lossy import Disk, LossyVolume
+from tests.replication.runs import served
 
 # -- stored ------------------------------------------------------------------------------------------------------------
 
@@ -73,9 +74,9 @@ async def test_a_long_write_is_several_records_that_are_one(disk: Path) -> None:
         assert {record.entry.time for record in records} == {TIME}
         # Where it says that more follows no other array may stop, and nothing be purged.
         await journal.sync()
-        pieces, end = await journal.serve(START, 512)
+        run, end = await served(journal, START, 512)
         assert end == journal.regions.stored
-        assert sum(len(piece) for piece in pieces) > len(long)
+        assert len(run) > len(long)
         journal.redone(end)
         with pytest.raises(JournalError, match="no write begins at"):
             await journal.purge(records[0].entry.end)
@@ -248,4 +249,4 @@ async def test_what_the_disk_has_lost_is_told(volume: LossyVolume) -> None:
     with pytest.raises(JournalDamaged, match="record 1 is not what was written"):
         await all_of(again)
     with pytest.raises(JournalDamaged, match="record 1"):
-        await again.serve(START, MIB)
+        await served(again, START, MIB)

@@ -14,11 +14,12 @@ from arrayd.replication.journal import (
     Position,
     PrimaryJournal,
 )
-from arrayd.replication.journal.format import ENTRY_BYTES, METADATA_AT, SUPERBLOCK_PLACES
+from arrayd.replication.journal.format import CHAIN_BYTES, ENTRY_BYTES, METADATA_AT, SERVED_BYTES, SUPERBLOCK_PLACES
 from arrayd.replication.journal.regions import START
 from tests.lab.disk import MIB
 from tests.replication.journal.writes import GROUP, NOTHING, TIME, all_of, append, block
 from tests.replication.lossy import Disk, LossyVolume
+from tests.replication.runs import served
 
 # -- after a restart ---------------------------------------------------------------------------------------------------
 
@@ -176,10 +177,10 @@ async def test_only_what_is_durable_is_served(volume: LossyVolume) -> None:
     end = await journal.sync()
     assert append(journal, 1)
     assert journal.commit_now()
-    pieces, told = await journal.serve(START, MIB)
+    run, told = await served(journal, START, MIB)
     assert told == end
-    assert pieces[1] == block(0)
+    assert run[SERVED_BYTES:-CHAIN_BYTES] == block(0)
     for nowhere in (journal.regions.stored, Position(0, 512), Position(1, 0)):
         with pytest.raises(JournalError, match=r"is not in the journal|no write begins at"):
-            await journal.serve(nowhere, MIB)
-    assert (await journal.serve(end, MIB))[1] == end
+            await served(journal, nowhere, MIB)
+    assert (await served(journal, end, MIB))[1] == end
