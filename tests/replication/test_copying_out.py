@@ -24,7 +24,8 @@ from tests.replication.pair_doors import BOOT, GROUP, MIB, Primary, Site
 
 PAGE = 4096
 WRITES, WRITES_MAX, COPIES = 400, 720, 5
-"""A host writes so often, and on until there are more copies than that, of different places, or until the journal is three quarters full."""
+"""A host writes so often, and on until there are more copies than that, each of another place, or the journal is three
+quarters full."""
 
 
 @pytest.fixture
@@ -149,10 +150,13 @@ async def test_a_copy_has_nothing_that_is_behind_its_position(primary: Primary) 
     copies: list[tuple[Position, list[Range], bytes]] = []
     done = False
 
+    def made() -> int:
+        return len({stored for stored, _, _ in copies})
+
     async def host() -> None:
         """Until there are copies enough: how many are made beside so many writes depends on the machine."""
         for number in range(WRITES_MAX):
-            if number >= WRITES and places() > COPIES:
+            if number >= WRITES and made() > COPIES:
                 break
             offset, byte = chance.randrange(32) * PAGE, bytes([chance.randrange(1, 256)])
             history.append((offset, byte))
@@ -165,9 +169,6 @@ async def test_a_copy_has_nothing_that_is_behind_its_position(primary: Primary) 
                 await pending
         if pending is not None:
             await pending
-
-    def places() -> int:
-        return len({stored for stored, _, _ in copies})
 
     async def copier() -> None:
         while not done:
@@ -183,7 +184,7 @@ async def test_a_copy_has_nothing_that_is_behind_its_position(primary: Primary) 
 
     await asyncio.gather(host_and_end(), copier())
     records, _ = await primary.follow_all()
-    assert places() > COPIES
+    assert made() > COPIES
     for stored, ranges, found in copies:
         volume = bytearray(MIB)
         for record in records[: stored.sequence]:
