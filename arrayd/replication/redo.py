@@ -6,7 +6,7 @@ have older data than it had, which hosts must not see, nor write to.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from arrayd.replication.journal import JournalError, Kind, Position, PrimaryJournal, Record
 from arrayd.volumes.volume import Volume, VolumeError, finished
@@ -23,12 +23,19 @@ class RedoFailed(VolumeError):
         self.begun = begun
 
 
-async def carry_out(record: Record, volume: Volume) -> None:
-    """Does to `volume` what the record says. Raises VolumeError."""
+def carry_out(record: Record, volume: Volume) -> Awaitable[None] | None:
+    """Does to `volume` what the record says: on the spot (None), as nearly all of them, or when it is awaited. Raises
+    VolumeError, also out of the awaitable."""
+    entry, data = record
+    if entry.kind == Kind.WRITE and volume.write_now(entry.offset, data):
+        return None
+    return _carry_out_later(record, volume)
+
+
+async def _carry_out_later(record: Record, volume: Volume) -> None:
     entry, data = record
     if entry.kind == Kind.WRITE:
-        if not volume.write_now(entry.offset, data):
-            await finished(volume.write(entry.offset, data))
+        await finished(volume.write(entry.offset, data))
     elif entry.kind == Kind.UNMAP:
         await finished(volume.unmap(entry.offset, entry.extent))
     elif entry.kind == Kind.ZEROS:
@@ -69,7 +76,7 @@ async def redo(journal: PrimaryJournal, volumes: Mapping[int, Volume]) -> Positi
     try:
         async for run in journal.runs(begin, end):
             for record in run:
-                await carry_out(record, volumes[record.entry.volume])
+                await finished(carry_out(record, volumes[record.entry.volume]))
         await flush_all(volumes)
     except VolumeError as error:
         raise RedoFailed(error, begun=True) from error

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from arrayd.replication.acquisition import End
 from arrayd.replication.before_images import BeforeImages
 from arrayd.replication.copying import Copies
-from arrayd.replication.journal import AuxiliaryJournal, JournalError, Kind, Position, Record
+from arrayd.replication.journal import AuxiliaryJournal, JournalError, Position, Record
 from arrayd.replication.pulling import Pulling
 from arrayd.replication.redo import carry_out, flush_all
 from arrayd.volumes.volume import Volume
@@ -79,12 +79,11 @@ class Restoration:
                 volume = self._volume_of(record)
                 if volume is None:
                     continue
-                entry, data = record
-                touched[entry.volume] = volume
-                # Nearly all of them, without another coroutine.
-                if entry.kind != Kind.WRITE or not volume.write_now(entry.offset, data):
-                    await carry_out(record, volume)
-                turn += len(data)
+                touched[record.entry.volume] = volume
+                pending = carry_out(record, volume)
+                if pending is not None:
+                    await pending
+                turn += len(record.data)
                 if turn >= TURN_BYTES:
                     turn = 0
                     await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from arrayd.buffers import PooledBuffer
 from arrayd.scsi import provisioning, sanitize
 from arrayd.scsi.fast_path import READ_10, WRITE_10
 from arrayd.scsi.lun import encode_lun
+from arrayd.scsi.provisioning import UNMAP_RANGES_AT_ONCE
 from arrayd.scsi.sense import Asc, Key
 from arrayd.scsi.steps import SCRATCH_BYTES, STEP_BYTES
 from arrayd.scsi.target import ScsiTarget
@@ -73,10 +74,11 @@ class Lab:
         self.host = Initiator(self.target)
         self.old.gate = asyncio.Event()
 
-    async def midway(self) -> None:
-        """The first step is under way when the other takes the place; it goes on then."""
+    async def midway(self, under_way: int = 1) -> None:
+        """The first step, or so many that are taken together, is under way when the other takes the place; it goes on
+        then."""
         await turns()
-        assert len(self.old.noted) == 1
+        assert len(self.old.noted) == under_way
         self.target.replace(self.old, self.new)
         assert self.old.gate is not None
         self.old.gate.set()
@@ -169,12 +171,14 @@ async def test_write_same_goes_on_by_the_new_one(
 
 
 async def test_unmap_goes_on_by_the_new_one(lab: Lab) -> None:
-    ranges = b"".join(lba.to_bytes(8, "big") + (8).to_bytes(4, "big") + bytes(4) for lba in (0, 64))
+    lbas = range(0, 16 * (UNMAP_RANGES_AT_ONCE + 1), 16)
+    ranges = b"".join(lba.to_bytes(8, "big") + (8).to_bytes(4, "big") + bytes(4) for lba in lbas)
     data = (6 + len(ranges)).to_bytes(2, "big") + len(ranges).to_bytes(2, "big") + bytes(4) + ranges
     _, answer = lab.host.start(bytes((0x42,)) + bytes(6) + len(data).to_bytes(2, "big") + bytes(1), data)
-    await lab.midway()
+    await lab.midway(UNMAP_RANGES_AT_ONCE)
     assert (await answer).status == Status.GOOD
-    assert (lab.old.noted, lab.new.noted) == ([("unmap", 0, 4096)], [("unmap", 64 * 512, 4096)])
+    *first, last = (("unmap", lba * 512, 4096) for lba in lbas)
+    assert (lab.old.noted, lab.new.noted) == (first, [last])
 
 
 async def test_extended_copy_goes_on_by_the_new_one() -> None:

@@ -18,7 +18,7 @@ from arrayd.replication.journaled import JournaledVolume
 from arrayd.replication.restoration import Restoration
 from arrayd.replication.serving import JournalServer
 from arrayd.replication.statuses import Event
-from arrayd.volumes.volume import Volume
+from arrayd.volumes.volume import Volume, finished
 
 SKIPPED_EVERY = 20
 CARRY_OUT = redo.carry_out
@@ -26,7 +26,7 @@ CARRY_OUT = redo.carry_out
 
 async def _skip_some(record: Any, volume: Volume) -> None:
     if record.entry.sequence % SKIPPED_EVERY:
-        await CARRY_OUT(record, volume)
+        await finished(CARRY_OUT(record, volume))
 
 
 async def _one_block_on(record: Any, volume: Volume) -> None:
@@ -34,7 +34,7 @@ async def _one_block_on(record: Any, volume: Volume) -> None:
     entry, data = record
     if entry.offset + entry.extent < volume.size:
         record = type(record)(entry._replace(offset=entry.offset + 512), data)
-    await CARRY_OUT(record, volume)
+    await finished(CARRY_OUT(record, volume))
 
 
 async def _told_first(self: Restoration, begin: Any, end: Any) -> None:
@@ -43,14 +43,14 @@ async def _told_first(self: Restoration, begin: Any, end: Any) -> None:
     await self.journal.restored(end)
     for run in runs:
         for record in run:
-            await CARRY_OUT(record, self._volumes[record.entry.volume])
+            await finished(CARRY_OUT(record, self._volumes[record.entry.volume]))
 
 
 async def _backwards(self: Restoration, begin: Any, end: Any) -> None:
     """The records of a batch are carried out from the last to the first."""
     records = [record async for run in self.journal.runs(begin, end) for record in run]
     for record in reversed(records):
-        await CARRY_OUT(record, self._volumes[record.entry.volume])
+        await finished(CARRY_OUT(record, self._volumes[record.entry.volume]))
     await redo.flush_all(self._volumes)
     await self.journal.restored(end)
 
