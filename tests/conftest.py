@@ -10,6 +10,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from tests.lab import daemon, forks
+
 QUICK = os.environ.get("ARRAYD_QUICK") == "1"
 """Set by `scripts/test --quick`: hypothesis searches less far (see `tests/lab/search.py`)."""
 
@@ -22,6 +24,8 @@ REQUIRE_ALL = os.environ.get("ARRAYD_REQUIRE_ALL") == "1"
 
 GUEST = "tests/guest"
 """The folder of the tests that share the guest."""
+
+daemon.start_by(forks.start)
 
 gc.disable()  # until all tests are collected
 

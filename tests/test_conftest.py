@@ -19,10 +19,11 @@ EXPECTED = "@pytest.mark.may_skip('there is no such part for this LUN')\n" + SKI
 
 
 def run_suite(folder: Path, sources: dict[str, str], require_all: bool) -> tuple[int, str]:
-    """Runs a suite of these files beside this project's conftest.py and settings; exit code and what it says."""
+    """Runs a suite of these files beside this project's conftest.py, lab and settings; exit code and what it says."""
     project = Path(__file__).parent.parent
     (folder / "tests").mkdir()
     shutil.copy(project / "tests" / "conftest.py", folder / "tests")
+    shutil.copytree(project / "tests" / "lab", folder / "tests" / "lab")
     shutil.copy(project / "pyproject.toml", folder)
     for name, source in sources.items():
         (folder / "tests" / f"test_{name}.py").write_text(f"import pytest\n\n{source}")

@@ -11,10 +11,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Protocol, Self
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 20.0
@@ -50,6 +50,44 @@ def configuration(volumes: Mapping[str, Mapping[str, Any]], **iscsi: Any) -> dic
     }
 
 
+class Process(Protocol):
+    """A daemon that was started: what is used here of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self, timeout: float) -> int: ...
+
+
+Start = Callable[[Path, Path], Process]
+"""Starts `arrayd serve FILE` in a session of its own, so that Ctrl-C is for whoever holds it; what it logs goes to the
+end of the second file."""
+
+
+def start_by_itself(file: Path, log: Path) -> Process:
+    """As a user does."""
+    with log.open("ab") as end:
+        return subprocess.Popen(
+            [sys.executable, "-m", "arrayd", "serve", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=end,
+            cwd=CHECKOUT,  # so that it is this checkout's arrayd
+            start_new_session=True,
+        )
+
+
+_starts: list[Start] = [start_by_itself]
+
+
+def start_by(start: Start) -> None:
+    """How all are started from now on."""
+    _starts.append(start)
+
+
 class ArraydProcess:
     """One ``arrayd serve``, its configuration and everything it keeps in ``folder``.
 
@@ -61,7 +99,7 @@ class ArraydProcess:
         self.config: dict[str, Any] = copy.deepcopy(dict(config))
         self.addresses: list[str] = []
         self._listen: list[str] = []
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._log = folder / "arrayd.log"
         folder.mkdir(parents=True, exist_ok=True)
         for name, secret in (secrets or {}).items():
@@ -107,15 +145,7 @@ class ArraydProcess:
         assert self._process is None
         self._write(self.config)
         self._listen = self.config["iscsi"]["listen"]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "arrayd", "serve", str(self.folder / "arrayd.yaml")],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=CHECKOUT,  # so that it is this checkout's arrayd
-                start_new_session=True,  # Ctrl-C is for whoever holds this object
-            )
+        self._process = _starts[-1](self.folder / "arrayd.yaml", self._log)
         try:
             self.addresses = self._read_ready(time.monotonic() + START_TIMEOUT_S)
         except BaseException:
