@@ -76,6 +76,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     return FilesAndOneGuest(config, log) if config.getoption("dist") == "loadfile" else None
 
 
+def pytest_unconfigure() -> None:
+    """What was started for all tests ends."""
+    forks.end()
+
+
 def pytest_collection_finish() -> None:
     """Modules, tests and fixtures stay to the end: collections that look at them again and again take a tenth of the
     time of a run."""

@@ -183,11 +183,11 @@ class Crowd:
 
 def test_only_slots_that_nobody_uses_are_taken_and_without_one_time_runs_out(row: Row) -> None:
     crowd = Crowd(PathTable.load(row.table()))
-    with row.host(timeout_s=0.3) as host:
+    with row.host() as host:
         crowd.fill()
         try:
             with pytest.raises(CommandFailed, match="LUN of primary: every slot is in use") as caught:
-                host.send("primary", ECHO, text="x")
+                host.by(timeout_s=0.3).send("primary", ECHO, text="x")
             assert caught.value.result == Result.NO_SLOT
             crowd.leave(17)
             assert host.send("primary", ECHO, text="x")["text"] == "x"

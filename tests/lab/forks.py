@@ -22,6 +22,7 @@ from tests.lab.daemon import CHECKOUT
 
 MESSAGE_BYTES = 128 * 1024
 """Of what is asked: the environment, above all."""
+END_TIMEOUT_S = 10.0
 
 
 class Forked:
@@ -74,6 +75,11 @@ class Parent:
         assert answer, "the process that starts arrayd is gone"
         return json.loads(answer)
 
+    def end(self) -> None:
+        """It starts no more."""
+        self._asked.close()
+        self._process.wait(END_TIMEOUT_S)
+
     def start(self, file: Path, log: Path) -> Forked:
         """See `daemon.Start`."""
         ours, theirs = os.pipe()
@@ -96,6 +102,13 @@ def parent() -> Parent:
 def start(file: Path, log: Path) -> Forked:
     """See `daemon.Start`."""
     return parent().start(file, log)
+
+
+def end() -> None:
+    """That process ends, if there is one; another start makes another."""
+    if parent.cache_info().currsize:
+        parent().end()
+        parent.cache_clear()
 
 
 def serve(descriptor: int) -> None:
