@@ -87,11 +87,14 @@ class Initiator:
         self.guest.check("iscsiadm -m session --rescan")
 
     def disks(self, lun: int = 0) -> list[str]:
-        """The block devices of a LUN, one a session, once every session has its own and udev has seen them."""
+        """The block devices of a LUN, one a session, once every session has its own, which can be used (it cannot while
+        the session is lost), and udev has seen them."""
         count = len(self.portals)
         listing = self.guest.until(
             f"set -- $(for s in $({self._sessions}); do ls -d $s/device/target*/*:{lun}/block/sd*; done)\n"
-            f"test $# = {count} && udevadm settle --timeout={SETTLE_S} && for d; do echo /dev/$(basename $d); done",
+            f"test $# = {count} || exit 1\n"
+            "for d; do grep -qx running $d/device/state || exit 1; done\n"
+            f"udevadm settle --timeout={SETTLE_S} && for d; do echo /dev/$(basename $d); done",
             DISK_TIMEOUT_S,
         )
         return listing.splitlines()
