@@ -161,11 +161,13 @@ class Crowd:
         return list(map(State, decode_description(self._device.read(0, PAGE_BYTES, TIMEOUT_S)).states))
 
     def fill(self) -> None:
-        while usable := [at for at, state in enumerate(self.states()) if state in (State.FREE, State.DELIVERED)]:
-            for slot in usable:
-                request = Request(ECHO, Identification(b"crowd...", time.time_ns(), slot + 1))
-                self._write(slot, request)
-                self._requests[slot] = request
+        """Until every slot has an answer; one whose command has not ended would not be freed."""
+        while set(states := self.states()) != {State.DONE}:
+            for slot, state in enumerate(states):
+                if state in (State.FREE, State.DELIVERED):
+                    request = Request(ECHO, Identification(b"crowd...", time.time_ns(), slot + 1))
+                    self._write(slot, request)
+                    self._requests[slot] = request
 
     def leave(self, *slots: int) -> None:
         for slot in slots:
