@@ -18,7 +18,7 @@ from arrayd.replication.asking import ANSWER_BYTES_MAX, RUN_BYTES_MAX, Followed,
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.journal import AuxiliaryJournal, JournalError, JournalFull, Position, Role
 from arrayd.replication.journal.format import end_of_run
-from arrayd.replication.journal.superblocks import read_superblock
+from arrayd.replication.journal.superblocks import has_journal
 from arrayd.replication.pulling import NS, Pauses, Pulling
 from arrayd.volumes.volume import Volume
 
@@ -225,8 +225,7 @@ class Acquisition:
 async def open_journal(row: GroupRow, volume: Volume, found: bool) -> AuxiliaryJournal:
     """The auxiliary journal of the row's epoch on `volume`; a new one if it is not there, unless it must be `found`.
     Raises JournalError, VolumeError."""
-    there = await read_superblock(volume)
-    if there is not None and (there.role, there.group, there.epoch) == (Role.AUXILIARY, row.id, row.epoch):
+    if await has_journal(volume, Role.AUXILIARY, row.id, row.epoch):
         return await AuxiliaryJournal.open(volume)
     if found:
         raise JournalError(f"the journal of group {row.name} in epoch {row.epoch} is not on volume {row.journal}")

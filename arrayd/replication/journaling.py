@@ -26,7 +26,7 @@ from arrayd.replication.fencing import Fence
 from arrayd.replication.group import HAS_ROOM_SHARE, PrimaryGroup
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.journal import JournalError, Position, PrimaryJournal, Role
-from arrayd.replication.journal.superblocks import read_superblock
+from arrayd.replication.journal.superblocks import has_journal
 from arrayd.replication.journaled import JournaledVolume
 from arrayd.replication.redo import RedoFailed, redo
 from arrayd.replication.serving import JournalServer
@@ -120,9 +120,7 @@ class Journaling(Stage):
         """The journal, if that of this epoch is there. Raises RedoFailed where the disk has failed, so that nobody
         knows what is in it, JournalError."""
         try:
-            there = await read_superblock(place)
-            ours = (Role.PRIMARY, self.row.id, self.row.epoch)
-            if there is None or (there.role, there.group, there.epoch) != ours:
+            if not await has_journal(place, Role.PRIMARY, self.row.id, self.row.epoch):
                 return None
             return await PrimaryJournal.open(place)
         except VolumeError as error:

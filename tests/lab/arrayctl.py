@@ -10,11 +10,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self
 
 from tests.lab.daemon import CHECKOUT
+from tests.lab.forks import become
 
 TIMEOUT_S = 240.0
 TOOL = "import sys; from arrayd.host.cli import main; main(sys.argv[1:])"
@@ -87,15 +89,4 @@ def _carry_out(arguments: Sequence[str], *files: str) -> NoReturn:
     """In a process of its own, which ends by it."""
     from arrayd.host.cli import main
 
-    code = 1
-    try:
-        for descriptor, file in zip((1, 2), files, strict=True):
-            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        main(list(arguments))
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    become(partial(main, list(arguments)), *(os.open(file, os.O_WRONLY | os.O_CREAT) for file in files))

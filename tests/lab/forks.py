@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -143,17 +144,25 @@ def _become(file: str, log: str, environment: dict[str, str], stdout: int) -> No
     """In a process of its own, which ends by it."""
     from arrayd.__main__ import main
 
-    code = 1
-    try:
+    def program() -> None:
         os.setsid()
         os.environ.clear()
         os.environ.update(environment)
         random.seed()
-        opened = (os.open(os.devnull, os.O_RDONLY), stdout, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
-        for number, source in enumerate(opened):
+        main(["serve", file])
+
+    become(program, stdout, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
+
+
+def become(program: Callable[[], object], stdout: int, stderr: int) -> NoReturn:
+    """In a process that was forked for it: runs the program with these files and nothing to read, and ends as it
+    does."""
+    code = 1
+    try:
+        for number, source in enumerate((os.open(os.devnull, os.O_RDONLY), stdout, stderr)):
             os.dup2(source, number)
             os.close(source)
-        main(["serve", file])
+        program()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:

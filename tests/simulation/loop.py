@@ -83,7 +83,7 @@ class SimHandle(events.Handle):
         self._repr = self._source_traceback = None
 
 
-class SimTimer(events.TimerHandle):
+class SimTimer(SimHandle, events.TimerHandle):
     """Likewise."""
 
     __slots__ = ()
@@ -91,14 +91,9 @@ class SimTimer(events.TimerHandle):
     def __init__(
         self, when: float, callback: Callable[..., object], args: Sequence[Any], loop: SimLoop, context: Any
     ) -> None:
+        super().__init__(callback, args, loop, context)
         self._when = when
         self._scheduled = True
-        self._context = copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = self._source_traceback = None
 
 
 class SimLoop(asyncio.BaseEventLoop):

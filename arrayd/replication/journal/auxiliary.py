@@ -79,7 +79,8 @@ class AuxiliaryJournal(Journal[AuxiliaryRegions]):
                 raise JournalError(f"a run of {len(records)} records with {length} bytes is too long")
             await self.commit()
         for entry, data in records:
-            batch.add_served(entry, data)
+            _, _, _, time, offset, extent, _, _, data_crc, volume, kind, flags = entry
+            batch.add(volume, kind, offset, extent, data, data_crc, time, flags)
         self._chain = chain
         self._remember(end, chain)
         return end

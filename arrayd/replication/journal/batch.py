@@ -18,7 +18,6 @@ from arrayd.replication.journal.format import (
     ENTRY_LAYOUT,
     METADATA_AT,
     WRITE_BYTES_MAX,
-    Entry,
 )
 from arrayd.replication.journal.regions import ENTRIES_A_PAGE, PAGE_BYTES, Position, Size
 
@@ -75,19 +74,10 @@ class Batch:
         """Whether so many records with `length` bytes of data in all fit beside what is collected."""
         return self.sequence + records <= self.records_end and self.byte + length <= self.bytes_end
 
-    def add(self, volume: int, kind: int, offset: int, extent: int, data: memoryview, time: int, flags: int) -> None:
-        """Collects one record; `data` is copied. It must fit."""
-        data_crc = crc32c(data) if data else 0
-        self._add(time, offset, extent, data, data_crc, volume, kind, flags)
-
-    def add_served(self, entry: Entry, data: memoryview) -> None:
-        """Collects one record that came from the other journal, and was checked; `data` is copied. It must fit."""
-        _, _, _, time, offset, extent, _, _, data_crc, volume, kind, flags = entry
-        self._add(time, offset, extent, data, data_crc, volume, kind, flags)
-
-    def _add(
-        self, time: int, offset: int, extent: int, data: memoryview, data_crc: int, volume: int, kind: int, flags: int
+    def add(
+        self, volume: int, kind: int, offset: int, extent: int, data: memoryview, data_crc: int, time: int, flags: int
     ) -> None:
+        """Collects one record; `data` is copied, `data_crc` is its CRC32C. It must fit."""
         length, byte, sequence = len(data), self.byte, self.sequence
         if length:
             at = byte - self._first_byte

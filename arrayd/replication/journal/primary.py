@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Self
 
+from crc32c import crc32c
+
 from arrayd.replication.journal.format import MORE, RECORD_BYTES_MAX, WRITE_BYTES_MAX, Kind, Role
 from arrayd.replication.journal.journal import Journal
 from arrayd.replication.journal.reading import JournalFull, Reader
@@ -58,7 +60,7 @@ class PrimaryJournal(Journal[PrimaryRegions]):
             return self._append_long(volume, kind, offset, data, time)
         if (end > batch.bytes_end or batch.sequence >= batch.records_end) and not self.commit_now():
             return False
-        batch.add(volume, kind, offset, extent, data, time, 0)
+        batch.add(volume, kind, offset, extent, data, crc32c(data), time, 0)
         return True
 
     def _append_long(self, volume: int, kind: Kind, offset: int, data: memoryview, time: int) -> bool:
@@ -74,7 +76,7 @@ class PrimaryJournal(Journal[PrimaryRegions]):
         for at in range(0, length, RECORD_BYTES_MAX):
             part = data[at : at + RECORD_BYTES_MAX]
             more = MORE if at + len(part) < length else 0
-            batch.add(volume, kind, offset + at, len(part), part, time, more)
+            batch.add(volume, kind, offset + at, len(part), part, crc32c(part), time, more)
         return True
 
     async def append(self, volume: int, kind: Kind, offset: int, extent: int, data: memoryview, time: int) -> None:

@@ -8,6 +8,7 @@ from arrayd.replication.journal.format import (
     SUPERBLOCK_BYTES,
     SUPERBLOCK_PLACES,
     FormatError,
+    Role,
     Superblock,
     decode_superblock,
 )
@@ -28,6 +29,12 @@ async def read_superblock(volume: Volume) -> Superblock | None:
         except FormatError:
             pass
     return max(found, key=lambda superblock: superblock.counter, default=None)
+
+
+async def has_journal(volume: Volume, role: Role, group: bytes, epoch: int) -> bool:
+    """Whether the journal of this role, group and epoch is what is on the volume. Raises VolumeFailed."""
+    there = await read_superblock(volume)
+    return there is not None and (there.role, there.group, there.epoch) == (role, group, epoch)
 
 
 async def write_superblock(volume: Volume, superblock: Superblock) -> None:
