@@ -228,7 +228,7 @@ def test_every_option_of_the_command_line_is_in_the_readme() -> None:
 
 # -- limits ------------------------------------------------------------------------------------------------------------
 
-UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
+UNITS = {"": 1, "ms": 0.001, "s": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
 
 
 def quantity(text: str) -> float:

@@ -1,8 +1,8 @@
 """Journal acquisition (figure 13): records are read from the other array, and stored in the auxiliary journal, durably.
 
-One question is under way at a time, and the next one while what came is being stored and synced: so neither the way nor
-the disk waits for the other, and one sync serves all that has come since the last. Nothing here waits for restoration,
-unless there is no room.
+One question is under way at a time, and the next one while what came is looked at, stored and synced: so the other
+side, the way and the disk do not wait for each other, and one sync serves all that has come since the last. Nothing
+here waits for restoration, unless there is no room.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GATHER_SECONDS = 0.005
 itself costs the other side more than the writes."""
 UNSYNCED_BYTES_MAX = 32 * 1024 * 1024
 """Of what is stored and not yet durable; with more nothing else is stored."""
-RUN_RECORDS = 256
+RUN_RECORDS = 1024
 ENDS_MAX = 1024
 """Runs whose ends are remembered: as many as the journal knows the hash of."""
 
@@ -48,6 +48,13 @@ class End(NamedTuple):
 
     at: Position
     time: int
+
+
+class Come(NamedTuple):
+    """A run that came, and its end as it says it is."""
+
+    run: memoryview
+    end: End
 
 
 class Acquisition:
@@ -68,6 +75,8 @@ class Acquisition:
         self._told_at = 0.0
         self._end = journal.regions.stored
         """Where the next record is."""
+        self._next = self._end
+        """From where on it is asked next: further, while what came is being stored."""
         self._lacks_room: Position | None = None
         """Where the journal began when there was no room for what came."""
         self._pulling = pulling
@@ -84,7 +93,7 @@ class Acquisition:
         Raises LinkError, Refused, FormatError, JournalError, VolumeError, Stopped."""
         if not self._has_room():
             return False
-        came = await self._take(await self._ask(wait, answered))
+        came = await self._store(self._look(await self._ask(wait, answered)))
         if came:
             await self._sync()
         return came
@@ -106,19 +115,22 @@ class Acquisition:
                 if coming is None:
                     await self._until_room()
                     coming = self._begin()
-                begin = self._end.byte
                 try:
                     answer, coming = await coming, None
-                    came = await self._take(answer)
+                    come = self._look(answer)
                 except (LinkError, Refused) as error:
                     coming = None
                     await self._pauses.failed(error)
                     continue
                 self._pauses.went_well()
-                if came and self._end.byte - begin < GATHER_BYTES:
+                much = self._next.byte - self._end.byte >= GATHER_BYTES
+                if much and self._has_room():
+                    coming = self._begin()
+                came = await self._store(come)
+                if came and not much:
                     await self._sync_behind()
                     await self._pulling.sleep(GATHER_SECONDS)
-                if self._has_room():
+                if coming is None and self._has_room():
                     coming = self._begin()
                 if came:
                     await self._sync_behind()
@@ -132,17 +144,18 @@ class Acquisition:
             if coming is not None:
                 await asyncio.wait((coming,))
                 coming.exception()
+            self._next = self._end
             if syncing is not None:
                 await syncing
 
     def _begin(self) -> asyncio.Task[memoryview]:
-        behind = self.journal.regions.oldest != self._end
+        behind = self.journal.regions.oldest != self._next
         return asyncio.ensure_future(self._ask(SOON_SECONDS if behind else WAIT_SECONDS, None))
 
     async def _ask(self, wait: float, answered: float | None, most: int = RUN_BYTES_MAX) -> memoryview:
         row, regions = self.row, self.journal.regions
-        bytes_max = max(min(most, regions.bytes_end - self._end.byte), 0)
-        question = asking.follow(row.id, row.epoch, self._end, regions.oldest, bytes_max, int(wait * 1000))
+        bytes_max = max(min(most, regions.bytes_end - self._next.byte), 0)
+        question = asking.follow(row.id, row.epoch, self._next, regions.oldest, bytes_max, int(wait * 1000))
         return await self._pulling.ask(question, ANSWER_BYTES_MAX, answered)
 
     # -- room --------------------------------------------------------------------------------------------------------
@@ -152,7 +165,7 @@ class Acquisition:
         regions, size = self.journal.regions, self.journal.regions.size
         if self._lacks_room == regions.oldest:
             return False
-        records, length = regions.entries_end - self._end.sequence, regions.bytes_end - self._end.byte
+        records, length = regions.entries_end - self._next.sequence, regions.bytes_end - self._next.byte
         return records >= min(RUN_RECORDS, size.entries // ROOM_SHARE) and length >= min(
             RUN_BYTES_MAX, size.data_bytes // ROOM_SHARE
         )
@@ -163,11 +176,11 @@ class Acquisition:
 
     # -- stored ------------------------------------------------------------------------------------------------------
 
-    async def _take(self, answer: memoryview) -> bool:
-        """Collects what came; whether there was something."""
+    def _look(self, answer: memoryview) -> Come | None:
+        """What came; None if there is no room for it. Raises Refused, FormatError, JournalError."""
         told, run = asking.decode_followed(answer)
         self._hear(told)
-        journal, regions = self.journal, self.journal.regions
+        regions = self.journal.regions
         if not told.stored.follows(self._end):
             raise JournalError(f"the other side has {told.stored}, and had {self._end} before")
         end, time = end_of_run(run, self._end)
@@ -175,13 +188,18 @@ class Acquisition:
             if regions.oldest == self._end:
                 raise JournalFull(f"there is no room for a write up to {end}, although nothing else is there")
             self._lacks_room = regions.oldest
-            return False
+            return None
         if end != regions.to_be_read:
-            journal.acquire(end)
-        if await journal.store_run(run) == self._end:
+            self.journal.acquire(end)
+        self._next = end
+        return Come(run, End(end, time))
+
+    async def _store(self, come: Come | None) -> bool:
+        """Collects what came; whether there was something. Raises FormatError, JournalError, VolumeError."""
+        if come is None or await self.journal.store_run(come.run) == self._end:
             return False
-        self._end = end
-        self.ends.append(End(end, time))
+        self._end = come.end.at
+        self.ends.append(come.end)
         return True
 
     def _hear(self, told: Followed) -> None:

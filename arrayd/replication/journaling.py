@@ -112,7 +112,7 @@ class Journaling(Stage):
             self.doors.boot,
         )
         self._wanted = asyncio.Event()
-        self._server = JournalServer(group, acknowledged, self.doors.clock, self._wanted.set)
+        self._server = JournalServer(group, acknowledged, self.doors.clock, self.doors.now, self._wanted.set)
         self._copying = CopyingOut(journal, self._fronts, self._bitmaps)
         self._prepared = True
 

@@ -2,7 +2,8 @@
 
 Only what is synced is served. Whoever asks has what is synced at once, and what is stored beyond is synced meanwhile;
 who has all of it waits for the next commit. A host's write waits for none of this: what the other side asks for costs
-it a look at one attribute, and the turns of the event loop in which records are read and chained, which are short.
+it a look at one attribute, and the turns of the event loop in which records are read and chained, which are short, and
+with rests in between while hosts write (`hosts_first.py`).
 
 FOLLOW also says what the other side has restored, durably. That is believed if it is further than before, and has been
 served: the records before it may be purged then. Reading and purging take turns.
@@ -20,8 +21,10 @@ from arrayd.log import get_logger
 from arrayd.replication import asking
 from arrayd.replication.asking import RUN_BYTES_MAX, Followed, Outcome, position_of
 from arrayd.replication.group import PrimaryGroup
+from arrayd.replication.hosts_first import RUN_BYTES, RUN_RECORDS, SHARE_MOST, HostsFirst, share
 from arrayd.replication.journal import JournalError, Position
 from arrayd.replication.journal.format import served_bytes
+from arrayd.replication.journal.reading import RUN_RECORDS_MAX
 from arrayd.replication.stages import Progress
 
 WAIT_SECONDS_MAX = 3
@@ -39,10 +42,15 @@ log = get_logger("replication")
 
 class JournalServer:
     """Serves the journal of `group`, of which the other side has said to have restored all before `acknowledged`.
-    `clock` tells ns since 1970. `much` is called when it would be well to `purge` at once."""
+    `clock` tells ns since 1970, `now` seconds. `much` is called when it would be well to `purge` at once."""
 
     def __init__(
-        self, group: PrimaryGroup, acknowledged: Position, clock: Callable[[], int], much: Callable[[], None]
+        self,
+        group: PrimaryGroup,
+        acknowledged: Position,
+        clock: Callable[[], int],
+        now: Callable[[], float],
+        much: Callable[[], None],
     ) -> None:
         self.acknowledged = acknowledged
         self.ended = False
@@ -56,6 +64,7 @@ class JournalServer:
         self._turn = asyncio.Lock()
         """Held by who reads the journal, and by who purges."""
         self._syncing: asyncio.Task[None] | None = None
+        self._hosts_first = HostsFirst(self._journal.regions, now, self._share)
         self._buffers = BufferPool(POOL_BYTES)
         self._latest: Call | None = None
         """The last FOLLOW: one before it is given up by the other side, and does not wait any more."""
@@ -75,7 +84,9 @@ class JournalServer:
         if self._closed:
             call.answer(asking.refused(Outcome.NOT_NOW, "the journal is served no more"))
             return
-        length = min(fields.bytes_max, RUN_BYTES_MAX)
+        hosts_first = self._hosts_first.hosts_write() and self._share() < SHARE_MOST
+        records, most = (RUN_RECORDS, RUN_BYTES) if hosts_first else (RUN_RECORDS_MAX, RUN_BYTES_MAX)
+        length = min(fields.bytes_max, most)
         call.charge(length)
         regions = self._journal.regions
         while at == regions.synced != regions.stored:
@@ -84,8 +95,9 @@ class JournalServer:
             syncing.result()
         if regions.synced != regions.stored:
             self._sync()
+        self._hosts_first.begin()
         async with self._turn:
-            entries = await self._journal.durable(at, length)
+            entries = await self._journal.durable(at, length, records, self._hosts_first.turn)
             oldest = await self._journal.time_at(entries[-1].end if entries else at)
         # Seen after the end: whatever is stored when nothing is journaled any more is before it.
         ended, stored = self.ended, regions.stored
@@ -96,7 +108,7 @@ class JournalServer:
         buffer = await taken(self._buffers, total)
         try:
             async with self._turn:
-                await self._journal.serve(at, entries, buffer.view)
+                await self._journal.serve(at, entries, buffer.view, self._hosts_first.turn)
         except BaseException:
             buffer.release()
             raise
@@ -156,10 +168,7 @@ class JournalServer:
     def _purgeable(self) -> float:
         """Which part of the journal is acknowledged, and in use."""
         regions = self._journal.regions
-        oldest, end = regions.oldest, self.acknowledged
-        return max(
-            (end.sequence - oldest.sequence) / regions.size.entries, (end.byte - oldest.byte) / regions.size.data_bytes
-        )
+        return regions.share(regions.oldest, self.acknowledged)
 
     async def look(self) -> None:
         """Finds out how old the oldest write is that is not restored, if that is not known. To be called now and then,
@@ -199,12 +208,17 @@ class JournalServer:
     def progress(self) -> Progress:
         """Of the group; where the age of the oldest write is not known, nothing is said of it."""
         regions = self._journal.regions
-        lag: float | None = None
-        if self.acknowledged == regions.stored:
-            lag = 0.0
-        elif self._oldest:
-            lag = max(self._clock() - self._oldest, 0) / 1e9
-        return Progress(regions.stored, None, self.acknowledged, lag, None, regions.used_share)
+        return Progress(regions.stored, None, self.acknowledged, self._lag_s(), None, regions.used_share)
+
+    def _lag_s(self) -> float | None:
+        """Age of the oldest write that is not restored; None: not known."""
+        if self.acknowledged == self._journal.regions.stored:
+            return 0.0
+        return max(self._clock() - self._oldest, 0) / 1e9 if self._oldest else None
+
+    def _share(self) -> float:
+        """Of the loop's time that may be taken while hosts write."""
+        return share(self._lag_s() or 0.0, self._journal.regions.share(self.acknowledged, self._journal.regions.stored))
 
     def end(self, ended: bool) -> None:
         """Whether nothing is journaled any more: who waits hears of it at once."""

@@ -11,6 +11,7 @@ from arrayd.replication.acquisition import Acquisition
 from arrayd.replication.before_images import BeforeImages
 from arrayd.replication.copying import Copies
 from arrayd.replication.journal import AuxiliaryJournal, JournalError, Kind
+from arrayd.replication.journal.reading import RUN_RECORDS_MAX
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.restoration import Restoration
 from arrayd.replication.statuses import State
@@ -120,12 +121,12 @@ async def test_batches_end_where_runs_do(parts: Parts) -> None:
 
 @pytest.mark.usefixtures("small_batches")
 async def test_after_a_restart_runs_are_what_is_read_at_once(parts: Parts) -> None:
-    await parts.acquired(300)
+    await parts.acquired(RUN_RECORDS_MAX + 44)
     parts.acquisition.ends.clear()
     ends = []
     while await parts.restoration.once():
         ends.append(parts.journal.regions.oldest.sequence)
-    assert ends == [256, 300]
+    assert ends == [RUN_RECORDS_MAX, RUN_RECORDS_MAX + 44]
     assert parts.site.contents == parts.primary.volumes
 
 

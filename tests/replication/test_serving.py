@@ -329,7 +329,7 @@ async def test_what_was_served_outlives_a_power_loss(steps: list[str], seed: int
     parts = Parts()
     parts.machine.chance.seed(seed)
     await parts.make()
-    server = JournalServer(parts.group, START, itertools.count(1).__next__, lambda: None)
+    server = JournalServer(parts.group, START, itertools.count(1).__next__, lambda: 0.0, lambda: None)
     served: list[bytes] = []
     at = START
     writes = 0

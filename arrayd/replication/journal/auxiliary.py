@@ -5,9 +5,10 @@ It has the records of the primary one under the same numbers and positions, what
 
 from __future__ import annotations
 
+import asyncio
 from typing import Self
 
-from arrayd.replication.journal.format import Role, decode_run
+from arrayd.replication.journal.format import Record, Role, decode_parts
 from arrayd.replication.journal.journal import Journal
 from arrayd.replication.journal.reading import JournalError, JournalFull, Reader
 from arrayd.replication.journal.regions import START, AuxiliaryRegions, Position
@@ -67,7 +68,12 @@ class AuxiliaryJournal(Journal[AuxiliaryRegions]):
             self._chain = await self._chain_at(self.regions.stored)
         batch = self._batch
         begin = Position(batch.sequence, batch.byte)
-        records, chain = decode_run(run, begin, self.epoch, self._chain)
+        records: list[Record] = []
+        chain = self._chain
+        for part, last in decode_parts(run, begin, self.epoch, chain):
+            records += part
+            chain = last
+            await asyncio.sleep(0)
         if not records:
             return begin
         end = records[-1].entry.end

@@ -23,8 +23,8 @@ from arrayd.replication.journal.regions import ENTRIES_A_PAGE, PAGE_BYTES, Posit
 
 BATCH_BYTES_MAX = WRITE_BYTES_MAX
 """Data of a batch: one write of the longest at the least."""
-BATCH_RECORDS_MAX = 256
-"""Records of a batch: as many commands as a session may have under way."""
+BATCH_RECORDS_MAX = 1024
+"""Records of a batch: more than commands that some sessions may have under way, and as many as a run has."""
 
 Piece = tuple[int, memoryview]
 """What is written where on the volume."""

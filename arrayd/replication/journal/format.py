@@ -10,7 +10,7 @@ follows, so that a journal is only ever cut between whole writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from hashlib import sha256
 from struct import Struct as Layout
@@ -30,6 +30,8 @@ RECORD_BYTES_MAX = 1024 * 1024
 WRITE_BYTES_MAX = 8 * 1024 * 1024
 """Data of one write, in bytes."""
 RECORDS_OF_A_WRITE_MAX = WRITE_BYTES_MAX // RECORD_BYTES_MAX
+PART_RECORDS = 64
+"""Records of a run that are checked before others get their turn."""
 SUPERBLOCK_BYTES = 512
 SUPERBLOCK_PLACES = (0, 4096)
 """Where on the volume the two superblocks are."""
@@ -302,8 +304,15 @@ def encode_run(entries: Iterable[Entry], data: memoryview, room: memoryview, cha
 def decode_run(run: memoryview, at: Position, epoch: int, chain: bytes) -> tuple[list[Record], bytes]:
     """The records of a run, which must be those from `at` on, unchanged, and the hash over the last; `chain` is the
     hash over the one before. Their data is where `run` is. Raises FormatError."""
+    parts = list(decode_parts(run, at, epoch, chain))
+    return [record for records, _ in parts for record in records], parts[-1][1]
+
+
+def decode_parts(run: memoryview, at: Position, epoch: int, chain: bytes) -> Iterator[tuple[list[Record], bytes]]:
+    """`decode_run`, PART_RECORDS at a time, each with the hash over the last: the run counts when the last part has
+    come."""
     records: list[Record] = []
-    here, size = 0, len(run)
+    here, size, more = 0, len(run), False
     sequence, byte = at
     while size - here > CHAIN_BYTES:
         entry_at, data_at = here + CHAIN_BYTES, here + SERVED_BYTES
@@ -316,11 +325,14 @@ def decode_run(run: memoryview, at: Position, epoch: int, chain: bytes) -> tuple
         records.append(Record(entry, data))
         # The hash before, the entry and its data: just what lies here.
         chain = sha256(run[here:after]).digest()
-        here = after
+        here, more = after, entry.more
         sequence, byte = sequence + 1, byte + entry.length
+        if len(records) == PART_RECORDS:
+            yield records, chain
+            records = []
     _check(run[here:] == chain, "the last record is not what was served")
-    _check(not records or not records[-1].entry.more, "the last write is cut short")
-    return records, chain
+    _check(not more, "the last write is cut short")
+    yield records, chain
 
 
 def _what_is_wrong(entry: Entry, data: memoryview, at: Position, epoch: int, follows: bool) -> str:

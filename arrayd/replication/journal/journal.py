@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Generic, TypeVar
 
 from arrayd.replication.journal.batch import Batch
 from arrayd.replication.journal.format import (
     ENTRY_BYTES,
     METADATA_AT,
+    RECORDS_OF_A_WRITE_MAX,
     WRITE_BYTES_MAX,
     Entry,
     FormatError,
@@ -28,7 +30,7 @@ from arrayd.replication.journal.format import (
     chain_start,
     encode_run,
 )
-from arrayd.replication.journal.reading import Change, JournalDamaged, JournalError, Reader
+from arrayd.replication.journal.reading import RUN_RECORDS_MAX, Change, JournalDamaged, JournalError, Reader
 from arrayd.replication.journal.regions import AuxiliaryRegions, Position, PrimaryRegions, Size
 from arrayd.replication.journal.superblocks import read_superblock, write_superblock
 from arrayd.volumes.volume import Volume, VolumeError, finished
@@ -37,9 +39,17 @@ CHAINS_MAX = 1024
 """Places of a journal whose hash is remembered. Of others it is computed again from the last one before."""
 ZEROS = memoryview(bytes(1024 * 1024))
 
-CHAINED_BYTES = 256 * 1024
-CHAINED_RECORDS = 64
+CHAINED_BYTES = 64 * 1024
+CHAINED_RECORDS = 8
 """So much is hashed before others get their turn, or a record that is longer."""
+
+LISTED_RECORDS = 32
+"""Entries that are read at a time, likewise: more than the longest write has."""
+
+Turn = Callable[[], Awaitable[None]]
+OTHERS_TURN: Turn = partial(asyncio.sleep, 0)
+
+assert LISTED_RECORDS >= RECORDS_OF_A_WRITE_MAX
 
 R = TypeVar("R", PrimaryRegions, AuxiliaryRegions)
 
@@ -224,17 +234,31 @@ class Journal(Generic[R]):
             yield records
             at = records[-1].entry.end
 
-    async def durable(self, at: Position, bytes_max: int) -> list[Entry]:
-        """What is durable from `at` on: whole writes of no more than `bytes_max` bytes of data, or one that is longer.
+    async def durable(
+        self, at: Position, bytes_max: int, records_max: int = RUN_RECORDS_MAX, turn: Turn = OTHERS_TURN
+    ) -> list[Entry]:
+        """What is durable from `at` on: whole writes of no more than `bytes_max` bytes of data, or one that is longer,
+        and no more than `records_max` records. `turn` gives others their turn.
 
         Raises JournalError if there is no such place, JournalDamaged, VolumeFailed.
         """
         self._remember(at, await self._chain_at(at))
-        return await self._reader.entries(at, self.regions.synced, bytes_max)
+        entries: list[Entry] = []
+        end, left = self.regions.synced, bytes_max
+        while at != end and len(entries) + RECORDS_OF_A_WRITE_MAX <= records_max:
+            part = await self._reader.entries(at, end, left, min(LISTED_RECORDS, records_max - len(entries)))
+            left -= part[-1].end.byte - at.byte
+            if left < 0 and entries:
+                break
+            entries += part
+            at = part[-1].end
+            await turn()
+        return entries
 
-    async def serve(self, at: Position, entries: list[Entry], room: memoryview) -> None:
+    async def serve(self, at: Position, entries: list[Entry], room: memoryview, turn: Turn = OTHERS_TURN) -> None:
         """Fills `room`, which has `served_bytes`, with the run of these records, which begin at `at`, as another array
-        takes them. Raises JournalError if they are there no more, JournalDamaged, VolumeFailed."""
+        takes them; `turn` gives others their turn. Raises JournalError if they are there no more, JournalDamaged,
+        VolumeFailed."""
         chain = await self._chain_at(at)
         data = await self._reader.data(entries)
         here = done = 0
@@ -244,7 +268,7 @@ class Journal(Generic[R]):
             except FormatError as error:
                 raise JournalDamaged(str(error)) from error
             here, done = here + end, done + length
-            await asyncio.sleep(0)
+            await turn()
         room[here:] = chain
         self._remember(entries[-1].end if entries else at, chain)
 

@@ -26,7 +26,7 @@ from arrayd.replication.journal.format import (
 from arrayd.replication.journal.regions import ENTRIES_A_PAGE, PAGE_BYTES, Position, Size
 from arrayd.volumes.volume import Volume, finished
 
-RUN_RECORDS_MAX = 256
+RUN_RECORDS_MAX = 1024
 """Records that are read at once; more than the longest write has."""
 READ_BYTES = 1024 * 1024
 """So much is read from memory before others get their turn."""
@@ -73,9 +73,12 @@ class Reader:
             raise JournalDamaged(f"record {at.sequence + len(records)} is not what was written")
         return records
 
-    async def entries(self, at: Position, end: Position, bytes_max: int) -> list[Entry]:
-        """Those of `records`, whose data is not looked at. Raises JournalDamaged, VolumeFailed."""
-        entries = await self._entries(at, end, None)
+    async def entries(
+        self, at: Position, end: Position, bytes_max: int, records_max: int = RUN_RECORDS_MAX
+    ) -> list[Entry]:
+        """Those of `records`, whose data is not looked at: no more than `records_max`, which is not less than a write
+        has. Raises JournalDamaged, VolumeFailed."""
+        entries = await self._entries(at, end, None, records_max)
         count = whole_writes(entries, bytes_max)
         if at != end and not count:
             raise JournalDamaged(f"record {at.sequence + len(entries)} is not what was written")
@@ -139,9 +142,11 @@ class Reader:
                 found.append((volume, offset, extent))
             yield found
 
-    async def _entries(self, at: Position, end: Position, opening: int | None) -> list[Entry]:
-        """The entries from `at` on that follow one another and end before `end`, RUN_RECORDS_MAX at the most."""
-        count = min(RUN_RECORDS_MAX, end.sequence - at.sequence)
+    async def _entries(
+        self, at: Position, end: Position, opening: int | None, records_max: int = RUN_RECORDS_MAX
+    ) -> list[Entry]:
+        """The entries from `at` on that follow one another and end before `end`, `records_max` at the most."""
+        count = min(records_max, end.sequence - at.sequence)
         start = at.sequence * ENTRY_BYTES
         packed = await self._read(METADATA_AT, self._metadata_bytes, start, count * ENTRY_BYTES)
         entries: list[Entry] = []

@@ -110,11 +110,12 @@ class _Regions:
 
     @property
     def used_share(self) -> float:
-        """How full the journal is: the fuller one of both regions, from 0 to 1."""
-        return max(
-            (self.stored.sequence - self.oldest.sequence) / self.size.entries,
-            (self.stored.byte - self.oldest.byte) / self.size.data_bytes,
-        )
+        """How full the journal is, from 0 to 1."""
+        return self.share(self.oldest, self.stored)
+
+    def share(self, begin: Position, end: Position) -> float:
+        """Which part of the journal the records from `begin` to `end` take: of the region that is fuller by them."""
+        return max((end.sequence - begin.sequence) / self.size.entries, (end.byte - begin.byte) / self.size.data_bytes)
 
     @property
     def nearly_full(self) -> bool:
