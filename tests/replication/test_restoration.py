@@ -25,7 +25,7 @@ ROW = row_of({0: State.S_PAIR, 7: State.S_PAIR})
 class Parts:
     def __init__(self) -> None:
         self.primary = FakePrimary(ROW, MIB)
-        self.site = Site(self.primary, 2 * MIB)
+        self.site = Site(self.primary, 4 * MIB)
         self.copies = Copies()
         self.images: dict[int, BeforeImages] = {}
         self.moves = 0
