@@ -23,6 +23,14 @@ class FileSystem(enum.Enum):
     EXT4 = "ext4"
 
 
+class Link(enum.Enum):
+    """What the arrays of a pair are linked by."""
+
+    DIRECT = "direct"
+    CUT = "cut"
+    SLOW = "1 Mbit/s"
+
+
 class Metric(enum.Enum):
     """What of a run is compared. A ratio above 1 is always in favour of the first subject."""
 
@@ -68,6 +76,8 @@ class TargetSetup:
     """Of tgt; None: as it comes."""
     poll_us: int | None = None
     """Of arrayd; None: its default."""
+    link: Link = Link.DIRECT
+    """Of a pair."""
 
 
 @dataclass(frozen=True)
@@ -219,22 +229,42 @@ PAIRED, PLAIN = "P-VOL", "in no pair"
 PAIR_CLAIM = 0.75
 """Of the rate of writes to a volume that is in no pair."""
 PAIR_P99_CLAIM = 1 / 1.25
+LASTING_SECONDS = 8.0
+"""Longer than what the other side may lag behind for a burst."""
+LINK_CLAIM = 1 / 1.1
+"""Of p99: a link that is slow or cut costs the host nothing."""
+
+
+def pair_row(name: str, file_system: FileSystem, depth: int, claimed: bool, seconds: float = Row.seconds) -> Row:
+    """Writes to a P-VOL, whose S-VOL follows, beside writes to a volume of the same array that is in no pair."""
+    setup, work = TargetSetup("pair", file_system, luns=2), Work("write", depth=depth)
+    subjects = (Subject(PAIRED, setup, (replace(work, first_lun=1),)), Subject(PLAIN, setup, (work,)))
+    comparisons = (
+        Comparison(PAIRED, (PLAIN,), Metric.RATE, PAIR_CLAIM if claimed else None),
+        Comparison(PAIRED, (PLAIN,), Metric.P99, PAIR_P99_CLAIM if claimed else None),
+    )
+    return Row(f"pairs/{file_system.value}-{name}", subjects, comparisons, seconds)
+
+
+def pair_by_link(name: str, link: Link) -> Row:
+    """Writes to a P-VOL by such a link beside writes to one whose S-VOL follows."""
+    direct, work = TargetSetup("pair", FileSystem.TMPFS, luns=2), Work("write", depth=32, first_lun=1)
+    subjects = (Subject(link.value, replace(direct, link=link), (work,)), Subject(Link.DIRECT.value, direct, (work,)))
+    comparisons = (
+        Comparison(link.value, (Link.DIRECT.value,), Metric.RATE, None),
+        Comparison(link.value, (Link.DIRECT.value,), Metric.P99, LINK_CLAIM),
+    )
+    return Row(f"pairs/{name}", subjects, comparisons)
 
 
 def rows_pairs() -> list[Row]:
-    """Writes to a P-VOL, whose S-VOL follows, beside writes to a volume of the same array that is in no pair."""
+    """A burst and a load that lasts, and what the link costs the host."""
     rows = []
     for file_system in FileSystem:
-        setup = TargetSetup("pair", file_system, luns=2)
-        for name, work in (("4k-write-qd32", Work("write", depth=32)), ("4k-write-qd1", Work("write"))):
-            subjects = (Subject(PAIRED, setup, (replace(work, first_lun=1),)), Subject(PLAIN, setup, (work,)))
-            claimed = work.depth > 1
-            comparisons = (
-                Comparison(PAIRED, (PLAIN,), Metric.RATE, PAIR_CLAIM if claimed else None),
-                Comparison(PAIRED, (PLAIN,), Metric.P99, PAIR_P99_CLAIM if claimed else None),
-            )
-            rows.append(Row(f"pairs/{file_system.value}-{name}", subjects, comparisons))
-    return rows
+        rows.append(pair_row("4k-write-qd32", file_system, 32, claimed=True))
+        rows.append(pair_row("4k-write-qd1", file_system, 1, claimed=False))
+    rows.append(pair_row("4k-write-lasting", FileSystem.TMPFS, 32, claimed=False, seconds=LASTING_SECONDS))
+    return [*rows, pair_by_link("link-cut", Link.CUT), pair_by_link("link-slow", Link.SLOW)]
 
 
 WORKS = (

@@ -11,7 +11,9 @@ from typing import Self
 
 from scripts.benchmark import backing
 from scripts.benchmark.generator import Place
-from scripts.benchmark.rows import TargetSetup
+from scripts.benchmark.line import Line
+from scripts.benchmark.rows import Link, TargetSetup
+from tests.lab.daemon import DaemonError
 from tests.lab.paired import PairedArrays
 
 PLAIN, PAIRED = "plain", "paired"
@@ -26,7 +28,9 @@ SECONDS = 120
 class PairTarget:
     """A context manager: both arrays run while it is entered, and their group is PAIR. Their state is in ``folder``."""
 
-    def __init__(self, _setup: TargetSetup, folder: Path, bytes_a_lun: int) -> None:
+    def __init__(self, setup: TargetSetup, folder: Path, bytes_a_lun: int) -> None:
+        self._link = setup.link
+        self._line: Line | None = None
         self._bytes_a_lun = bytes_a_lun
         self._folder = folder
         self._arrays: PairedArrays
@@ -42,7 +46,10 @@ class PairTarget:
     def __enter__(self) -> Self:
         with ExitStack() as starting:
             volumes = {name: {"size": self._bytes_a_lun} for name in (PLAIN, PAIRED)}
-            self._arrays = PairedArrays(starting, self._folder, volumes, [PAIRED], JOURNAL_BYTES)
+            if self._link is not Link.DIRECT:
+                self._line = starting.enter_context(Line())
+            wire = None if self._line is None else self._line.wire
+            self._arrays = PairedArrays(starting, self._folder, volumes, [PAIRED], JOURNAL_BYTES, wire)
             self.files = [self._arrays.near.volume_file(name) for name in volumes]
             for file in self.files:
                 backing.fill(file, self._bytes_a_lun)
@@ -52,8 +59,16 @@ class PairTarget:
         return self
 
     def settle(self) -> None:
-        """The pair is PAIR, and the far array has all that was written. Raises AssertionError."""
-        self._arrays.wait_for_pair(SECONDS)
+        """The pair is PAIR, the far array has all that was written, and the link is as it is to be measured. Raises
+        DaemonError."""
+        if self._line is not None:
+            self._line.set(Link.DIRECT)
+        try:
+            self._arrays.wait_for_pair(SECONDS)
+        except AssertionError as error:
+            raise DaemonError(str(error)) from error
+        if self._line is not None:
+            self._line.set(self._link)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -42,6 +42,11 @@ class Wire:
         for each in self._relays.values():
             each.down = False
 
+    def limit(self, bytes_a_second: float | None) -> None:
+        """No more goes over it, each way of each connection; None: as much as there is."""
+        for each in self._relays.values():
+            each.bytes_a_second = bytes_a_second
+
     @property
     def carried(self) -> int:
         """Bytes that went over it, either way."""

@@ -43,6 +43,8 @@ class Relay:
         """Whether connections are refused."""
         self.carried = 0
         """Bytes that went on, either way."""
+        self.bytes_a_second: float | None = None
+        """No more goes on, each way of each connection."""
         self._ends: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,6 +97,8 @@ class Relay:
                     self.carried += len(frame)
                     writer.write(frame)
                     await writer.drain()
+                    if self.bytes_a_second is not None:
+                        await asyncio.sleep(len(frame) / self.bytes_a_second)
                 if how is not None:
                     self.cuts += 1
                     await asyncio.sleep(0)
