@@ -4,26 +4,41 @@ Hosts' writes to them wait, and what was taken before is in the journal and in t
 the group's writes. The other side must have gone through with it within FENCE_SECONDS, counted from when it was last
 told of the end, or the fence lets go; it counts a shorter time from when it asked. So the fence still stands whenever
 the other side takes the P-VOLs' place.
+
+A fence outlives the death of the array: before the other side is told of the end there is a store that says so, and
+after a restart the fence stands for as long again, before hosts see the P-VOLs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
+from arrayd.log import get_logger
 from arrayd.replication.journaled import JournaledVolume
+from arrayd.replication.stages import Stores
+from arrayd.volumes.volume import VolumeError
 
 FENCE_SECONDS = 20
 """How long it stands by itself."""
+STORE_BYTES = 4096
+"""Of the store, in which is nothing: it counts that it is there."""
+
+log = get_logger("replication")
 
 
 class Fence:
-    """Around `volumes`, always taken in one order; from when it is made until `release`, or until it lapses."""
+    """Around `volumes`, always taken in one order; from when it is made until `release`, or until it lapses. `kept`:
+    the store `name` is there already."""
 
-    def __init__(self, volumes: Sequence[JournaledVolume]) -> None:
+    def __init__(self, volumes: Sequence[JournaledVolume], stores: Stores, name: str, *, kept: bool = False) -> None:
         loop = asyncio.get_running_loop()
         self._volumes = volumes
+        self._stores = stores
+        self._name = name
+        self._kept = kept
+        self._keeping = asyncio.Lock()
         self._loop = loop
         self._stands: asyncio.Future[None] = loop.create_future()
         self._over: asyncio.Future[None] = loop.create_future()
@@ -49,6 +64,19 @@ class Fence:
         """Until it stands, or is over."""
         await asyncio.wait((self._stands, self._over), return_when=asyncio.FIRST_COMPLETED)
 
+    async def keep(self) -> None:
+        """From now on it outlives the death of the array. Raises VolumeError: then it is let go of."""
+        async with self._keeping:
+            if self._kept:
+                return
+            try:
+                await self._stores.create(self._name, STORE_BYTES)
+                await self._stores.close(self._name)
+            except VolumeError:
+                self._lapse()
+                raise
+            self._kept = True
+
     def prolong(self) -> None:
         """It stands for FENCE_SECONDS from now on."""
         if self._timer is not None:
@@ -69,3 +97,84 @@ class Fence:
         if not self._stands.done():
             self._task.cancel()
         await self.over()
+
+
+class Fencing:
+    """The fence of a stage around `volumes`, if there is one. `ends(whether)` is told when it stands, and when it has
+    lapsed by itself: while it stands the journal has its end. `name` is its store."""
+
+    def __init__(
+        self, volumes: Sequence[JournaledVolume], stores: Stores, name: str, ends: Callable[[bool], None]
+    ) -> None:
+        self._volumes = volumes
+        self._stores = stores
+        self._name = name
+        self._ends = ends
+        self._fence: Fence | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stood = False
+        self._released = False
+
+    async def look(self) -> None:
+        """Whether one stood when the array died: the other side may take the P-VOLs' place by what it was told then.
+        Raises VolumeError."""
+        self._stood = await self._stores.open(self._name) is not None
+        if self._stood:
+            await self._stores.close(self._name)
+
+    async def stand_again(self) -> None:
+        """Before hosts see the volumes: one that stood when the array died does so again."""
+        if self._stood:
+            await self._set().wait()
+
+    @property
+    def stands(self) -> bool:
+        """Whether hosts' writes wait, and the other side has been told so, or may have been."""
+        return self._fence is not None and self._fence.stands
+
+    async def stand(self) -> bool:
+        """Hosts' writes wait from now on, all of them, for FENCE_SECONDS, and for as long after a restart; whether it
+        is so. Raises VolumeError: it is not."""
+        fence = self._set()
+        await fence.wait()
+        if fence.stands:
+            await fence.keep()
+            fence.prolong()
+        return fence.stands
+
+    def _set(self) -> Fence:
+        """The one that there is, or a new one."""
+        if self._fence is None:
+            self._fence = Fence(self._volumes, self._stores, self._name, kept=self._stood)
+            self._task = asyncio.create_task(self._watch(self._fence))
+        return self._fence
+
+    async def _watch(self, fence: Fence) -> None:
+        await fence.wait()
+        if fence.stands:
+            self._ends(True)
+            await fence.over()
+        if not self._released:
+            self._ends(False)
+            await self.forget()
+        self._fence = None
+
+    async def release(self) -> None:
+        """The stage comes to its end, and writes that wait are kept: it is not said that the journal goes on."""
+        self._released = True
+        if self._fence is not None:
+            await self._fence.release()
+
+    async def forget(self) -> None:
+        """It does not outlive the death of the array any more. If that fails hosts' writes wait for a while after the
+        next start."""
+        self._stood = False
+        try:
+            await self._stores.remove(self._name)
+        except VolumeError as error:
+            log.warning("a fence is not forgotten", store=self._name, reason=str(error))
+
+    async def close(self) -> None:
+        """Waits for what is at work, once it was released or has lapsed."""
+        if self._task is not None:
+            await asyncio.wait((self._task,))

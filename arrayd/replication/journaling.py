@@ -22,7 +22,7 @@ from arrayd.replication.activity import Activity
 from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.copying_out import CopyingOut
-from arrayd.replication.fencing import Fence
+from arrayd.replication.fencing import Fencing
 from arrayd.replication.group import HAS_ROOM_SHARE, PrimaryGroup
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.journal import JournalError, Position, PrimaryJournal, Role
@@ -67,8 +67,7 @@ class Journaling(Stage):
     _answering = 0
     _idle: asyncio.Event | None = None
     """Set when nobody is being answered any more."""
-    _fence: Fence | None = None
-    _fencing: asyncio.Task[None] | None = None
+    _fencing: Fencing
     _tending: asyncio.Task[None] | None = None
 
     # -- begins ------------------------------------------------------------------------------------------------------
@@ -114,6 +113,10 @@ class Journaling(Stage):
         self._wanted = asyncio.Event()
         self._server = JournalServer(group, acknowledged, self.doors.clock, self.doors.now, self._wanted.set)
         self._copying = CopyingOut(journal, self._fronts, self._bitmaps)
+        fronts = [self._fronts[number] for number in sorted(self._fronts)]
+        self._fencing = Fencing(fronts, self.doors.stores, f"{row.id.hex()}-0.fence", self._server.end)
+        if found:
+            await self._fencing.look()
         self._prepared = True
 
     async def _open_journal(self, place: Volume) -> PrimaryJournal | None:
@@ -145,6 +148,8 @@ class Journaling(Stage):
         if lost := self._activity.lost_bytes:
             # Before hosts see the volumes: their writes wait for the suspension.
             self._group.fail(Event.ERROR, f"power was lost: {lost} bytes may differ, pairresync copies them")
+        else:
+            await self._fencing.stand_again()
         for pair in self.row.pairs:
             await self.doors.show(pair.volume, self._fronts[pair.number])
         self._tending = asyncio.create_task(self._tend())
@@ -249,26 +254,10 @@ class Journaling(Stage):
             await super().answer(question, call)
 
     async def _answer_fence(self, call: Call) -> None:
-        if self._fence is None:
-            self._fence = Fence([self._fronts[number] for number in sorted(self._fronts)])
-            self._fencing = asyncio.create_task(self._fenced(self._fence))
-        fence = self._fence
-        await fence.wait()
-        if not fence.stands or self._group.stopped:
+        if await self._fencing.stand() and not self._group.stopped:
+            call.answer(asking.fenced(self._group.journal.regions.stored), keep=False)
+        else:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is being suspended"))
-            return
-        fence.prolong()
-        call.answer(asking.fenced(self._group.journal.regions.stored), keep=False)
-
-    async def _fenced(self, fence: Fence) -> None:
-        """While it stands, the journal has its end."""
-        await fence.wait()
-        if fence.stands:
-            self._server.end(True)
-            await fence.over()
-        if not self._stopping:
-            self._server.end(False)
-        self._fence = None
 
     def progress(self) -> Progress:
         """See Stage."""
@@ -301,9 +290,7 @@ class Journaling(Stage):
                 self._bitmaps.withhold(False)
                 self._tending = asyncio.create_task(self._tend())
             raise
-        if self._fence is not None:
-            # Writes that have waited for it are kept by the group, which has stopped.
-            await self._fence.release()
+        await self._fencing.release()  # writes that have waited for it are kept by the group, which has stopped
         return None
 
     async def _stop(self, row: GroupRow | None) -> None:
@@ -324,10 +311,9 @@ class Journaling(Stage):
         self._server.end(True)
 
     def _all_there(self) -> bool:
-        """Whether the other side has all of the group's writes. A fence does not outlive this array's death, nor its
-        time: then hosts may have written since the other side has taken their end for that of all."""
-        stands = self._fence is not None and self._fence.stands
-        return stands or self._server.acknowledged == self._group.journal.regions.stored
+        """Whether the other side has all of the group's writes. A fence does not outlive its time: then hosts may have
+        written since the other side has taken their end for that of all."""
+        return self._fencing.stands or self._server.acknowledged == self._group.journal.regions.stored
 
     async def _settle(self) -> None:
         """All is in the journal and in the volumes, durably: a power loss from now on changes nothing."""
@@ -370,14 +356,16 @@ class Journaling(Stage):
         await self._group.close()
         await self._activity.close()
         await self._bitmaps.close()  # likewise
-        if self._fencing is not None:
-            await asyncio.wait((self._fencing,))
+        await self._fencing.close()
         for front in self._fronts.values():
             front.give_up(VolumeFailed("the volume is not served any more"))
         if not self._ended:
             return  # it was never entered: what bitmaps there are is not its own
         left = set() if self._next is None else {pair.number for pair in self._next.pairs}
-        logged = left if self._next is not None and self._goes_on(self._next) else set()
+        goes_on = self._next is not None and self._goes_on(self._next)
+        logged = left if goes_on else set()
+        if not goes_on:
+            await self._fencing.forget()
         for number in self._fronts:
             try:
                 if number not in left:

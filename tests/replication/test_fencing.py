@@ -11,6 +11,7 @@ from arrayd.replication.asking import Outcome, Range, Refused
 from arrayd.replication.journal import Position
 from arrayd.replication.journal.regions import START
 from arrayd.replication.statuses import Refusal, State
+from arrayd.volumes.volume import VolumeError, VolumeFailed
 from tests.lab.disk import turns
 from tests.replication.pair_doors import GROUP, Primary, Site
 
@@ -48,7 +49,7 @@ async def test_what_was_taken_ends_and_what_comes_waits(primary: Primary) -> Non
     told, records, end = await primary.follow(START)
     assert (told.ended, told.stored, len(records)) == (True, Position(1, PAGE), 1)
     assert asking.decode_fenced(await primary.ask(FENCE)) == Position(1, PAGE)
-    await primary.stage._fence.release()  # type: ignore[union-attr]
+    await primary.stage._fencing._fence.release()  # type: ignore[union-attr]
     await asyncio.gather(*late)
     told, records, _ = await primary.follow(end)
     assert (told.ended, len(records)) == (False, 3)
@@ -130,7 +131,7 @@ async def test_a_fence_between_copies_stops_nobody(primary: Primary) -> None:
         fence = primary.begin(FENCE)
         copying += [primary.begin(asking.copy(GROUP, 1, 0, ranges[::-1])) for _ in range(2)]
         assert asking.decode_fenced(memoryview(await fence.answered)) == START
-        await primary.stage._fence.release()  # type: ignore[union-attr]
+        await primary.stage._fencing._fence.release()  # type: ignore[union-attr]
         await asyncio.gather(*(each.answered for each in copying))
 
 
@@ -146,3 +147,46 @@ async def test_without_a_fence_the_sides_change_places_only_if_the_other_has_all
     await primary.follow(end, restored=end)
     assert await primary.stage.stop(site.row(State.S_PAIR, generation=2, epoch=2)) is None
     await primary.stage.close()
+
+
+async def test_a_fence_outlives_the_death_of_the_array(site: Site) -> None:
+    """The other side goes on with what it was told before: what hosts wrote meanwhile would be nowhere."""
+    primary = await site.begun(site.row(State.P_PAIR))
+    await primary.write(0, 0, b"a" * PAGE)
+    end = asking.decode_fenced(await primary.ask(FENCE))
+    await primary.leave()
+    again = await site.begun(site.row(State.P_PAIR), found=True)
+    late = begun(again, 0, b"b" * PAGE)
+    assert site.shown["v1"].commit_now(0, memoryview(bytes(PAGE))) is None
+    await turns(20)
+    assert not late.done()
+    assert again.journal_in == end
+    assert await again.stage.stop(site.row(State.S_PAIR, generation=2, epoch=2)) is None, "it has all that there is"
+    await again.stage.close()
+    assert site.stores.names() == []
+    with pytest.raises(VolumeError):
+        await late
+
+
+async def test_after_a_restart_it_lets_go_by_itself(site: Site) -> None:
+    primary = await site.begun(site.row(State.P_PAIR))
+    await primary.ask(FENCE)
+    await primary.leave()
+    again = await site.begun(site.row(State.P_PAIR), found=True)
+    late = begun(again, 0, b"b" * PAGE)
+    await again.stage._fencing._fence.release()  # type: ignore[union-attr]
+    await late
+    await again.leave()
+    # No more than once.
+    last = await site.begun(site.row(State.P_PAIR), found=True)
+    await last.write(0, 0, b"c" * PAGE)
+    await last.leave()
+
+
+async def test_what_cannot_outlive_the_array_is_no_fence(primary: Primary) -> None:
+    primary.site.stores.failing = VolumeFailed("gone")
+    with pytest.raises(Refused, match="gone"):
+        asking.decode_fenced(await primary.ask(FENCE))
+    await primary.write(0, 0, b"a" * PAGE)
+    primary.site.stores.failing = None
+    assert asking.decode_fenced(await primary.ask(FENCE)) == Position(1, PAGE)

@@ -332,9 +332,10 @@ async def test_sides_that_have_changed_places_differ_in_nothing(site: Site) -> N
     await primary.write(0, 0, bytes(PAGE))
     await primary.ask(asking.fence(GROUP, 1))
     assert await primary.stage.stop(site.row(State.S_PAIR, generation=2, epoch=2)) is None
-    assert site.stores.names() == []
+    assert site.stores.names() == [f"{GROUP.hex()}-0.fence"], "it stands until the row is another one"
     assert not primary.stage.tail(), "the journal's volume has another journal now"
     await primary.stage.close()
+    assert site.stores.names() == []
 
 
 async def test_a_source_that_becomes_the_target_tells_what_only_it_has(site: Site) -> None:

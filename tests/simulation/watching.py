@@ -180,7 +180,7 @@ class Watch:
                 side.whole, side.troubled = False, True  # it could not be taken up: nobody knows what they are
             elif not row.consistent:
                 side.whole, side.anchor = False, None
-            elif side.whole:
+            elif side.whole and row.side is Side.S_VOL:  # P-VOLs that stand are of an order of their own
                 self._hear(array, row)
                 self._check(array, row.epoch, "stands")
         elif row.side is Side.S_VOL:
