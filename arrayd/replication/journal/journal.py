@@ -83,7 +83,9 @@ class Journal(Generic[R]):
     async def _make(cls, volume: Volume, group: bytes, epoch: int, start: Position, chain: bytes) -> Superblock:
         """A new journal, durably; what was on the volume is given up. Raises JournalError, VolumeError."""
         before = await read_superblock(volume)
-        if before is not None and epoch <= before.epoch:
+        # One of the other role was prepared and never came to be: the group has this epoch the other way round now.
+        unused = before is not None and (before.group, before.epoch) == (group, epoch) and before.role is not cls.role
+        if before is not None and epoch <= before.epoch and not unused:
             raise JournalError(f"epoch {epoch} for a journal that has seen epoch {before.epoch}")
         try:
             size = Size.of(volume.size - METADATA_AT)

@@ -184,3 +184,16 @@ async def test_only_what_is_durable_is_served(volume: LossyVolume) -> None:
         with pytest.raises(JournalError, match=r"is not in the journal|no write begins at"):
             await served(journal, nowhere, MIB)
     assert (await served(journal, end, MIB))[1] == end
+
+
+async def test_an_epoch_can_be_that_of_the_other_role_if_it_was_only_prepared(volume: LossyVolume) -> None:
+    """A change of places that power loss has cut short before it was committed, and then one the other way round: the
+    group has the same epoch again."""
+    await PrimaryJournal.create(volume, GROUP, 3)
+    with pytest.raises(JournalError, match="epoch 3"):
+        await AuxiliaryJournal.create(volume, bytes(16), 3)
+    journal = await AuxiliaryJournal.create(volume, GROUP, 3)
+    assert journal.regions.stored == START
+    assert (await AuxiliaryJournal.open(volume)).epoch == 3
+    with pytest.raises(JournalError, match="epoch 2"):
+        await PrimaryJournal.create(volume, GROUP, 2)
