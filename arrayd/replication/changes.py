@@ -266,7 +266,9 @@ class _Steps:
         stages, stage = self._stages, self._stages.stage
         if new is not None:
             new = of_one_mind(new, stages.around.doors.clock() / 1e9)
-        if stages.trouble and old is not None:
+        # The states stay, and hosts go on seeing the volumes guarded.
+        stands = bool(stages.trouble) and old is not None and new is not None and old.states == new.states
+        if stages.trouble and old is not None and not stands:
             kinds = stages.around.kinds
             if kinds.of(old) is kinds.journaling and (new is None or kinds.of(new) is not kinds.journaling):
                 await stages.redo(old, ends=new is None)
@@ -274,7 +276,7 @@ class _Steps:
             elif new is not None:
                 new = self._out_of_trouble(old, new)
         self._changes, self._old, self._new = True, old, new
-        if new is not None and stages.goes_on(new):
+        if new is not None and (stands or stages.goes_on(new)):
             return new
         again = new is not None and stages.goes_on(new, other_pairs=True)
         if stage is not None:

@@ -164,6 +164,22 @@ async def test_s_vols_that_nobody_knows_anything_of_are_not_opened(lab: Lab) -> 
     lab.check()
 
 
+async def test_volumes_that_could_not_be_taken_up_stay_guarded_as_long_as_their_states_stay(lab: Lab) -> None:
+    """Else S-VOLs would be PAIR, followed, and no point of the group's writes."""
+    lab.fails["following prepare"] = [BROKEN]
+    lab.stores.fails = True
+    await lab.holding(State.S_PAIR, State.S_PAIR, consistent=True)
+    lab.stores.fails = False
+    lab.taken()
+    await lab.room.keep("oradb", lab.save, pace=3, driver=None)
+    assert (lab.states, lab.row().consistent, lab.row().pace) == ("S-VOL PAIR, S-VOL PAIR", True, 3)
+    assert lab.shown == {"v0": "standing", "v1": "standing"}
+    committed, *rest = lab.taken()
+    assert committed == "commit"
+    assert set(rest) == {"standing changed to S-VOL PAIR, S-VOL PAIR"}, "no other stage"
+    lab.check()
+
+
 async def test_an_array_does_not_start_that_cannot_even_refuse_writes() -> None:
     lab = Lab()
     lab.stores.fails = True
