@@ -34,7 +34,7 @@ from arrayd.replication.redo import RedoFailed
 from arrayd.replication.stages import Doors, Stage, Told
 from arrayd.replication.statuses import Event, Refusal, Side, Status
 from arrayd.replication.tail import Tail
-from arrayd.replication.transitions import Circumstances
+from arrayd.replication.transitions import Circumstances, positioned
 from arrayd.tables.changes import Work
 from arrayd.volumes.volume import VolumeError
 
@@ -266,8 +266,7 @@ class _Steps:
         stages, stage = self._stages, self._stages.stage
         if new is not None:
             new = of_one_mind(new, stages.around.doors.clock() / 1e9)
-        # The states stay, and hosts go on seeing the volumes guarded.
-        stands = bool(stages.trouble) and old is not None and new is not None and old.states == new.states
+        stands = self._stands(old, new)
         if stages.trouble and old is not None and not stands:
             kinds = stages.around.kinds
             if kinds.of(old) is kinds.journaling and (new is None or kinds.of(new) is not kinds.journaling):
@@ -287,10 +286,17 @@ class _Steps:
                 self._stopped = False
                 raise Stays(refusal)
             if new is not None:
-                self._new = new = _kept(stage, new)
+                self._new = new = positioned(new, stage.row, stage.progress().restored)
         if new is not None:
             await self._prepare(new, again)
         return new
+
+    def _stands(self, old: GroupRow | None, new: GroupRow | None) -> bool:
+        """Whether volumes that could not be taken up stay guarded: nothing is begun anew."""
+        if not self._stages.trouble or old is None or new is None:
+            return False
+        kinds, copied = self._stages.around.kinds, any(each.status is Status.COPY for each in new.states.values())
+        return old.states == new.states or (kinds.of(old) is kinds.of(new) is kinds.following and not copied)
 
     def _out_of_trouble(self, old: GroupRow, new: GroupRow) -> GroupRow:
         """Of S-VOLs whose stage could not be prepared nobody knows what they are: none is opened, none is a source."""
@@ -380,16 +386,3 @@ class _Steps:
         stages = self._stages
         if type(self._next) is not stages.around.kinds.marking or not stages.tail.begin(stage):
             await stages.close(stage)
-
-
-def _kept(stage: Stage, new: GroupRow) -> GroupRow:
-    """The row with how far the S-VOLs are, as the stage that has ended knows: positions of one epoch, which go forward
-    only. S-VOLs whose copy has not ended are at none."""
-    restored = stage.progress().restored
-    if restored is None or new.epoch != stage.row.epoch:
-        return new
-    if new.side is Side.S_VOL:
-        if any(pair.state.status is Status.COPY for pair in stage.row.pairs):
-            return new
-        return replace(new, restored=restored) if restored.follows(new.restored) else new
-    return replace(new, acknowledged=restored) if restored.follows(new.acknowledged) else new

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from arrayd.replication.group_rows import ERROR_CHARACTERS_MAX, GroupRow, PairRow, PeerRows
-from arrayd.replication.journal.regions import START
+from arrayd.replication.journal.regions import START, Position
 from arrayd.replication.meetings import FOLLOWING, alone, settled, together
 from arrayd.replication.statuses import Event, Happening, Operation, Refusal, Side, State, Status
 
@@ -81,6 +81,18 @@ def moved(
     if happening is Event.COPY_END and all(pair.state in FOLLOWING for pair in pairs):
         new = replace(new, consistent=True)
     return new
+
+
+def positioned(new: GroupRow, before: GroupRow, restored: Position | None) -> GroupRow:
+    """The row with how far the S-VOLs are, as the stage of the row `before` that has ended knows: positions of one
+    epoch, which go forward only. S-VOLs whose copy has not ended are at none."""
+    if restored is None or new.epoch != before.epoch:
+        return new
+    if new.side is Side.S_VOL:
+        if any(pair.state.status is Status.COPY for pair in before.pairs):
+            return new
+        return replace(new, restored=restored) if restored.follows(new.restored) else new
+    return replace(new, acknowledged=restored) if restored.follows(new.acknowledged) else new
 
 
 def pair_in(pair: PairRow, state: State, circumstances: Circumstances) -> PairRow:

@@ -177,6 +177,12 @@ async def test_volumes_that_could_not_be_taken_up_stay_guarded_as_long_as_their_
     committed, *rest = lab.taken()
     assert committed == "commit"
     assert set(rest) == {"standing changed to S-VOL PAIR, S-VOL PAIR"}, "no other stage"
+    nearly_full = dict.fromkeys(lab.row().states, State.P_PFUL)
+    at_work = lab.room._groups["oradb"]
+    at_work.seen(PeerRows(nearly_full, generation=lab.row().generation, consistent=True))
+    await until(lambda: lab.states == "S-VOL PFUL, S-VOL PFUL")
+    assert lab.row().consistent
+    assert lab.shown == {"v0": "standing", "v1": "standing"}
     lab.check()
 
 
