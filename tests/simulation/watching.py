@@ -291,7 +291,8 @@ class Watch:
         durable = front is not None or side.whole
         if front is None:
             if isinstance(side.stage, Standing) and side.row is not None and side.row.side is Side.P_VOL:
-                promise.lost_syncs()  # ended with a journal that could not be redone
+                for each in self.promises[array].values():
+                    each.lost_syncs()  # ended with a journal that could not be redone
             side.row = side.stage = side.anchor = None
         if side.written_over and not promise.is_open:
             data = self.contents(array)[self.volumes.index(volume)]
