@@ -18,6 +18,7 @@ SEEDS = range(1, 11)
 PAIRED_SEEDS = (5, 6)
 SAME = 6
 FAILED_ONCE: tuple[int, ...] = (2, 12)
+PAIRED_FAILED_ONCE = (409, 777, 1519, 1859, 2396, 2888)
 """Seeds that found something once, of the arrays or of the simulation."""
 ROOT = Path(__file__).parent.parent.parent
 PRINT = """
@@ -43,6 +44,12 @@ def test_a_seed_of_pairs_keeps_every_promise(seed: int) -> None:
     outcome = run.run(seed, "paired")
     assert outcome.why == "", f"scripts/simulate --scenario paired --seed {seed} --trace"
     assert outcome.counts["host writes"] >= 200
+
+
+@pytest.mark.parametrize("seed", PAIRED_FAILED_ONCE)
+def test_a_seed_of_pairs_that_failed_once_does_not_any_more(seed: int) -> None:
+    outcome = run.run(seed, "paired")
+    assert outcome.why == "", f"scripts/simulate --scenario paired --seed {seed} --trace"
 
 
 def test_the_same_seed_is_the_same_trace_and_another_is_not() -> None:
