@@ -74,7 +74,12 @@ class CopyingOut:
         call.charge(total)
         buffer = await taken(self._buffers, BEHIND_BYTES + total)
         try:
-            stored, pieces = await self._read(volume, ranges, buffer.view[BEHIND_BYTES:])
+            found = await self._read(volume, ranges, buffer.view[BEHIND_BYTES:])
+            if found is None:
+                buffer.release()
+                call.answer(asking.refused(Outcome.NOT_NOW, "the group is being suspended"))
+                return
+            stored, pieces = found
             head = asking.copied(stored, pieces)
             end = BEHIND_BYTES + sum(each.length for each in pieces if each.kind is Piece.DATA)
             behind = head[HEAD_BYTES_MAX:]
@@ -90,14 +95,17 @@ class CopyingOut:
 
     async def _read(
         self, volume: JournaledVolume, ranges: Sequence[Range], room: memoryview
-    ) -> tuple[Position, list[CopyPiece]]:
+    ) -> tuple[Position, list[CopyPiece]] | None:
         """Reads the ranges into `room`, one behind the other; up to where they have the group's writes, and what is
-        where. Their data lies there in the order of the pieces."""
+        where. Their data lies there in the order of the pieces. None: they may have others, since the group has
+        stopped."""
         spans = joined(ranges, LOCKS_MAX)
         pieces = cut(ranges, await holes(volume, spans))
         with_holes = any(each.kind is not Piece.DATA for each in pieces)
         await _fill(volume, pieces, room, only_cold=True)
         async with volume.lock_ranges(spans):
+            if volume.group.stopped:
+                return None  # what has waited for the journal may have gone by another way
             stored = self._journal.regions.stored
             if with_holes:
                 # There may be less of them by now. What is freed meanwhile reads as zeros.

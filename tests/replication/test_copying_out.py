@@ -17,6 +17,7 @@ from arrayd.replication.bitmap import Bitmap, Geometry
 from arrayd.replication.bitmap.format import decode_part
 from arrayd.replication.copying_out import cut, joined
 from arrayd.replication.journal import Position
+from arrayd.replication.statuses import Event
 from tests.lab.disk import turns
 from tests.lab.search import examples
 from tests.lab.waiting import until
@@ -190,6 +191,21 @@ async def test_a_copy_has_nothing_that_is_behind_its_position(primary: Primary) 
         for record in records[: stored.sequence]:
             volume[record.entry.offset : record.entry.offset + record.entry.length] = record.data
         assert found == b"".join(volume[each.offset : each.offset + each.length] for each in ranges)
+
+
+async def test_a_copy_that_has_waited_until_the_group_has_stopped_is_none(primary: Primary) -> None:
+    """What waited for a journal that has failed is in the volume then, and in no journal."""
+    front = primary.stage._fronts[0]
+    async with front.lock(0, PAGE):
+        call = primary.begin(asking.copy(GROUP, 1, 0, [Range(0, PAGE)]))
+        await turns(20)
+        primary.stage._group.fail(Event.ERROR, "the journal failed")
+        late = front.write(PAGE, memoryview(b"l" * PAGE))
+        front.replace(primary.site.raw["v0"])
+        await late  # type: ignore[misc]
+    with pytest.raises(Refused) as refused:
+        asking.decode_copied(memoryview(await call.answered))
+    assert refused.value.outcome is Outcome.NOT_NOW
 
 
 async def test_others_need_not_wait_for_what_is_not_in_memory(
