@@ -18,6 +18,7 @@ from arrayd.replication.asking import ANSWER_BYTES_MAX, RUN_BYTES_MAX, Followed,
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.journal import AuxiliaryJournal, JournalError, JournalFull, Position, Role
 from arrayd.replication.journal.format import end_of_run
+from arrayd.replication.journal.reading import RUN_RECORDS_MAX
 from arrayd.replication.journal.superblocks import has_journal
 from arrayd.replication.pulling import NS, Pauses, Pulling
 from arrayd.volumes.volume import Volume
@@ -38,7 +39,6 @@ GATHER_SECONDS = 0.005
 itself costs the other side more than the writes."""
 UNSYNCED_BYTES_MAX = 32 * 1024 * 1024
 """Of what is stored and not yet durable; with more nothing else is stored."""
-RUN_RECORDS = 1024
 ENDS_MAX = 1024
 """Runs whose ends are remembered: as many as the journal knows the hash of."""
 
@@ -166,7 +166,7 @@ class Acquisition:
         if self._lacks_room == regions.oldest:
             return False
         records, length = regions.entries_end - self._next.sequence, regions.bytes_end - self._next.byte
-        return records >= min(RUN_RECORDS, size.entries // ROOM_SHARE) and length >= min(
+        return records >= min(RUN_RECORDS_MAX, size.entries // ROOM_SHARE) and length >= min(
             RUN_BYTES_MAX, size.data_bytes // ROOM_SHARE
         )
 

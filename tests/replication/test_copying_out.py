@@ -25,8 +25,7 @@ from tests.replication.pair_doors import BOOT, GROUP, MIB, Primary, Site
 
 PAGE = 4096
 WRITES, WRITES_A_COPY = 480, 40
-"""A host writes so often, and on until there are more copies than that, each of another place, or the journal is three
-quarters full."""
+"""A host writes so often, which fills half of the journal, and a copy begins beside each so many."""
 
 
 @pytest.fixture

@@ -76,9 +76,9 @@ class Order:
     def check(self, sequence: int, contents: Sequence[bytes], what: str) -> None:
         """The volumes are the writes up to `sequence`, which never goes back. Raises Violated."""
         images = self._images
-        if images is None and not sequence:
-            return  # the side that was to lead has died before it did, and has given nothing
         if images is None:
+            if not sequence:
+                return  # the side that was to lead has died before it did, and has given nothing
             raise Violated(f"{what}: {sequence} is told, of an order that has not begun")
         given, self.checked = self.given, True
         while self._made < len(given) and given[self._made].end <= sequence:
