@@ -20,7 +20,7 @@ from arrayd.replication.asking import Followed, Range
 from arrayd.replication.bitmap import Bitmap
 from arrayd.replication.group_rows import GroupRow, PairRow, PeerRows
 from arrayd.replication.journal import Position, Record
-from arrayd.replication.journal.format import chain_start, decode_run
+from arrayd.replication.journal.format import chain_start
 from arrayd.replication.journal.regions import START
 from arrayd.replication.journaled import JournaledVolume
 from arrayd.replication.journaling import Journaling
@@ -28,6 +28,7 @@ from arrayd.replication.stages import Doors, Told
 from arrayd.replication.statuses import Event, State
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
+from tests.replication.runs import decode_run
 
 THREADS = ThreadPoolExecutor(4)
 PLENTY = 1 << 30

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from arrayd.replication.journal import Position, PrimaryJournal, Record
-from arrayd.replication.journal.format import encode_run, served_bytes
+from arrayd.replication.journal.format import decode_parts, encode_run, served_bytes
 
 
 def run_of(records: Sequence[Record], chain: bytes) -> tuple[bytearray, bytes]:
@@ -14,6 +14,12 @@ def run_of(records: Sequence[Record], chain: bytes) -> tuple[bytearray, bytes]:
     here, last = encode_run(entries, data, memoryview(run), chain)
     run[here:] = last
     return run, last
+
+
+def decode_run(run: memoryview, at: Position, epoch: int, chain: bytes) -> tuple[list[Record], bytes]:
+    """The records of a run, all of its parts, and the hash over the last. Raises FormatError."""
+    parts = list(decode_parts(run, at, epoch, chain))
+    return [record for records, _ in parts for record in records], parts[-1][1]
 
 
 async def served(journal: PrimaryJournal, at: Position, bytes_max: int) -> tuple[memoryview, Position]:

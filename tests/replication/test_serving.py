@@ -16,7 +16,6 @@ from arrayd.replication import asking, serving
 from arrayd.replication.asking import Outcome, Refused
 from arrayd.replication.group_rows import Driver
 from arrayd.replication.journal import Kind, Position
-from arrayd.replication.journal.format import decode_run
 from arrayd.replication.journal.regions import START
 from arrayd.replication.serving import JournalServer
 from arrayd.replication.statuses import Event
@@ -27,6 +26,7 @@ from tests.lab.search import examples
 from tests.lab.waiting import until
 from tests.replication.group_parts import GROUP, Parts, block
 from tests.replication.pair_doors import AskedCall, Primary, Site
+from tests.replication.runs import decode_run
 
 
 @pytest.fixture

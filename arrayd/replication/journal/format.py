@@ -301,16 +301,10 @@ def encode_run(entries: Iterable[Entry], data: memoryview, room: memoryview, cha
     return here, chain
 
 
-def decode_run(run: memoryview, at: Position, epoch: int, chain: bytes) -> tuple[list[Record], bytes]:
-    """The records of a run, which must be those from `at` on, unchanged, and the hash over the last; `chain` is the
-    hash over the one before. Their data is where `run` is. Raises FormatError."""
-    parts = list(decode_parts(run, at, epoch, chain))
-    return [record for records, _ in parts for record in records], parts[-1][1]
-
-
 def decode_parts(run: memoryview, at: Position, epoch: int, chain: bytes) -> Iterator[tuple[list[Record], bytes]]:
-    """`decode_run`, PART_RECORDS at a time, each with the hash over the last: the run counts when the last part has
-    come."""
+    """The records of a run, which must be those from `at` on, unchanged, PART_RECORDS at a time, each part with the
+    hash over its last; `chain` is the hash over the one before the first. Their data is where `run` is. The run counts
+    when the last part has come. Raises FormatError."""
     records: list[Record] = []
     here, size, more = 0, len(run), False
     sequence, byte = at
@@ -352,7 +346,7 @@ def _what_is_wrong(entry: Entry, data: memoryview, at: Position, epoch: int, fol
 
 def end_of_run(run: memoryview, at: Position) -> tuple[Position, int]:
     """Where a run ends that begins at `at`, and when the first of its writes was written, 0 if it has none; as it says,
-    which `decode_run` checks. Raises FormatError."""
+    which `decode_parts` checks. Raises FormatError."""
     here, size, (sequence, byte) = 0, len(run), at
     time = TIME.unpack_from(run, CHAIN_BYTES + TIME_AT)[0] if size >= SERVED_BYTES else 0
     while size - here > CHAIN_BYTES:

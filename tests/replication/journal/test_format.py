@@ -31,14 +31,13 @@ from arrayd.replication.journal.format import (
     chain_next,
     chain_start,
     decode_entry,
-    decode_run,
     decode_superblock,
     end_of_run,
 )
 from arrayd.replication.journal.regions import START, Position, Size
 from tests.lab.search import examples
 from tests.replication.journal.strategies import CHAINS, KINDS_AND_BLOCKS, RECORDS, SUPERBLOCKS, record, write
-from tests.replication.runs import run_of
+from tests.replication.runs import decode_run, run_of
 
 GROUP = bytes(range(16))
 
