@@ -38,7 +38,8 @@ from arrayd.replication.bitmap.format import (
     encode_boot,
     encode_page,
 )
-from arrayd.replication.journal.regions import PAGE_BYTES
+from arrayd.replication.high_water import HighWater
+from arrayd.replication.journal.regions import PAGE_BYTES, Position
 from arrayd.replication.stages import Stores
 from arrayd.replication.writes import InOrder, Range, Write
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed, finished
@@ -96,6 +97,11 @@ class ActivityLog:
         await finished(store.flush())
         blocks = {each for first, end in runs(hot, PAGE_BITS) for each in range(first, min(end, geometry.blocks))}
         return cls(store, geometry, blocks), boot
+
+    @property
+    def size(self) -> int:
+        """Bytes of the volume."""
+        return self._geometry.size
 
     def takes(self, offset: int, extent: int) -> bool:
         """Whether all blocks of the range are hot; they are fresh then."""
@@ -155,14 +161,15 @@ def _pages(blocks: Iterable[int]) -> set[int]:
 
 
 class Activity:
-    """The logs of a group's P-VOLs, by number; with none of a P-VOL all of it counts as hot. `lost` is what a power
-    loss may have made different."""
+    """The logs of a group's P-VOLs, by number; with none of a P-VOL all of it counts as hot. `lost` is what may
+    differ, since records were lost."""
 
     def __init__(self, stores: Stores | None = None) -> None:
         self.logs: dict[int, ActivityLog] = {}
         self.lost: list[Range] = []
         self._stores = stores
         self._names: dict[int, str] = {}
+        self._high_water: HighWater | None = None
         self._turn = asyncio.Lock()
 
     @classmethod
@@ -218,6 +225,21 @@ class Activity:
         for each in blocks:
             self.lost.append(Range(number, each * HOT_BYTES, min(HOT_BYTES, size - each * HOT_BYTES)))
 
+    async def measure(self, name: str, epoch: int, stored: Position) -> None:
+        """How far the journal of `epoch` is stored is noted in the store `name` from now on. If it is now only up to
+        `stored`, and was further, what is hot may differ. Raises VolumeError."""
+        assert self._stores is not None
+        self._high_water = await HighWater.open(self._stores, name, epoch)
+        if self._high_water.noted > stored.sequence:
+            known = {each.number for each in self.lost}
+            for number in self.logs.keys() - known:
+                self._lose(number, self.logs[number].hot, self.logs[number].size)
+
+    def note(self, records: int) -> None:
+        """The journal has so many records, and the P-VOLs none of those that are new."""
+        if self._high_water is not None:
+            self._high_water.note(records)
+
     @property
     def lost_bytes(self) -> int:
         """All of `lost`."""
@@ -268,6 +290,9 @@ class Activity:
         """The logs are used no more, and stay."""
         async with self._turn:
             self.logs.clear()
+            if self._high_water is not None:
+                await self._high_water.close()
+                self._high_water = None
             names, self._names = self._names, {}
             for name in names.values():
                 assert self._stores is not None

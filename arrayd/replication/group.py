@@ -182,7 +182,8 @@ class PrimaryGroup:
     def _issue(self) -> None:
         """Hands what is committed to the volumes, in order: those that write on the spot have it then."""
         collected, self.collected = self.collected, []
-        self._issued = self.journal.regions.stored
+        self._issued = stored = self.journal.regions.stored
+        self.activity.note(stored.sequence)
         if self._awaited is not None:
             self.wake()
         together: dict[Together, None] = {}

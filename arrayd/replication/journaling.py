@@ -11,8 +11,9 @@ group's writes up to it. It is ended then, and FOLLOW says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from arrayd.link.channel import Call
 from arrayd.link.frames import FrameError
@@ -89,10 +90,17 @@ class Journaling(Stage):
         try:
             if not ours:
                 journal = await PrimaryJournal.create(place, row.id, row.epoch)
+            await activity.measure(self._store_name("stored"), row.epoch, journal.regions.stored)
+            self._make(journal, activity, volumes)
+            if found:
+                await self._fencing.look()
         except BaseException:
             await activity.close()
             raise
-        regions = journal.regions
+        self._prepared = True
+
+    def _make(self, journal: PrimaryJournal, activity: Activity, volumes: Mapping[int, Volume]) -> None:
+        row, regions = self.row, journal.regions
         known = row.acknowledged
         acknowledged = known if known.follows(regions.oldest) and regions.stored.follows(known) else regions.oldest
         self._group = group = PrimaryGroup(journal, self.doors.clock, self._happened)
@@ -114,10 +122,7 @@ class Journaling(Stage):
         self._server = JournalServer(group, acknowledged, self.doors.clock, self.doors.now, self._wanted.set)
         self._copying = CopyingOut(journal, self._fronts, self._bitmaps)
         fronts = [self._fronts[number] for number in sorted(self._fronts)]
-        self._fencing = Fencing(fronts, self.doors.stores, f"{row.id.hex()}-0.fence", self._server.end)
-        if found:
-            await self._fencing.look()
-        self._prepared = True
+        self._fencing = Fencing(fronts, self.doors.stores, self._store_name("fence"), self._server.end)
 
     async def _open_journal(self, place: Volume) -> PrimaryJournal | None:
         """The journal, if that of this epoch is there. Raises RedoFailed where the disk has failed, so that nobody
@@ -132,7 +137,7 @@ class Journaling(Stage):
     async def _open_activity(self, volumes: Mapping[int, Volume], *, anew: bool, found: bool) -> Activity:
         return await Activity.open(
             self.doors.stores,
-            {number: self._log_name(number) for number in volumes},
+            {number: self._store_name("activity", number) for number in volumes},
             {number: volume.size for number, volume in volumes.items()},
             self.row.id,
             self.doors.boot,
@@ -140,14 +145,14 @@ class Journaling(Stage):
             found=found,
         )
 
-    def _log_name(self, number: int) -> str:
-        return f"{self.row.id.hex()}-{number}.activity"
+    def _store_name(self, kind: str, number: int = 0) -> str:
+        return f"{self.row.id.hex()}-{number}.{kind}"
 
     async def enter(self) -> None:
         """See Stage."""
         if lost := self._activity.lost_bytes:
             # Before hosts see the volumes: their writes wait for the suspension.
-            self._group.fail(Event.ERROR, f"power was lost: {lost} bytes may differ, pairresync copies them")
+            self._group.fail(Event.ERROR, f"records were lost: {lost} bytes may differ, pairresync copies them")
         else:
             await self._fencing.stand_again()
         for pair in self.row.pairs:
@@ -366,15 +371,19 @@ class Journaling(Stage):
         logged = left if goes_on else set()
         if not goes_on:
             await self._fencing.forget()
+            await self._forget(partial(self.doors.stores.remove, self._store_name("stored")))
         for number in self._fronts:
-            try:
-                if number not in left:
-                    await self._bitmaps.remove(number)
-                if number not in logged:
-                    # What it had is in the pair's bitmap, or the other side has it all.
-                    await self.doors.stores.remove(self._log_name(number))
-            except VolumeError as error:
-                log.error("store of a pair not removed", group=self.row.name, pair=number, reason=str(error))
+            if number not in left:
+                await self._forget(partial(self._bitmaps.remove, number))
+            if number not in logged:
+                # What it had is in the pair's bitmap, or the other side has it all.
+                await self._forget(partial(self.doors.stores.remove, self._store_name("activity", number)))
+
+    async def _forget(self, remove: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await remove()
+        except VolumeError as error:
+            log.error("store not removed", group=self.row.name, reason=str(error))
 
 
 def _changed_places(row: GroupRow) -> bool:

@@ -73,8 +73,8 @@ class FileStores:
         (self.folder / name).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
-        """All but activity logs."""
-        return sorted(path.name for path in self.folder.iterdir() if path.suffix != ".activity")
+        """All but those that a journal has all the time: activity logs, and how far it is stored."""
+        return sorted(path.name for path in self.folder.iterdir() if path.suffix not in (".activity", ".stored"))
 
     def _check(self, name: str) -> None:
         if self.failing is not None:

@@ -166,7 +166,7 @@ async def test_only_another_boot_suspends(tmp_path: Path, lost: bool) -> None:
             await asyncio.sleep(0)
             assert (Event.ERROR in site.events) is lost
             if lost:
-                assert "power was lost" in site.reasons[0]
+                assert "records were lost" in site.reasons[0]
             stage._stopping = True
             await stage._stop_tending()
             for name in list(site.stores.used):
@@ -187,7 +187,7 @@ async def test_a_log_that_is_lost_counts_as_hot_and_one_that_cannot_be_made_stop
         await stage.prepare(found=True)
         assert not stage._activity.lost, "the array had stopped"
         await stage.close()
-        await site.stores.remove(stage._log_name(0))
+        await site.stores.remove(stage._store_name("activity"))
         stage = stage_of(site, b"another boot....")
         await stage.prepare(found=True)
         assert stage._activity.lost_bytes == MIB

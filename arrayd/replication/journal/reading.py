@@ -8,7 +8,7 @@ the last restart, and was then not found because something before it was torn, h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from crc32c import crc32c
 
@@ -106,6 +106,19 @@ class Reader:
             if not records or len(records) < count:
                 return found
 
+    async def write_again(self, at: Position, end: Position) -> None:
+        """Writes what is in the pages of the records from `at` to `end`, so that a sync takes them for new, whatever
+        became of them in one before. Raises VolumeError."""
+        records = end.sequence - at.sequence
+        for place, length in (
+            *_pages(self._data_at, self._data_bytes, at.byte, end.byte - at.byte),
+            *_pages(METADATA_AT, self._metadata_bytes, at.sequence * ENTRY_BYTES, records * ENTRY_BYTES),
+        ):
+            piece = memoryview(bytearray(length))
+            await finished(self._volume.read(place, piece))
+            await finished(self._volume.write(place, piece))
+            await asyncio.sleep(0)
+
     async def pages_before(self, at: Position) -> tuple[memoryview, memoryview]:
         """Data and entries that lie before `at` in the pages that it is in."""
         data, entries = at.byte % PAGE_BYTES, at.sequence % ENTRIES_A_PAGE
@@ -184,19 +197,26 @@ class Reader:
         """`length` bytes from the position `start` on of a cyclic region, by whole pages."""
         if not length:
             return memoryview(b"")
-        first = start - start % PAGE_BYTES
-        pages = -(-(start + length - first) // PAGE_BYTES) * PAGE_BYTES
+        places = list(_pages(region_at, region_bytes, start, length))
         # The heap has it from the run before: fresh pages of the system cost more than what is read into them.
-        memory = memoryview(bytearray(pages))
+        memory = memoryview(bytearray(sum(here for _, here in places)))
         done = 0
-        while done < pages:
-            at = (first + done) % region_bytes
-            here = min(pages - done, region_bytes - at, READ_BYTES)
-            await finished(self._volume.read(region_at + at, memory[done : done + here]))
-            done += here
-            if done < pages:
+        for at, here in places:
+            if done:
                 await asyncio.sleep(0)
-        return memory[start - first : start - first + length]
+            await finished(self._volume.read(at, memory[done : done + here]))
+            done += here
+        return memory[start % PAGE_BYTES :][:length]
+
+
+def _pages(region_at: int, region_bytes: int, start: int, length: int) -> Iterator[tuple[int, int]]:
+    """Where on the volume the pages are that have `length` bytes from the position `start` on of a cyclic region, in
+    pieces of READ_BYTES at the most."""
+    at, end = start - start % PAGE_BYTES, start + length
+    while length and at < end:
+        here = min(-(-(end - at) // PAGE_BYTES) * PAGE_BYTES, region_bytes - at % region_bytes, READ_BYTES)
+        yield region_at + at % region_bytes, here
+        at += here
 
 
 def whole_writes(entries: list[Entry], bytes_max: int) -> int:

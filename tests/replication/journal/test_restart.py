@@ -1,6 +1,7 @@
 """A journal that is made, and opened again: what is taken for a record, and what is not."""
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
@@ -86,8 +87,29 @@ async def test_what_is_found_is_durable_before_the_superblock_says_so(volume: Lo
     assert journal.commit_now()
     volume.calls = []
     again = await PrimaryJournal.open(volume)
-    assert volume.calls == ["flush", "write", "flush"]
+    data_and_entries, superblock = ["write", "write", "flush"], ["write", "flush"]
+    assert volume.calls == data_and_entries + superblock
     assert again.regions.synced == again.regions.stored == Position(1, 4096)
+
+
+async def test_what_a_failed_sync_left_out_is_durable_once_it_is_opened_again(disk: Path) -> None:
+    """The kernel takes it for clean, and it was taken for synced: a power loss later had lost what was served."""
+    lost = Disk(disk / "journal", 6 * MIB)
+    async with lost.volume() as volume:
+        journal = await PrimaryJournal.create(volume, GROUP, 1)
+        assert append(journal, 0)
+        await journal.sync()
+        await journal.save()
+        for number in range(1, 40):
+            assert append(journal, number, 65536)
+        assert journal.commit_now()
+        lost.since.clear()
+        end = (await PrimaryJournal.open(volume)).regions.synced
+    lost.lose_power(random.Random(1), 4096)
+    async with lost.volume() as volume:
+        again = await PrimaryJournal.open(volume)
+        assert again.regions.stored == end == Position(40, 4096 + 39 * 65536)
+        assert len(await all_of(again)) == 40
 
 
 async def test_entries_of_the_lap_before_are_none_though_no_data_was_stored(volume: LossyVolume) -> None:

@@ -1,0 +1,153 @@
+"""How far a primary journal was stored, noted beside it: a tail that is lost while the machine is up is missed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from arrayd.replication.high_water import HighWater
+from arrayd.replication.journal.format import ENTRY_BYTES, METADATA_AT
+from arrayd.replication.statuses import Event, State
+from arrayd.volumes.file_volume import FileVolume
+from arrayd.volumes.volume import VolumeError, VolumeFailed
+from tests.lab.disk import MIB
+from tests.replication.pair_doors import GROUP, FileStores, Site
+
+PAGE = 4096
+NAME = f"{GROUP.hex()}-0.stored"
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with Site.at(tmp_path, sizes=[MIB]) as made:
+        yield made
+
+
+@pytest.fixture
+def stores(site: Site) -> FileStores:
+    return site.stores
+
+
+async def noted(stores: FileStores, epoch: int = 1) -> int:
+    """What another process finds."""
+    if NAME in stores.used:
+        await stores.close(NAME)
+    found = await HighWater.open(stores, NAME, epoch)
+    await found.close()
+    return found.noted
+
+
+async def kill(site: Site) -> None:
+    """Nothing is closed; the next start opens what is there."""
+    for name in list(site.stores.used):
+        await site.stores.close(name)
+    site.shown.clear()
+
+
+def lose_record(site: Site, sequence: int) -> None:
+    """A page of the journal could not be written, and was read from the disk again."""
+    with (site.folder / "j").open("r+b") as file:
+        file.seek(METADATA_AT + sequence * ENTRY_BYTES)
+        file.write(bytes(ENTRY_BYTES))
+
+
+async def test_what_was_noted_last_is_found_though_nobody_has_closed_it(stores: FileStores) -> None:
+    assert await noted(stores) == 0
+    mark = await HighWater.open(stores, NAME, 1)
+    for records in (1, 2, 1 << 40):
+        mark.note(records)
+        assert await noted(stores) == records
+        mark = await HighWater.open(stores, NAME, 1)
+    assert await noted(stores, epoch=2) == 0, "of another journal"
+
+
+async def test_what_cannot_be_written_on_the_spot_is_written_in_order(
+    stores: FileStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = await HighWater.open(stores, NAME, 1)
+    with monkeypatch.context() as now:
+        now.setattr(mark._store, "write_now", lambda offset, view: False)
+        mark.note(5)
+    mark.note(6)
+    await mark.close()
+    assert await noted(stores) == 6
+
+
+async def test_a_store_that_cannot_be_written_stops_nothing(
+    stores: FileStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_told: object) -> None:
+        raise VolumeFailed("I/O error")
+
+    mark = await HighWater.open(stores, NAME, 1)
+    mark.note(3)
+    with monkeypatch.context() as now:
+        now.setattr(mark._store, "write_now", lambda offset, view: False)
+        now.setattr(mark._store, "write", fails)
+        mark.note(4)
+        await asyncio.sleep(0)
+        await mark.close()
+    assert await noted(stores) == 3
+
+
+async def test_a_store_that_cannot_be_read_is_not_left_open(
+    stores: FileStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_told: object) -> None:
+        raise VolumeFailed("I/O error")
+
+    with monkeypatch.context() as now:
+        now.setattr(FileVolume, "read", fails)
+        with pytest.raises(VolumeError):
+            await HighWater.open(stores, NAME, 1)
+    assert await noted(stores) == 0
+
+
+async def test_records_that_are_lost_suspend_the_pairs_and_what_was_hot_differs(site: Site) -> None:
+    """Though power was not: the S-VOL would have gone on without the second of three writes, for ever."""
+    primary = await site.begun()
+    for number in range(3):
+        await primary.write(0, number * PAGE, b"w" * PAGE)
+    await kill(site)
+    lose_record(site, 1)
+    for _ in range(2):  # a restart before the suspension forgets nothing
+        stage = (await site.begun(found=True)).stage
+        await asyncio.sleep(0)
+        assert site.events == [Event.ERROR]
+        assert "records were lost" in site.reasons.pop()
+        site.events.clear()
+        stage._stopping = True
+        await stage._stop_tending()
+        await kill(site)
+    primary = await site.begun(found=True)
+    await primary.stage.stop(site.row(State.P_PSUE, 2))
+    assert await primary.marked(0) == [(0, MIB)]
+    await primary.stage.close()
+    assert not (site.folder / "stores" / NAME).exists()
+
+
+async def test_a_kill_alone_suspends_nothing(site: Site) -> None:
+    primary = await site.begun()
+    for number in range(3):
+        await primary.write(0, number * PAGE, b"w" * PAGE)
+    await kill(site)
+    await (await site.begun(found=True)).leave()
+    assert site.events == []
+    assert (site.folder / "stores" / NAME).exists(), "the journal goes on at the next start"
+
+
+async def test_nothing_is_in_a_volume_that_is_not_noted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is what it is for."""
+    primary = await site.begun()
+    activity, before = primary.stage._activity, []
+
+    def noting(records: int) -> None:
+        before.append((records, (site.folder / "v0").read_bytes()[:1]))
+
+    with monkeypatch.context() as now:
+        now.setattr(activity, "note", noting)
+        await primary.write(0, 0, b"w" * PAGE)
+    assert dict(reversed(before)) == {0: b"\0", 1: b"\0"}
+    assert (site.folder / "v0").read_bytes()[:1] == b"w"
+    await primary.leave()
