@@ -85,7 +85,7 @@ class Linked:
     def _restarting(self, machine: Machine, power: bool) -> None:
         for volume, promise in self.promises[machine.name].items():
             if power or f"{volume}.img" in machine.disk.failed:
-                promise.lost_power()
+                promise.lost_power(power)
 
     def _commander(self, number: int) -> Commander:
         name = f"admin-{number}"

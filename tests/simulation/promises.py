@@ -124,6 +124,9 @@ class Promise:
         self.size = size
         self.writes = writes or Writes(volume)
         self.power_lost_at = NOTHING
+        """The last write before: what is older and was found since is durable."""
+        self.restarted_at = NOTHING
+        """The last write before what may be found was not what was answered: another power loss, or a failed sync."""
         self.era = 0
         self.is_open = True
         """Whether hosts may write to it, and what they read is theirs."""
@@ -217,20 +220,23 @@ class Promise:
                 left = [each for each in block.after_power_loss if each > flush.last or each in there]
                 block.after_power_loss = left
 
-    def lost_power(self) -> None:
-        """The machine lost power, or a sync has failed and the array was started again."""
-        self.power_lost_at = self.last
+    def lost_power(self, power: bool = True) -> None:
+        """The machine lost power, or a sync has failed and the array was started again: then what was written behind
+        it is found, and is not durable."""
+        self.restarted_at = self.last
         self.era += 1
         self._unknown |= self._uncertain
-        self._uncertain.clear()
+        if power:
+            self.power_lost_at = self.last
+            self._uncertain.clear()
         for block in self._blocks.values():
             block.now = block.after_power_loss
 
-    def lost_syncs(self) -> None:
+    def lost_syncs(self, power: bool = False) -> None:
         """A P-VOL could not be synced: what was durable in its journal alone may be gone once the array is started
         again, since what is suspended by it is not redone."""
-        self.lost_power()
-        self._unknown.update(self._blocks)
+        self._uncertain.update(self._blocks)
+        self.lost_power(power)
 
     # -- whose it is -------------------------------------------------------------------------------------------------
 
@@ -285,7 +291,7 @@ class Promise:
         number = self.writes.number(lba, data)
         if lba in self._unknown:
             self._unknown.discard(lba)
-            later = [each for each in block.now if each > self.power_lost_at]
+            later = [each for each in block.now if each > self.restarted_at]
             block.now = block.after_power_loss = [number, *later]
         content = self.writes.content
         found = [each for each in block.now if each == number or content(each, lba) == data]

@@ -82,6 +82,14 @@ def power_lost(promise: Promise) -> None:
     promise.lost_power()
 
 
+def sync_failed(promise: Promise) -> None:
+    promise.lost_power(power=False)
+
+
+def p_vol_sync_failed(promise: Promise) -> None:
+    promise.lost_syncs()
+
+
 def reads_2(promise: Promise) -> None:
     read(promise, 2)
 
@@ -103,6 +111,13 @@ def reads_2(promise: Promise) -> None:
         ([acknowledged, unknown, flushed, power_lost], {1, 2}),
         ([durable, acknowledged, acknowledged, power_lost, reads_2, power_lost], {2}),
         ([durable, acknowledged, acknowledged, power_lost], {1, 2, 3}),
+        ([acknowledged, acknowledged, sync_failed], {0, 1, 2}),
+        ([acknowledged, acknowledged, sync_failed, reads_2], {2}),
+        ([acknowledged, acknowledged, sync_failed, reads_2, power_lost], {0, 1, 2}),
+        ([acknowledged, acknowledged, sync_failed, reads_2, flushed, power_lost], {2}),
+        ([durable, durable, p_vol_sync_failed, reads_2], {2}),
+        ([durable, durable, p_vol_sync_failed, reads_2, flushed, power_lost], {2}),
+        ([durable, durable, p_vol_sync_failed, reads_2, acknowledged, durable, power_lost], {4}),
         ([acknowledged, refused], {1}),
         ([durable, refused, power_lost], {1}),
         ([acknowledged, two_at_once], {2, 3}),
@@ -114,6 +129,18 @@ def test_what_may_be_found(promise: Promise, events: list[Callable[[Promise], No
     for event in events:
         event(promise)
     assert may_be(promise) == expected
+
+
+def test_what_a_failed_sync_left_in_memory_is_not_durable(promise: Promise) -> None:
+    """It was found after a restart, and the next power loss took it."""
+    durable(promise)
+    durable(promise)
+    promise.lost_syncs()
+    reads_2(promise)
+    promise.lost_power()
+    promise.was_read(HERE, stamp("data", 5, 1), promise.era)
+    with pytest.raises(Violated):
+        promise.was_read(HERE, stamp("data", 5, 2), promise.era)
 
 
 def test_what_was_answered_after_a_power_loss_may_have_been_done_before(promise: Promise) -> None:

@@ -109,9 +109,9 @@ class Watch:
         row, side.restarted = side.row, True
         for volume, promise in self.promises[machine.name].items():
             if f"{volume}.img" in machine.disk.failed and row is not None:
-                promise.lost_syncs()
+                promise.lost_syncs(power)
             elif power or f"{volume}.img" in machine.disk.failed:
-                promise.lost_power()
+                promise.lost_power(power)
         for (array, _), order in self.orders.items():
             if power and array == machine.name:
                 order.lost_power()
