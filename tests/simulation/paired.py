@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable
+from random import Random
 from typing import Any
 
 from arrayd.replication.fencing import FENCE_SECONDS
@@ -41,6 +43,9 @@ STREAMS = 3
 BURSTS = 0.3
 """So often a host's writes come several at once: a journal has them in one run then."""
 SECONDS_MIN, SECONDS_MAX = 9.0, 24.0
+WRITES_MIN, FAULTS_MIN = 200, 5
+"""What a run has at the least: until then it goes on for MORE_SECONDS at a time."""
+MORE_SECONDS = 3.0
 CALM_SECONDS = 3.0
 """How long it is written at the end, while nothing fails."""
 
@@ -141,15 +146,10 @@ class Paired:
         world = self.world
         now = world.loop.time()
         length = SECONDS_MIN * (SECONDS_MAX / SECONDS_MIN) ** world.random("length").random()
-        until = now + length
-        await together(
-            [
-                *(write_on(self.regions, world.random(f"stream {number}"), until, BURSTS) for number in range(STREAMS)),
-                self._operate(until),
-                self.figures.compare_until(until),
-                self._until_found(until),
-            ]
-        )
+        streams = [world.random(f"stream {number}") for number in range(STREAMS)]
+        await self._disturb(streams, now + length, self._pair())
+        while self._has_little():
+            await self._disturb(streams, world.loop.time() + MORE_SECONDS)
         world.trace.note("-", "nothing fails any more")
         await self.faults.heal()
         calm = world.loop.time() + CALM_SECONDS
@@ -161,14 +161,34 @@ class Paired:
         self.watch.check_found()
         await self._compare()
 
+    def _has_little(self) -> bool:
+        """Whether too little happened for the run to be worth its name."""
+        writes = sum(region.writes for region in self.regions)
+        return writes < WRITES_MIN or self.faults.made.total() < FAULTS_MIN
+
+    async def _disturb(self, streams: list[Random], until: float, first: Awaitable[None] | None = None) -> None:
+        """Hosts write, and after `first` anything may be done, and fail."""
+        await together(
+            [
+                *(write_on(self.regions, stream, until, BURSTS) for stream in streams),
+                self._operate(until, first),
+                self.figures.compare_until(until),
+                self._until_found(until),
+            ]
+        )
+
     async def _disturbed(self, array: str | None) -> None:
         """Something fails while a verb is carried out."""
         await self.faults.disturb(array)
 
-    async def _operate(self, until: float) -> None:
-        """The pairs are made, and then anything goes."""
+    async def _pair(self) -> None:
+        """The pairs are made, after a while."""
         await asyncio.sleep(self.world.random("unpaired").expovariate(1 / UNPAIRED_SECONDS))
         await self.operations.do("paircreate")
+
+    async def _operate(self, until: float, first: Awaitable[None] | None) -> None:
+        if first is not None:
+            await first
         await together([self.faults.make(until), self.operations.operate_until(until)])
 
     async def _settle(self, calm: float) -> None:
