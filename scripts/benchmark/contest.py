@@ -12,7 +12,7 @@ from typing import Self
 from scripts.benchmark import backing, generator
 from scripts.benchmark.backing import BackingError
 from scripts.benchmark.generator import GeneratorError, Run
-from scripts.benchmark.rows import Comparison, FileSystem, Metric, Row, Subject, TargetSetup
+from scripts.benchmark.rows import TRANSFERS, Comparison, FileSystem, Metric, Row, Subject, TargetSetup
 from scripts.benchmark.statistics import LOOKS, Estimate, Verdict, estimate
 from scripts.benchmark.target_arrayd import ArraydTarget
 from scripts.benchmark.target_chain import ChainTarget
@@ -168,6 +168,8 @@ class Contest:
             backing.settle(target.files)
             backing.warm([file for file in target.files if file not in cold])
             backing.cool(cold)
+        if isinstance(target, PairTarget) and subject.works[0].op in TRANSFERS:
+            return target.transfer(subject.works[0].op, self._program)
         return generator.run(
             self._program,
             target.place_at(subject.hops) if isinstance(target, ChainTarget) else target.place,

@@ -7,7 +7,7 @@ from typing import Any
 
 from scripts.benchmark.contest import Decision, Outcome
 from scripts.benchmark.generator import SATURATED_SHARE, Run
-from scripts.benchmark.rows import Metric, Work
+from scripts.benchmark.rows import TRANSFERS, Metric, Work
 from scripts.benchmark.statistics import ERROR, Estimate, Verdict
 
 SMALL_COMMAND_BYTES = 16 * 1024
@@ -102,7 +102,7 @@ def subject_table(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         for subject in outcome.row.subjects:
             runs = outcome.runs[subject.label]
-            idle = subject.works[0].op == "idle"
+            without_commands = subject.works[0].op in ("idle", *TRANSFERS)
             latencies: list[Callable[[Run], float]] = [
                 lambda run: run.p50_us, lambda run: run.p99_us, lambda run: run.p999_us, lambda run: run.max_us,
             ]  # fmt: skip
@@ -111,8 +111,8 @@ def subject_table(outcomes: Sequence[Outcome]) -> str:
                 outcome.row.name,
                 subject.label,
                 rate(subject.works[0], runs),
-                *("-" if idle else f"{median_of(runs, value):,.0f}" for value in latencies),
-                "-" if idle else f"{median_of(runs, lambda run: run.target_us_a_command):.1f}",
+                *("-" if without_commands else f"{median_of(runs, value):,.0f}" for value in latencies),
+                "-" if without_commands else f"{median_of(runs, lambda run: run.target_us_a_command):.1f}",
                 f"{median_of(runs, lambda run: run.target_share):.1%}",
                 f"{client:.0%}" + ("!" if client > SATURATED_SHARE else ""),
                 f"{median_of(runs, lambda run: run.others_share):.2f}",

@@ -257,12 +257,27 @@ def pair_by_link(name: str, link: Link) -> Row:
     return Row(f"pairs/{name}", subjects, comparisons)
 
 
+COPY, RESTORE, STREAM = "copy", "restore", "one stream"
+"""Of a pair, what is measured by what is left of it, and no command of a host's; and what bounds it."""
+TRANSFERS = (COPY, RESTORE, STREAM)
+TRANSFER_CLAIM = 0.7
+
+
+def transfer_row(op: str, file_system: FileSystem) -> Row:
+    """A copy or a restore beside as many bytes in one stream from file to file."""
+    setup = TargetSetup("pair", file_system, luns=2)
+    subjects = tuple(Subject(label, setup, (Work(label, MIB),)) for label in (op, STREAM))
+    claim = Comparison(op, (STREAM,), Metric.RATE, TRANSFER_CLAIM)
+    return Row(f"pairs/{file_system.value}-{op}", subjects, (claim,))
+
+
 def rows_pairs() -> list[Row]:
-    """A burst and a load that lasts, and what the link costs the host."""
+    """A burst and a load that lasts, what the link costs the host, and how fast the other side gets what it has not."""
     rows = []
     for file_system in FileSystem:
         rows.append(pair_row("4k-write-qd32", file_system, 32, claimed=True))
         rows.append(pair_row("4k-write-qd1", file_system, 1, claimed=False))
+        rows += [transfer_row(op, file_system) for op in (COPY, RESTORE)]
     rows.append(pair_row("4k-write-lasting", FileSystem.TMPFS, 32, claimed=False, seconds=LASTING_SECONDS))
     return [*rows, pair_by_link("link-cut", Link.CUT), pair_by_link("link-slow", Link.SLOW)]
 

@@ -4,23 +4,28 @@ LUN 0 of the near array is a volume like any other, LUN 1 is the P-VOL; the far 
 while. Both arrays and the load generator share this machine's processors.
 """
 
+import os
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from scripts.benchmark import backing
-from scripts.benchmark.generator import Place
+from scripts.benchmark import backing, generator, transfers
+from scripts.benchmark.generator import Place, Run
 from scripts.benchmark.line import Line
-from scripts.benchmark.rows import Link, TargetSetup
+from scripts.benchmark.rows import COPY, MIB, RESTORE, Link, TargetSetup, Work
 from tests.lab.daemon import DaemonError
 from tests.lab.paired import PairedArrays
 
 PLAIN, PAIRED = "plain", "paired"
+PAIRED_LUN = 1
 JOURNAL_BYTES = 1 << 30
 """So much that no run fills it: what the far array has not yet is in it."""
 PACE = 15
 """The initial copy is none of what is measured."""
+WRITING_SECONDS = 2.0
+"""At the most, while the far array stands still: less than it takes the near one to give it up."""
 SECONDS = 120
 """For the initial copy, and for what is in the journal after a run."""
 
@@ -71,6 +76,26 @@ class PairTarget:
             raise DaemonError(str(error)) from error
         if self._line is not None:
             self._line.set(self._link)
+
+    def transfer(self, op: str, program: Path) -> Run:
+        """One of ``rows.TRANSFERS``, of all that LUN 1 has; the pair is PAIR, and nothing is to be restored.
+        ``program`` is the load generator. Raises DaemonError, GeneratorError."""
+        arrays, plain = self._arrays, self._arrays.far.volume_file(PLAIN)
+        if op == COPY:
+            arrays.tool("pairsplit", "-S")
+            arrays.tool("paircreate", "-vl", "-f", "async", "-c", str(PACE))
+            with arrays.watching(arrays.far) as look:
+                return transfers.watch(lambda: look().pairs[PAIRED_LUN].differing)
+        if op == RESTORE:
+            os.kill(arrays.far.pid, signal.SIGSTOP)
+            try:
+                writes = Work("write", MIB, depth=8, first_lun=PAIRED_LUN, sequential=True, once=True)
+                generator.run(program, self.place, [writes], seconds=WRITING_SECONDS, warmup=0.0, seed=1)
+            finally:
+                os.kill(arrays.far.pid, signal.SIGCONT)
+            with arrays.watching(arrays.near) as look:
+                return transfers.watch(lambda: look().lag.bytes)
+        return transfers.stream(self.files[0], plain, self._bytes_a_lun)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,7 +1,7 @@
 """Two real arrays with a group of pairs between them, the wire they have, and the host's tool that commands both."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,16 @@ class PairedArrays:
 
     def status(self, array: ArraydProcess) -> PairStatus:
         """What an array shows of the group."""
+        with self.watching(array) as look:
+            return look()
+
+    @contextmanager
+    def watching(self, array: ArraydProcess) -> Iterator[Callable[[], PairStatus]]:
+        """`status` of an array again and again, in one session."""
+        at = self.name(array)
         with Host.load(self.paths) as host:
-            at = self.name(array)
-            return parse(host.by(at=at).send(at, Process.PAIR_STATUS, group=GROUP, luns=self._luns))
+            way = host.by(at=at)
+            yield lambda: parse(way.send(at, Process.PAIR_STATUS, group=GROUP, luns=self._luns))
 
     def set_pace(self, pace: int) -> None:
         """Of a copy that runs, or is to."""
