@@ -225,15 +225,17 @@ class Activity:
         for each in blocks:
             self.lost.append(Range(number, each * HOT_BYTES, min(HOT_BYTES, size - each * HOT_BYTES)))
 
-    async def measure(self, name: str, epoch: int, stored: Position) -> None:
+    async def measure(self, name: str, epoch: int, stored: Position) -> bool:
         """How far the journal of `epoch` is stored is noted in the store `name` from now on. If it is now only up to
-        `stored`, and was further, what is hot may differ. Raises VolumeError."""
+        `stored`, and was further, what is hot may differ. Whether that came of no power loss: then the P-VOLs have all
+        that was answered, and what is left of the journal may be older. Raises VolumeError."""
         assert self._stores is not None
         self._high_water = await HighWater.open(self._stores, name, epoch)
-        if self._high_water.noted > stored.sequence:
-            known = {each.number for each in self.lost}
-            for number in self.logs.keys() - known:
-                self._lose(number, self.logs[number].hot, self.logs[number].size)
+        if self.lost or self._high_water.noted <= stored.sequence:
+            return False
+        for number, each in self.logs.items():
+            self._lose(number, each.hot, each.size)
+        return True
 
     def note(self, records: int) -> None:
         """The journal has so many records, and the P-VOLs none of those that are new."""

@@ -336,6 +336,7 @@ class _Steps:
                 await forget_stores(self._next, number)
         if self._stopped and stage is not None:
             stages.failed("a change of it has failed", error)
+            stage.after = stage.row  # what it has is taken up again
             await stages.close(stage)
             await stages.take_up()
 

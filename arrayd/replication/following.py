@@ -85,7 +85,6 @@ class Following(Stage):
         """Held while a step is taken that was asked for."""
         self._has_failed = False
         self._copy_ended = False
-        self._next: GroupRow | None = row
 
     # -- prepared ----------------------------------------------------------------------------------------------------
 
@@ -318,7 +317,7 @@ class Following(Stage):
         if self._images and states & OPENED:
             await go_back(self)
             self.went_back = True
-        self._next = row
+        self.after = row
         return None
 
     async def _drain(self, until: float) -> bool:
@@ -345,7 +344,7 @@ class Following(Stage):
     @property
     def _swaps(self) -> bool:
         """Whether the S-VOLs become P-VOLs next."""
-        return self._next is not None and self._next.side is Side.P_VOL
+        return self.after is not None and self.after.side is Side.P_VOL
 
     async def _close_stores(self, copying: Copying | None) -> None:
         for pair in copying.pairs if copying is not None else ():
@@ -357,7 +356,7 @@ class Following(Stage):
         """See Stage: what the next one does not need is removed."""
         await self._halt()
         await self._close_stores(self.copying)
-        row, stores = self._next, self.doors.stores
+        row, stores = self.after, self.doors.stores
         for number in self._volumes:
             if row is None or number not in row.states:
                 await forget_stores(self, number)

@@ -10,15 +10,23 @@ from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
 
 from arrayd.replication.front import Front
-from arrayd.volumes.volume import Volume, VolumeReadOnly
+from arrayd.volumes.volume import Volume, VolumeFailed, VolumeReadOnly
 
 
 class GuardedVolume(Front):
-    """`volume` without its writes: each raises VolumeReadOnly."""
+    """`volume` without its writes: each raises VolumeReadOnly. `unsure`: a P-VOL that a redo may yet give older data, so
+    that no flush can promise that what was written before stays."""
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Volume, unsure: bool = False) -> None:
         super().__init__(volume)
         self.read_only = True
+        self._unsure = unsure
+
+    def flush(self) -> Awaitable[None] | None:
+        """See `Volume.flush`."""
+        if self._unsure:
+            raise VolumeFailed("its journal is not redone")
+        return super().flush()
 
     def write(self, _offset: int, _view: memoryview, _durable: bool = False) -> Awaitable[None] | None:
         """See `Volume.write`."""

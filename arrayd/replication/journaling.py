@@ -63,7 +63,6 @@ class Journaling(Stage):
     _stopping = False
     _ended = False
     """Whether it was suspended: the journal has its end from then on."""
-    _next: GroupRow | None = None
     _contact: float | None = None
     _answering = 0
     _idle: asyncio.Event | None = None
@@ -80,17 +79,14 @@ class Journaling(Stage):
         place = self.doors.volume(row.journal)
         # It is also there if this was tried before, and if pairs come to a group that runs, or some of them leave it.
         opened = await self._open_journal(place)
-        ours = opened is not None
-        if opened is not None:
-            journal = opened
-            await redo(journal, volumes)
-        elif found:
+        if opened is None and found:
             raise JournalError(f"the journal of group {row.name}, epoch {row.epoch}, is not on its volume")
-        activity = await self._open_activity(volumes, anew=not ours, found=found)
+        activity = await self._open_activity(volumes, anew=opened is None, found=found)
         try:
-            if not ours:
-                journal = await PrimaryJournal.create(place, row.id, row.epoch)
-            await activity.measure(self._store_name("stored"), row.epoch, journal.regions.stored)
+            journal = opened or await PrimaryJournal.create(place, row.id, row.epoch)
+            dropped = await activity.measure(self._store_name("stored"), row.epoch, journal.regions.stored)
+            if opened is not None and not dropped:
+                await redo(opened, volumes)
             self._make(journal, activity, volumes)
             if found:
                 await self._fencing.look()
@@ -162,7 +158,7 @@ class Journaling(Stage):
 
     def changed(self, row: GroupRow) -> None:
         """See Stage."""
-        self.row = row
+        super().changed(row)
         if self._tending is not None:
             self._tell_room()
 
@@ -284,7 +280,7 @@ class Journaling(Stage):
         places with its other side."""
         if row is not None and _changed_places(row) and not self._all_there():
             return NOT_ALL_THERE
-        self._stopping, self._next = True, row
+        self._stopping, self.after = True, row
         self._bitmaps.withhold(True)
         await self._stop_tending()
         try:
@@ -341,7 +337,7 @@ class Journaling(Stage):
 
     def tail(self) -> bool:
         """Whether the other side still needs the journal, after `stop` for a suspension: `close` can wait then."""
-        suspended = self._next is not None and self._next.side is Side.P_VOL and not self._goes_on(self._next)
+        suspended = self.after is not None and self.after.side is Side.P_VOL and not self._goes_on(self.after)
         journal = self._group.journal
         if not self._ended or not suspended or journal.failure is not None:
             return False
@@ -366,8 +362,8 @@ class Journaling(Stage):
             front.give_up(VolumeFailed("the volume is not served any more"))
         if not self._ended:
             return  # it was never entered: what bitmaps there are is not its own
-        left = set() if self._next is None else {pair.number for pair in self._next.pairs}
-        goes_on = self._next is not None and self._goes_on(self._next)
+        left = set() if self.after is None else {pair.number for pair in self.after.pairs}
+        goes_on = self.after is not None and self._goes_on(self.after)
         logged = left if goes_on else set()
         if not goes_on:
             await self._fencing.forget()

@@ -46,8 +46,6 @@ class Marking(Stage):
 
     def __init__(self, row: GroupRow, doors: Doors, told: Told) -> None:
         super().__init__(row, doors, told)
-        self._after: GroupRow | None = row
-        """What comes next, as `stop` was told."""
         self._marked: dict[int, Marked] = {}
         self._fronts: list[MarkedVolume] = []
         """All that hosts have seen here."""
@@ -170,7 +168,7 @@ class Marking(Stage):
             await self._go_on(fronts)
             raise VolumeError(str(error)) from error
         await self._close_bitmaps()
-        self._after = row
+        self.after = row
         return None
 
     async def _save_or_renew(self, each: Marked) -> None:
@@ -213,7 +211,7 @@ class Marking(Stage):
                 front.stop()
             await front.drained()
         await self._close_bitmaps()
-        for pair in gone(self.row, self._after):
+        for pair in gone(self.row, self.after):
             await forget_pair(self, pair)
         for front in self._fronts:
             if not front.replaced:
@@ -224,7 +222,7 @@ class Marking(Stage):
         """See `Stage.changed`: of pairs that have no row any more hosts see the volumes themselves."""
         for pair in gone(self.row, row):
             self._leaving.add(asyncio.ensure_future(self._leave(self._marked.pop(pair.number))))
-        self._after = self.row = row
+        self.after = self.row = row
 
     async def _leave(self, each: Marked) -> None:
         async with self._at_bitmaps:

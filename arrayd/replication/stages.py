@@ -108,6 +108,8 @@ class Stage(ABC):
 
     def __init__(self, row: GroupRow, doors: Doors, told: Told) -> None:
         self.row = row
+        self.after: GroupRow | None = row
+        """The row that is shown next, as `stop` was told; where its commit has failed, this one again."""
         self.doors = doors
         self.told = told
 
@@ -131,11 +133,11 @@ class Stage(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Lets go of everything; the row that `stop` was told is committed, or the array stops."""
+        """Lets go of everything; what the row `after` does not need is removed. The array stops, or it is committed."""
 
     def changed(self, row: GroupRow) -> None:
         """The row is another one, and the stage the same."""
-        self.row = row
+        self.after = self.row = row
 
     async def answer(self, question: Question, call: Call) -> None:
         """Answers what the other side asks (`call.answer`), but for MEET; the row is of its generation or not. Does

@@ -16,7 +16,7 @@ from arrayd.replication.guarded import GuardedVolume
 from arrayd.replication.pair_stores import forget_pair, gone, open_bitmap
 from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
-from arrayd.replication.statuses import Refusal, Side
+from arrayd.replication.statuses import P_RUNNING, Refusal, Side
 from arrayd.volumes.volume import VolumeError, VolumeFailed
 
 log = get_logger("replication")
@@ -27,8 +27,6 @@ class Standing(Stage):
 
     def __init__(self, row: GroupRow, doors: Doors, told: Told) -> None:
         super().__init__(row, doors, told)
-        self._after: GroupRow | None = row
-        """What comes next, as `stop` was told."""
         self._went_back = False
         self._reading = asyncio.Lock()
         """Held while a bitmap is read."""
@@ -74,7 +72,8 @@ class Standing(Stage):
     async def enter(self) -> None:
         """See `Stage.enter`."""
         volumes = [(pair.volume, self.doors.volume(pair.volume)) for pair in self.row.pairs]
-        await asyncio.gather(*(self.doors.show(name, GuardedVolume(volume)) for name, volume in volumes))
+        unsure = bool(set(P_RUNNING) & set(self.row.states.values()))  # they could not be taken up as they should
+        await asyncio.gather(*(self.doors.show(name, GuardedVolume(volume, unsure)) for name, volume in volumes))
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See `Stage.stop`. S-VOLs that hosts may write to next, or that become P-VOLs, and whose copy has not ended,
@@ -88,16 +87,16 @@ class Standing(Stage):
             except BitmapError as error:
                 raise VolumeFailed(str(error)) from error
             self._went_back = True
-        self._after = row
+        self.after = row
         return None
 
     async def close(self) -> None:
         """See `Stage.close`."""
         if self._leaving:
             await asyncio.wait(self._leaving)
-        for pair in gone(self.row, self._after):
+        for pair in gone(self.row, self.after):
             await forget_pair(self, pair)
-        if self._went_back and self._after is not None and _leads(self._after):
+        if self._went_back and self.after is not None and _leads(self.after):
             for pair in self.row.pairs:
                 await self.doors.stores.remove(self.images_name(pair.number))
 
@@ -106,7 +105,7 @@ class Standing(Stage):
         for pair in gone(self.row, row):
             self._differing.pop(pair.number, None)
             self._leaving.add(asyncio.ensure_future(self._leave(pair)))
-        self._after = self.row = row
+        self.after = self.row = row
 
     async def _leave(self, pair: PairRow) -> None:
         async with self._reading:

@@ -121,6 +121,8 @@ class Journal(Generic[R]):
         """Finds what was stored when the journal was last open, makes it durable, and begins another opening."""
         found, regions = self._superblock, self.regions
         end = await self._reader.find_end(regions.synced, regions.entries_end, regions.bytes_end, found.opening)
+        # First of all: to write again, as below, can fail, and what hosts were answered must not wait for it.
+        await finished(self.volume.flush())
         # The process before may have had a sync that failed: the kernel takes such pages for clean, and syncs no more.
         await self._reader.write_again(regions.synced, end)
         await finished(self.volume.flush())

@@ -88,7 +88,7 @@ async def test_what_is_found_is_durable_before_the_superblock_says_so(volume: Lo
     volume.calls = []
     again = await PrimaryJournal.open(volume)
     data_and_entries, superblock = ["write", "write", "flush"], ["write", "flush"]
-    assert volume.calls == data_and_entries + superblock
+    assert volume.calls == ["flush", *data_and_entries, *superblock]
     assert again.regions.synced == again.regions.stored == Position(1, 4096)
 
 
