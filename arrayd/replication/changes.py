@@ -316,6 +316,7 @@ class _Steps:
             await make_bitmaps(self._next, fresh, marked=self._marked)
         if stages.trouble:
             await make_bitmaps(self._next, new.states, marked=True)
+        await stages.around.table.reserve(new.epoch, stages.around.commit)
         await self._next.prepare(found=again)
         self._prepared = True
 

@@ -14,8 +14,8 @@ from arrayd.volumes.volume import Volume, VolumeFailed, VolumeReadOnly
 
 
 class GuardedVolume(Front):
-    """`volume` without its writes: each raises VolumeReadOnly. `unsure`: a P-VOL that a redo may yet give older data, so
-    that no flush can promise that what was written before stays."""
+    """`volume` without its writes: each raises VolumeReadOnly. `unsure`: a P-VOL that a redo may yet give older data,
+    so that no flush can promise that what was written before stays."""
 
     def __init__(self, volume: Volume, unsure: bool = False) -> None:
         super().__init__(volume)

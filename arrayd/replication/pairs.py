@@ -43,7 +43,7 @@ from arrayd.replication.transitions import (
     what_follows,
 )
 from arrayd.tables.changes import Work
-from arrayd.tables.pairs import StoredPairs, drop_group, put_group
+from arrayd.tables.pairs import StoredPairs, drop_group, put_group, use_epoch
 from arrayd.turns import CHANGES_MAX, Turns
 
 GROUPS_MAX = 256
@@ -73,7 +73,7 @@ class Pairs:
     def __init__(self, groups: list[GroupRow] | None = None, last_epoch: int = 0) -> None:
         self._groups = {group.name: group for group in groups or ()}
         self.last_epoch = last_epoch
-        """The greatest that a journal of this array ever had, or its group before."""
+        """The greatest that a journal of this array ever had or was to have, or its group before."""
         self._turns: dict[str, Turns] = {}
         self._ending: Counter[str] = Counter()
         """Volumes of groups of which pairs are being ended, by how many such changes are under way."""
@@ -348,6 +348,13 @@ class Pairs:
             self.last_epoch = last_epoch
         self._index()
         return new
+
+    async def reserve(self, epoch: int, commit: Save) -> None:
+        """A journal is to have this epoch: no other one gets it, though the change that it is made for may never be
+        committed. Raises what `commit` does."""
+        if epoch > self.last_epoch:
+            await commit(use_epoch(stored_epoch(epoch)))
+            self.last_epoch = max(self.last_epoch, epoch)
 
     def _index(self) -> None:
         self._journals = {group.journal: group for group in self._groups.values()}

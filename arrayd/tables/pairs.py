@@ -52,7 +52,7 @@ class StoredPair(NamedTuple):
 
 
 class StoredPairs(NamedTuple):
-    """All of the table; `last_epoch` is the greatest that any journal here ever had."""
+    """All of the table; `last_epoch` is the greatest that any journal here ever had, or was to have."""
 
     groups: Sequence[StoredGroup] = ()
     pairs: Sequence[StoredPair] = ()
@@ -76,6 +76,15 @@ def put_group(group: StoredGroup, pairs: Sequence[StoredPair], gone: Sequence[in
         connection.executemany("DELETE FROM pairs WHERE id = ? AND number = ?", [(group.id, each) for each in gone])
         connection.executemany(_upsert("pairs", StoredPair._fields, ("id", "number")), pairs)
         connection.execute("UPDATE epochs SET last = ?", (last_epoch,))
+
+    return work
+
+
+def use_epoch(last_epoch: str) -> Work:
+    """No journal gets this epoch again, or one before it."""
+
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE epochs SET last = max(last, ?)", (last_epoch,))
 
     return work
 

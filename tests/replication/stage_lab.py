@@ -118,7 +118,7 @@ class Lab:
         self.too_late: Refusal | None = None
         self.stores = FakeStores()
         self.volumes = {f"v{number}": MemoryVolume(f"1:v{number}", 64 * KIB) for number in range(4)}
-        self.commit_fails = 0
+        self.commit_fails = self.save_fails = 0
         self.stages: list[FakeStage] = []
         self.skipped = 0.0
         self.peer: Lab | None = None
@@ -181,6 +181,9 @@ class Lab:
         self.calls.append("commit")
 
     async def save(self, work: Work, _row: GroupRow | None) -> None:
+        if self.save_fails:
+            self.save_fails -= 1
+            raise NotSavedError
         await self.commit(work)
 
     async def ask(self, array: str, question: bytes, _expects: int) -> memoryview:

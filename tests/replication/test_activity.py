@@ -195,3 +195,19 @@ async def test_a_log_that_is_lost_counts_as_hot_and_one_that_cannot_be_made_stop
         site.stores.failing = VolumeFailed("no disk")
         with pytest.raises(VolumeFailed):
             await stage_of(site, BOOT).prepare(found=True)
+
+
+async def test_a_suspension_that_is_not_committed_removes_nothing(tmp_path: Path) -> None:
+    """The group is taken up again as it was: without its activity logs all of it would count as different."""
+    async with Site.at(tmp_path, sizes=[MIB]) as site:
+        primary = await site.begun(site.row(State.P_PAIR))
+        await primary.write(0, 0, bytes(4096))
+        there = sorted(path.name for path in site.stores.folder.iterdir())
+        assert await primary.stage.stop(site.row(State.P_PSUS, 2)) is None
+        primary.stage.after = primary.stage.row
+        await primary.stage.close()
+        left = {path.name for path in site.stores.folder.iterdir()}
+        assert left.issuperset(there)
+        again = await site.begun(site.row(State.P_PAIR), found=True)
+        assert site.events == []
+        await again.leave()

@@ -11,12 +11,14 @@ from arrayd.replication import at_work
 from arrayd.replication.at_work import TOGETHER_SECONDS, go_together
 from arrayd.replication.group_rows import Driver, PeerRows
 from arrayd.replication.journal.regions import START, Position
+from arrayd.replication.pairs import PairsError
 from arrayd.replication.stages import Progress
 from arrayd.replication.statuses import P_RUNNING, Event, Operation, Refusal, State
 from arrayd.replication.transitions import NOT_MET
 from arrayd.volumes.volume import VolumeError
 from tests.lab.waiting import until
 from tests.replication.stage_lab import GROUP, Lab
+from tests.replication.tables import NotSavedError
 
 P, S = State.P_PAIR, State.S_PAIR
 S_ROWS = PeerRows({0: S, 1: S})
@@ -299,7 +301,7 @@ async def test_what_has_become_too_late_is_not_committed() -> None:
     lab.too_late = Refusal("too late")
     peer = PeerRows({0: State.P_PAIR, 1: State.P_PAIR})
     assert await lab.happen(Operation.SWAP, peer=peer, epoch=10) is lab.too_late
-    assert "commit" not in lab.taken()
+    assert lab.taken().count("commit") == 1, "the epoch is used, and no more"
     assert lab.states == "S-VOL PAIR, S-VOL PAIR"
     lab.check()
     await lab.end()
@@ -313,4 +315,23 @@ async def test_s_vols_in_a_copy_are_at_no_position_that_is_kept() -> None:
     lab.stage.told.event(Event.ERROR, "the disk")
     await until(lambda: lab.idle and lab.states == "S-VOL PSUE, S-VOL PSUE")
     assert lab.row().restored == START
+    await lab.end()
+
+
+async def test_an_epoch_that_was_prepared_is_not_used_again() -> None:
+    """A journal has seen it, and would refuse another group that comes with it: no pair could be made there again."""
+    lab = Lab()
+    lab.fails["following prepare"] = [VolumeError("broken")]
+    with pytest.raises(VolumeError):
+        await lab.room.create(GROUP, Operation.PAIRCREATE_VR, lab.save, copy=True)
+    lab.begin()
+    assert lab.table.last_epoch == GROUP.epoch
+    with pytest.raises(PairsError, match=f"epoch {GROUP.epoch}: expected more than {GROUP.epoch}"):
+        await lab.room.create(GROUP, Operation.PAIRCREATE_VR, lab.save, copy=True)
+    lab.commit_fails = 1
+    with pytest.raises(NotSavedError):
+        await lab.room.create(replace(GROUP, epoch=GROUP.epoch + 1), Operation.PAIRCREATE_VR, lab.save, copy=True)
+    assert lab.taken().count("following prepare") == 1, "not before it is durable"
+    await lab.room.create(replace(GROUP, epoch=GROUP.epoch + 1), Operation.PAIRCREATE_VR, lab.save, copy=True)
+    lab.check()
     await lab.end()

@@ -8,7 +8,7 @@ import pytest
 
 from arrayd.replication.guarded import GuardedVolume
 from arrayd.scsi.sense import Asc, Key
-from arrayd.volumes.volume import VolumeReadOnly
+from arrayd.volumes.volume import VolumeFailed, VolumeReadOnly, finished
 from tests.replication.modelled import Machine, ModelFile
 from tests.replication.still import MIB, SIZE, block, content, volume_of
 from tests.scsi.initiator import Initiator, make_target
@@ -46,6 +46,13 @@ async def test_no_write_goes_by_it() -> None:
     assert volume.commit_now(0, block(1)) is None
     assert file.calls == []
     assert content(volume, 0) == bytes(4096)
+
+
+async def test_a_flush_is_the_volume_s_own_but_where_a_redo_may_yet_give_older_data() -> None:
+    raw = volume_of(ModelFile(Machine(1), SIZE, 0))
+    await finished(GuardedVolume(raw).flush())
+    with pytest.raises(VolumeFailed, match="not redone"):
+        GuardedVolume(raw, unsure=True).flush()
 
 
 async def test_a_lock_is_the_volume_s_own() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from arrayd.replication.high_water import HighWater
 from arrayd.replication.journal.format import ENTRY_BYTES, METADATA_AT
+from arrayd.replication.journaling import Journaling
 from arrayd.replication.statuses import Event, State
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import VolumeError, VolumeFailed
@@ -125,6 +126,25 @@ async def test_records_that_are_lost_suspend_the_pairs_and_what_was_hot_differs(
     assert await primary.marked(0) == [(0, MIB)]
     await primary.stage.close()
     assert not (site.folder / "stores" / NAME).exists()
+
+
+async def test_what_is_left_of_a_journal_that_has_lost_records_is_not_redone(site: Site) -> None:
+    """The P-VOLs have it, and what came after it, which would be gone."""
+    primary = await site.begun()
+    for content in (b"old", b"new"):
+        await primary.write(0, 0, content.ljust(PAGE))
+    await kill(site)
+    lose_record(site, 1)
+    stage = Journaling(site.row(), site.doors(), site.told())
+    await stage.prepare(found=True)
+    assert (site.folder / "v0").read_bytes()[:3] == b"new"
+    await stage.close()
+    again = site.doors()
+    object.__setattr__(again, "boot", b"another boot....")
+    stage = Journaling(site.row(), again, site.told())
+    await stage.prepare(found=True)
+    assert (site.folder / "v0").read_bytes()[:3] == b"old", "after a power loss the volume may have neither"
+    await stage.close()
 
 
 async def test_a_kill_alone_suspends_nothing(site: Site) -> None:
