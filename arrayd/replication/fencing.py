@@ -29,16 +29,11 @@ log = get_logger("replication")
 
 
 class Fence:
-    """Around `volumes`, always taken in one order; from when it is made until `release`, or until it lapses. `kept`:
-    the store `name` is there already."""
+    """Around `volumes`, always taken in one order; from when it is made until `release`, or until it lapses."""
 
-    def __init__(self, volumes: Sequence[JournaledVolume], stores: Stores, name: str, *, kept: bool = False) -> None:
+    def __init__(self, volumes: Sequence[JournaledVolume]) -> None:
         loop = asyncio.get_running_loop()
         self._volumes = volumes
-        self._stores = stores
-        self._name = name
-        self._kept = kept
-        self._keeping = asyncio.Lock()
         self._loop = loop
         self._stands: asyncio.Future[None] = loop.create_future()
         self._over: asyncio.Future[None] = loop.create_future()
@@ -64,26 +59,14 @@ class Fence:
         """Until it stands, or is over."""
         await asyncio.wait((self._stands, self._over), return_when=asyncio.FIRST_COMPLETED)
 
-    async def keep(self) -> None:
-        """From now on it outlives the death of the array. Raises VolumeError: then it is let go of."""
-        async with self._keeping:
-            if self._kept:
-                return
-            try:
-                await self._stores.create(self._name, STORE_BYTES)
-                await self._stores.close(self._name)
-            except VolumeError:
-                self._lapse()
-                raise
-            self._kept = True
-
     def prolong(self) -> None:
         """It stands for FENCE_SECONDS from now on."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(FENCE_SECONDS, self._lapse)
+        self._timer = self._loop.call_later(FENCE_SECONDS, self.lapse)
 
-    def _lapse(self) -> None:
+    def lapse(self) -> None:
+        """Hosts' writes go on, once it stands."""
         if not self._over.done():
             self._over.set_result(None)
 
@@ -93,7 +76,7 @@ class Fence:
 
     async def release(self) -> None:
         """Lets go of it, whether it stands yet or not: hosts' writes go on."""
-        self._lapse()
+        self.lapse()
         if not self._stands.done():
             self._task.cancel()
         await self.over()
@@ -112,19 +95,22 @@ class Fencing:
         self._ends = ends
         self._fence: Fence | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stood = False
+        self._kept = False
+        """Whether the store is there."""
+        self._keeping = asyncio.Lock()
+        """Held by who makes the store, or removes it."""
         self._released = False
 
     async def look(self) -> None:
         """Whether one stood when the array died: the other side may take the P-VOLs' place by what it was told then.
         Raises VolumeError."""
-        self._stood = await self._stores.open(self._name) is not None
-        if self._stood:
+        self._kept = await self._stores.open(self._name) is not None
+        if self._kept:
             await self._stores.close(self._name)
 
     async def stand_again(self) -> None:
         """Before hosts see the volumes: one that stood when the array died does so again."""
-        if self._stood:
+        if self._kept:
             await self._set().wait()
 
     @property
@@ -138,14 +124,27 @@ class Fencing:
         fence = self._set()
         await fence.wait()
         if fence.stands:
-            await fence.keep()
+            await self._keep(fence)
             fence.prolong()
         return fence.stands
+
+    async def _keep(self, fence: Fence) -> None:
+        """From now on it outlives the death of the array. Raises VolumeError: then it is let go of."""
+        async with self._keeping:
+            if self._kept or not fence.stands:
+                return
+            try:
+                await self._stores.create(self._name, STORE_BYTES)
+                await self._stores.close(self._name)
+            except VolumeError:
+                fence.lapse()
+                raise
+            self._kept = True
 
     def _set(self) -> Fence:
         """The one that there is, or a new one."""
         if self._fence is None:
-            self._fence = Fence(self._volumes, self._stores, self._name, kept=self._stood)
+            self._fence = Fence(self._volumes)
             self._task = asyncio.create_task(self._watch(self._fence))
         return self._fence
 
@@ -168,11 +167,12 @@ class Fencing:
     async def forget(self) -> None:
         """It does not outlive the death of the array any more. If that fails hosts' writes wait for a while after the
         next start."""
-        self._stood = False
-        try:
-            await self._stores.remove(self._name)
-        except VolumeError as error:
-            log.warning("a fence is not forgotten", store=self._name, reason=str(error))
+        async with self._keeping:
+            self._kept = False
+            try:
+                await self._stores.remove(self._name)
+            except VolumeError as error:
+                log.warning("a fence is not forgotten", store=self._name, reason=str(error))
 
     async def close(self) -> None:
         """Waits for what is at work, once it was released or has lapsed."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -30,12 +29,10 @@ class Line:
 
     def set(self, link: Link) -> None:
         """What it is from now on."""
-        self._call(self.wire.cut if link is Link.CUT else self.wire.mend)
-        self._call(lambda: self.wire.limit(SLOW_BYTES_A_SECOND if link is Link.SLOW else None))
 
-    def _call(self, what: Callable[[], None]) -> None:
         async def go() -> None:
-            what()
+            (self.wire.cut if link is Link.CUT else self.wire.mend)()
+            self.wire.limit(SLOW_BYTES_A_SECOND if link is Link.SLOW else None)
 
         asyncio.run_coroutine_threadsafe(go(), self._loop).result()
 
