@@ -39,7 +39,7 @@ from arrayd.replication.bitmap.format import (
     encode_page,
 )
 from arrayd.replication.high_water import HighWater
-from arrayd.replication.journal.regions import PAGE_BYTES, Position
+from arrayd.replication.journal.regions import PAGE_BYTES
 from arrayd.replication.stages import Stores
 from arrayd.replication.writes import InOrder, Range, Write
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed, finished
@@ -225,17 +225,16 @@ class Activity:
         for each in blocks:
             self.lost.append(Range(number, each * HOT_BYTES, min(HOT_BYTES, size - each * HOT_BYTES)))
 
-    async def measure(self, name: str, epoch: int, stored: Position) -> bool:
-        """How far the journal of `epoch` is stored is noted in the store `name` from now on. If it is now only up to
-        `stored`, and was further, what is hot may differ. Whether that came of no power loss: then the P-VOLs have all
-        that was answered, and what is left of the journal may be older. Raises VolumeError."""
+    async def measure(self, name: str, epoch: int, boot: bytes) -> None:
+        """How far the journal of `epoch` is stored is noted in the store `name` from now on. Raises VolumeError."""
         assert self._stores is not None
-        self._high_water = await HighWater.open(self._stores, name, epoch)
-        if self.lost or self._high_water.noted <= stored.sequence:
-            return False
-        for number, each in self.logs.items():
-            self._lose(number, each.hot, each.size)
-        return True
+        self._high_water = await HighWater.open(self._stores, name, epoch, boot)
+
+    def lose(self) -> None:
+        """Records were lost, though power was not: what is hot may differ."""
+        if not self.lost:
+            for number, each in self.logs.items():
+                self._lose(number, each.hot, each.size)
 
     def note(self, records: int) -> None:
         """The journal has so many records, and the P-VOLs none of those that are new."""

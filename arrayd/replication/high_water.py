@@ -19,62 +19,71 @@ from arrayd.replication.journal.regions import PAGE_BYTES
 from arrayd.replication.stages import Stores
 from arrayd.volumes.volume import Volume, VolumeError, finished
 
-NOTE = Layout(">IQQ")
-"""The first bytes of the store: a CRC32C of the rest, the journal's epoch, and how many records were ever stored."""
+NOTE = Layout(">I16sQQ")
+"""The first bytes of the store: a CRC32C of the rest, in which boot of the machine, the journal's epoch, and how many
+records were ever stored."""
 CRC = Layout(">I")
 
 log = get_logger("replication")
 
 
-class HighWater:
-    """Of the journal of `epoch`, in the store `name`; `noted` is how many records it had, as far as was noted."""
+async def noted(stores: Stores, name: str, epoch: int, boot: bytes) -> int:
+    """How many records a journal of this epoch had, as far as the store `name` tells: 0 where it was noted in another
+    boot, or never. Raises VolumeError."""
+    store = await stores.open(name)
+    if store is None:
+        return 0
+    page = memoryview(mmap.mmap(-1, PAGE_BYTES))
+    try:
+        await finished(store.read(0, page))
+    finally:
+        await stores.close(name)
+    crc, *where, records = NOTE.unpack_from(page)
+    return int(records) if where == [boot, epoch] and crc == crc32c(page[CRC.size : NOTE.size]) else 0
 
-    def __init__(self, stores: Stores, name: str, store: Volume, epoch: int, noted: int) -> None:
-        self.noted = noted
+
+class HighWater:
+    """What notes how far the journal of `epoch` is stored, in `store`, which has this name."""
+
+    def __init__(self, stores: Stores, name: str, store: Volume, epoch: int, boot: bytes) -> None:
+        self._noted = 0
         self._stores = stores
         self._name = name
         self._store = store
         self._epoch = epoch
+        self._boot = boot
         self._page = memoryview(mmap.mmap(-1, PAGE_BYTES))
         self._late: asyncio.Task[None] | None = None
         """What writes the store where that must wait."""
 
     @classmethod
-    async def open(cls, stores: Stores, name: str, epoch: int) -> HighWater:
-        """What the store `name` has of this epoch: nothing, if another one, or none. Raises VolumeError."""
+    async def open(cls, stores: Stores, name: str, epoch: int, boot: bytes) -> HighWater:
+        """What was noted there stays until there is more. Raises VolumeError."""
         store = await stores.open(name)
         if store is None:
             store = await stores.create(name, PAGE_BYTES)
-        page = memoryview(mmap.mmap(-1, PAGE_BYTES))
-        try:
-            await finished(store.read(0, page))
-        except BaseException:
-            await stores.close(name)
-            raise
-        crc, found, noted = NOTE.unpack_from(page)
-        there = found == epoch and crc == crc32c(page[CRC.size : NOTE.size])
-        return cls(stores, name, store, epoch, noted if there else 0)
+        return cls(stores, name, store, epoch, boot)
 
     def note(self, records: int) -> None:
         """The journal has so many records, and no fewer than before."""
-        if records == self.noted:
+        if records == self._noted:
             return
-        self.noted = records
+        self._noted = records
         if self._late is None and not self._store.write_now(0, self._filled()):
             self._late = asyncio.get_running_loop().create_task(self._write())
 
     def _filled(self) -> memoryview:
         page = self._page
-        NOTE.pack_into(page, 0, 0, self._epoch, self.noted)
+        NOTE.pack_into(page, 0, 0, self._boot, self._epoch, self._noted)
         CRC.pack_into(page, 0, crc32c(page[CRC.size : NOTE.size]))
         return page
 
     async def _write(self) -> None:
         """Writes until the store has what was noted last."""
-        noted = None
+        written = None
         try:
-            while noted != self.noted:
-                noted = self.noted
+            while written != self._noted:
+                written = self._noted
                 await finished(self._store.write(0, memoryview(bytes(self._filled()))))
         except VolumeError as error:
             log.warning("end of the journal not noted", reason=str(error))

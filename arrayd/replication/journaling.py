@@ -26,6 +26,7 @@ from arrayd.replication.copying_out import CopyingOut
 from arrayd.replication.fencing import Fencing
 from arrayd.replication.group import HAS_ROOM_SHARE, PrimaryGroup
 from arrayd.replication.group_rows import Driver, GroupRow
+from arrayd.replication.high_water import noted
 from arrayd.replication.journal import JournalError, Position, PrimaryJournal, Role
 from arrayd.replication.journal.superblocks import has_journal
 from arrayd.replication.journaled import JournaledVolume
@@ -78,15 +79,17 @@ class Journaling(Stage):
         volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
         place = self.doors.volume(row.journal)
         # It is also there if this was tried before, and if pairs come to a group that runs, or some of them leave it.
-        opened = await self._open_journal(place)
+        opened, dropped = await self._open_journal(place)
         if opened is None and found:
             raise JournalError(f"the journal of group {row.name}, epoch {row.epoch}, is not on its volume")
+        if opened is not None and not dropped:
+            await redo(opened, volumes)
         activity = await self._open_activity(volumes, anew=opened is None, found=found)
         try:
             journal = opened or await PrimaryJournal.create(place, row.id, row.epoch)
-            dropped = await activity.measure(self._store_name("stored"), row.epoch, journal.regions.stored)
-            if opened is not None and not dropped:
-                await redo(opened, volumes)
+            await activity.measure(self._store_name("stored"), row.epoch, self.doors.boot)
+            if dropped:
+                activity.lose()
             self._make(journal, activity, volumes)
             if found:
                 await self._fencing.look()
@@ -120,13 +123,18 @@ class Journaling(Stage):
         fronts = [self._fronts[number] for number in sorted(self._fronts)]
         self._fencing = Fencing(fronts, self.doors.stores, self._store_name("fence"), self._server.end)
 
-    async def _open_journal(self, place: Volume) -> PrimaryJournal | None:
-        """The journal, if that of this epoch is there. Raises RedoFailed where the disk has failed, so that nobody
-        knows what is in it, JournalError."""
+    async def _open_journal(self, place: Volume) -> tuple[PrimaryJournal | None, bool]:
+        """The journal, if that of this epoch is there, and whether it has lost records since, with no loss of power:
+        then the P-VOLs have all that was answered, and what is left of the journal may be older.
+
+        Raises RedoFailed where the disk has failed, so that nobody knows what is in it, JournalError."""
+        row, doors = self.row, self.doors
         try:
-            if not await has_journal(place, Role.PRIMARY, self.row.id, self.row.epoch):
-                return None
-            return await PrimaryJournal.open(place)
+            if not await has_journal(place, Role.PRIMARY, row.id, row.epoch):
+                return None, False
+            before = await noted(doors.stores, self._store_name("stored"), row.epoch, doors.boot)
+            journal = await PrimaryJournal.open(place)
+            return journal, before > journal.regions.stored.sequence
         except VolumeError as error:
             raise RedoFailed(error, begun=False) from error
 

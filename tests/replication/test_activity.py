@@ -22,7 +22,7 @@ from arrayd.replication.journaling import Journaling
 from arrayd.replication.redo import redo
 from arrayd.replication.statuses import Event, State
 from arrayd.volumes.file_volume import FileVolume
-from arrayd.volumes.volume import VolumeFailed
+from arrayd.volumes.volume import VolumeError, VolumeFailed
 from tests.lab.search import examples
 from tests.replication.modelled import BLOCK, Crash, Machine, ModelFile
 from tests.replication.pair_doors import GROUP, MIB, Site
@@ -193,7 +193,7 @@ async def test_a_log_that_is_lost_counts_as_hot_and_one_that_cannot_be_made_stop
         assert stage._activity.lost_bytes == MIB
         await stage.close()
         site.stores.failing = VolumeFailed("no disk")
-        with pytest.raises(VolumeFailed):
+        with pytest.raises(VolumeError, match="no disk"):
             await stage_of(site, BOOT).prepare(found=True)
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from arrayd.replication.high_water import HighWater
+from arrayd.replication.high_water import HighWater, noted
 from arrayd.replication.journal.format import ENTRY_BYTES, METADATA_AT
 from arrayd.replication.journaling import Journaling
 from arrayd.replication.statuses import Event, State
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import VolumeError, VolumeFailed
 from tests.lab.disk import MIB
-from tests.replication.pair_doors import GROUP, FileStores, Site
+from tests.replication.pair_doors import BOOT, GROUP, FileStores, Site
 
 PAGE = 4096
 NAME = f"{GROUP.hex()}-0.stored"
@@ -30,13 +30,11 @@ def stores(site: Site) -> FileStores:
     return site.stores
 
 
-async def noted(stores: FileStores, epoch: int = 1) -> int:
-    """What another process finds."""
+async def found(stores: FileStores, epoch: int = 1, boot: bytes = BOOT) -> int:
+    """By another process."""
     if NAME in stores.used:
         await stores.close(NAME)
-    found = await HighWater.open(stores, NAME, epoch)
-    await found.close()
-    return found.noted
+    return await noted(stores, NAME, epoch, boot)
 
 
 async def kill(site: Site) -> None:
@@ -54,25 +52,26 @@ def lose_record(site: Site, sequence: int) -> None:
 
 
 async def test_what_was_noted_last_is_found_though_nobody_has_closed_it(stores: FileStores) -> None:
-    assert await noted(stores) == 0
-    mark = await HighWater.open(stores, NAME, 1)
+    assert await found(stores) == 0
+    mark = await HighWater.open(stores, NAME, 1, BOOT)
     for records in (1, 2, 1 << 40):
         mark.note(records)
-        assert await noted(stores) == records
-        mark = await HighWater.open(stores, NAME, 1)
-    assert await noted(stores, epoch=2) == 0, "of another journal"
+        assert await found(stores) == records
+        mark = await HighWater.open(stores, NAME, 1, BOOT)
+    assert await found(stores, epoch=2) == 0, "of another journal"
+    assert await found(stores, boot=b"another boot....") == 0, "it is not durable"
 
 
 async def test_what_cannot_be_written_on_the_spot_is_written_in_order(
     stores: FileStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mark = await HighWater.open(stores, NAME, 1)
+    mark = await HighWater.open(stores, NAME, 1, BOOT)
     with monkeypatch.context() as now:
         now.setattr(mark._store, "write_now", lambda offset, view: False)
         mark.note(5)
     mark.note(6)
     await mark.close()
-    assert await noted(stores) == 6
+    assert await found(stores) == 6
 
 
 async def test_a_store_that_cannot_be_written_stops_nothing(
@@ -81,7 +80,7 @@ async def test_a_store_that_cannot_be_written_stops_nothing(
     def fails(*_told: object) -> None:
         raise VolumeFailed("I/O error")
 
-    mark = await HighWater.open(stores, NAME, 1)
+    mark = await HighWater.open(stores, NAME, 1, BOOT)
     mark.note(3)
     with monkeypatch.context() as now:
         now.setattr(mark._store, "write_now", lambda offset, view: False)
@@ -89,7 +88,7 @@ async def test_a_store_that_cannot_be_written_stops_nothing(
         mark.note(4)
         await asyncio.sleep(0)
         await mark.close()
-    assert await noted(stores) == 3
+    assert await found(stores) == 3
 
 
 async def test_a_store_that_cannot_be_read_is_not_left_open(
@@ -98,11 +97,12 @@ async def test_a_store_that_cannot_be_read_is_not_left_open(
     def fails(*_told: object) -> None:
         raise VolumeFailed("I/O error")
 
+    await (await HighWater.open(stores, NAME, 1, BOOT)).close()
     with monkeypatch.context() as now:
         now.setattr(FileVolume, "read", fails)
         with pytest.raises(VolumeError):
-            await HighWater.open(stores, NAME, 1)
-    assert await noted(stores) == 0
+            await found(stores)
+    assert await found(stores) == 0
 
 
 async def test_records_that_are_lost_suspend_the_pairs_and_what_was_hot_differs(site: Site) -> None:

@@ -4,6 +4,7 @@ Same seed, same trace, byte for byte: in two processes whose hashes of texts dif
 """
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ SAME = 6
 FAILED_ONCE: tuple[int, ...] = (2, 12)
 PAIRED_FAILED_ONCE = (355, 409, 692, 777, 1396, 1519, 1795, 1859, 2183, 2396, 2793, 2888, 3242, 20253)
 """Seeds that found something once, of the arrays or of the simulation."""
+FRESH, FRESH_AT_ONCE = 200, 10
+"""Seeds that nobody has seen, so many in a test."""
 ROOT = Path(__file__).parent.parent.parent
 PRINT = """
 import sys
@@ -50,6 +53,17 @@ def test_a_seed_of_pairs_keeps_every_promise(seed: int) -> None:
 def test_a_seed_of_pairs_that_failed_once_does_not_any_more(seed: int) -> None:
     outcome = run.run(seed, "paired")
     assert outcome.why == "", f"scripts/simulate --scenario paired --seed {seed} --trace"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("_number", range(FRESH // FRESH_AT_ONCE))
+def test_fresh_seeds_of_pairs_keep_every_promise(_number: int) -> None:
+    """Others each time: what no seed has found yet is found some day."""
+    begin = random.SystemRandom().randrange(1 << 32)
+    for seed in range(begin, begin + FRESH_AT_ONCE):
+        outcome = run.run(seed, "paired")
+        assert outcome.why == "", f"scripts/simulate --scenario paired --seed {seed} --trace"
+        assert outcome.counts["host writes"] >= 200
 
 
 def test_the_same_seed_is_the_same_trace_and_another_is_not() -> None:
