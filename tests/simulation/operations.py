@@ -11,8 +11,9 @@ from typing import Any
 from arrayd.host.failure import CommandFailed
 from arrayd.host.pair_status import PairStatus
 from arrayd.host.pair_wait import Sides
+from arrayd.replication.group_rows import PACE_MAX
 from arrayd.replication.meetings import RUNNING_STATES
-from arrayd.replication.statuses import Operation, Side, State
+from arrayd.replication.statuses import Operation, Side, State, Status
 from tests.simulation.coverage import cell
 from tests.simulation.faults import UNEVEN
 from tests.simulation.linked import together
@@ -32,7 +33,7 @@ THERE_SHARE = 0.7
 """So often a takeover is asked for where the S-VOLs are, and not just anywhere."""
 PATIENT_SHARE, PATIENCE_SECONDS = 0.6, 5.0
 """So often he waits for the end of a copy, and how long."""
-PACES = (1, 2, 5, 15)
+PACES = (1, 2, 5, PACE_MAX)
 FITTING_SHARE = 0.6
 """So often a verb is one that does something with what the group shows."""
 FITTING = {
@@ -222,6 +223,10 @@ class Operations:
             return "pairsplit", self._change(Operation.PAIRSPLIT)  # it could not be taken up after a fault
         if shown & SUSPENDED:
             return "pairresync", self._change(Operation.PAIRRESYNC)
+        if any(state.status is Status.COPY for state in shown):
+            for each in (here, there):
+                if each.pace is not None and each.pace < PACE_MAX:  # a slow one may take minutes over a slow line
+                    return "pairresync -c", self.operator.set_pace(each.array, PACE_MAX)
         return None
 
 
