@@ -1,7 +1,7 @@
 """A volume that hosts read and do not write: an S-VOL that its journal writes to, a fenced P-VOL, a journal's own LUN.
 
 Hosts are told DATA PROTECT, WRITE PROTECTED; MODE SENSE says so before they try. Whoever owns the volume writes to it
-as ever: only hosts see it by this way.
+as ever: only hosts see it by this way. A P-VOL whose journal is not redone they do not read either: NOT READY.
 """
 
 from __future__ import annotations
@@ -9,24 +9,21 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
 
-from arrayd.replication.front import Front
-from arrayd.volumes.volume import Volume, VolumeFailed, VolumeReadOnly
+from arrayd.replication.front import Front, not_now
+from arrayd.volumes.volume import Volume, VolumeNotReady, VolumeReadOnly
 
 
 class GuardedVolume(Front):
-    """`volume` without its writes: each raises VolumeReadOnly. `unsure`: a P-VOL that a redo may yet give older data,
-    so that no flush can promise that what was written before stays."""
+    """`volume` without its writes: each raises VolumeReadOnly."""
 
-    def __init__(self, volume: Volume, unsure: bool = False) -> None:
+    def __init__(self, volume: Volume) -> None:
         super().__init__(volume)
         self.read_only = True
-        self._unsure = unsure
 
     def flush(self) -> Awaitable[None] | None:
-        """See `Volume.flush`."""
-        if self._unsure:
-            raise VolumeFailed("its journal is not redone")
-        return super().flush()
+        """See `Volume.flush`: what hosts have written is durable since before it was guarded, and the rest is not
+        theirs."""
+        return None
 
     def write(self, _offset: int, _view: memoryview, _durable: bool = False) -> Awaitable[None] | None:
         """See `Volume.write`."""
@@ -47,3 +44,22 @@ class GuardedVolume(Front):
     def write_under_lock(self, _offset: int, _view: memoryview, _durable: bool = False) -> Awaitable[None] | None:
         """See `Volume.write_under_lock`."""
         raise VolumeReadOnly
+
+
+class UnsureVolume(GuardedVolume):
+    """A P-VOL whose journal is not redone. It may have older data than hosts were answered, or get some by the redo: so
+    nothing is read, and no flush promises that what is there stays. Both raise VolumeNotReady."""
+
+    def __init__(self, volume: Volume) -> None:
+        super().__init__(volume)
+        self.read_now = not_now
+        self.fetch_now = lambda _offset, _view: None  # type: ignore[method-assign]
+        self.warm_file = lambda _offset, _length: None  # type: ignore[method-assign,assignment]
+
+    def read(self, _offset: int, _view: memoryview) -> Awaitable[None] | None:
+        """See `Volume.read`."""
+        raise VolumeNotReady("its journal is not redone")
+
+    def flush(self) -> Awaitable[None] | None:
+        """See `Volume.flush`."""
+        raise VolumeNotReady("its journal is not redone")

@@ -12,7 +12,7 @@ from arrayd.replication.before_images import OPENED, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.differences import Differences, differences
 from arrayd.replication.group_rows import GroupRow, PairRow
-from arrayd.replication.guarded import GuardedVolume
+from arrayd.replication.guarded import GuardedVolume, UnsureVolume
 from arrayd.replication.pair_stores import forget_pair, gone, open_bitmap
 from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
@@ -72,8 +72,9 @@ class Standing(Stage):
     async def enter(self) -> None:
         """See `Stage.enter`."""
         volumes = [(pair.volume, self.doors.volume(pair.volume)) for pair in self.row.pairs]
-        unsure = bool(set(P_RUNNING) & set(self.row.states.values()))  # they could not be taken up as they should
-        await asyncio.gather(*(self.doors.show(name, GuardedVolume(volume, unsure)) for name, volume in volumes))
+        # P-VOLs that run are here if they could not be taken up as they should.
+        kind = UnsureVolume if set(P_RUNNING) & set(self.row.states.values()) else GuardedVolume
+        await asyncio.gather(*(self.doors.show(name, kind(volume)) for name, volume in volumes))
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See `Stage.stop`. S-VOLs that hosts may write to next, or that become P-VOLs, and whose copy has not ended,

@@ -125,7 +125,7 @@ async def _read_later(unit: LogicalUnit, task: Task, offset: int, length: int) -
 
 async def _read_from_medium(unit: LogicalUnit, task: Task, offset: int, length: int) -> None:
     """FUA: what a cache holds goes to the medium before it is read (SBC-4, 4.15)."""
-    if unit.disk.write_cache and not unit.disk.read_only:
+    if unit.disk.write_cache:
         pending = unit.disk.flush()
         if pending is not None:
             await pending

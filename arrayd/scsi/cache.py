@@ -24,8 +24,6 @@ PREFETCH_BYTES_MAX = 64 * 1024 * 1024
 def synchronize_cache(unit: LogicalUnit, task: Task) -> Awaitable[None] | None:
     """SYNCHRONIZE CACHE: the whole cache, whatever range is named."""
     checked_range(unit, task.cdb)
-    if unit.disk.read_only:
-        return None
     pending = unit.disk.flush()
     if pending is not None and task.cdb[1] & IMMED:
         unit.in_background(settled(pending))

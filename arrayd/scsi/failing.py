@@ -9,7 +9,7 @@ from arrayd.log import get_logger
 from arrayd.scsi.command import Command, Reserved
 from arrayd.scsi.sense import Asc, CheckCondition, Key, ReservationConflict, illegal_request
 from arrayd.scsi.task import Status, Task
-from arrayd.volumes.volume import VolumeFailed, VolumeFull, VolumeReadOnly, VolumeRefused
+from arrayd.volumes.volume import VolumeFailed, VolumeFull, VolumeNotReady, VolumeReadOnly, VolumeRefused
 
 if TYPE_CHECKING:
     from arrayd.scsi.unit import Unit
@@ -34,6 +34,8 @@ def failed(unit: Unit, task: Task, command: Command, error: BaseException) -> No
         unit.fail(task, CheckCondition(Key.DATA_PROTECT, Asc.WRITE_PROTECTED))
     elif isinstance(error, VolumeRefused):
         unit.fail(task, illegal_request(Asc.COMMAND_SEQUENCE_ERROR))
+    elif isinstance(error, VolumeNotReady):
+        unit.fail(task, CheckCondition(Key.NOT_READY, Asc.MANUAL_INTERVENTION_REQUIRED))
     elif isinstance(error, VolumeFailed):
         asc = Asc.WRITE_ERROR if command.reserved is Reserved.WRITE else Asc.UNRECOVERED_READ_ERROR
         unit.fail(task, CheckCondition(Key.MEDIUM_ERROR, asc))

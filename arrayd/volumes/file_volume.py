@@ -82,8 +82,8 @@ class FileVolume(Volume):
         return self._in_turn(offset, len(view), partial(self.file.write, offset, view), durable)
 
     def flush(self) -> Awaitable[None] | None:
-        """See `Volume.flush`."""
-        return self.file.sync()
+        """See `Volume.flush`; of a volume that is only read there is nothing."""
+        return None if self.read_only else self.file.sync()
 
     def unmap(self, offset: int, length: int) -> Awaitable[None] | None:
         """See `Volume.unmap`."""

@@ -31,6 +31,10 @@ class VolumeFailed(VolumeError):
     """The medium failed; after a failed sync the volume stays failed until an operator acts."""
 
 
+class VolumeNotReady(VolumeError):
+    """The volume gives nothing until an operator acts: what it has may be older than what was acknowledged."""
+
+
 class VolumeReadOnly(VolumeError):
     """The volume refuses writes."""
 

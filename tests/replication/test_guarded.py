@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from arrayd.replication.guarded import GuardedVolume
+from arrayd.replication.guarded import GuardedVolume, UnsureVolume
 from arrayd.scsi.sense import Asc, Key
-from arrayd.volumes.volume import VolumeFailed, VolumeReadOnly, finished
+from arrayd.volumes.volume import VolumeReadOnly
 from tests.replication.modelled import Machine, ModelFile
 from tests.replication.still import MIB, SIZE, block, content, volume_of
 from tests.scsi.initiator import Initiator, make_target
@@ -48,11 +48,19 @@ async def test_no_write_goes_by_it() -> None:
     assert content(volume, 0) == bytes(4096)
 
 
-async def test_a_flush_is_the_volume_s_own_but_where_a_redo_may_yet_give_older_data() -> None:
-    raw = volume_of(ModelFile(Machine(1), SIZE, 0))
-    await finished(GuardedVolume(raw).flush())
-    with pytest.raises(VolumeFailed, match="not redone"):
-        GuardedVolume(raw, unsure=True).flush()
+async def test_a_p_vol_whose_journal_is_not_redone_gives_nothing() -> None:
+    """What is there may be older than what hosts were answered, or become so by the redo."""
+    raw = MemoryVolume()
+    host = Initiator(make_target({0: UnsureVolume(raw)}))
+    write = bytes((0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0))
+    assert (await host.send(write, bytes(512))).why == (Key.DATA_PROTECT, Asc.WRITE_PROTECTED)
+    for cdb in (bytes((0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0)), bytes((0x35,)) + bytes(9)):
+        assert (await host.send(cdb)).why == (Key.NOT_READY, Asc.MANUAL_INTERVENTION_REQUIRED)
+    volume = UnsureVolume(raw)
+    view = memoryview(bytearray(512))
+    assert not volume.read_now(0, view)
+    assert volume.fetch_now(0, view) is None
+    assert volume.warm_file(0, 512) is None
 
 
 async def test_a_lock_is_the_volume_s_own() -> None:

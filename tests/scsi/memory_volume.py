@@ -77,6 +77,8 @@ class MemoryVolume(Volume):
         return self._do(lambda: self._put(offset, view))
 
     def flush(self) -> Awaitable[None] | None:
+        if self.read_only:
+            return None
         return self._do(lambda: None)
 
     def unmap(self, offset: int, length: int) -> Awaitable[None] | None:

@@ -196,7 +196,7 @@ FIRST_FOUND = {
     "hosts see what is redone in part": 18,
     "what was not restored is purged": 1,
     "records are served that are not synced": 13,
-    "the activity log is not written": 18,
+    "the activity log is not written": 37,
     "what was there before the pair is not synced": 18,
     "a bit is forgotten": 1,
     "a bitmap is given up and not joined": 1,
