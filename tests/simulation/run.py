@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import signal
 import sys
 import time
 import traceback
@@ -31,6 +32,10 @@ SCENARIOS: dict[str, Callable[[World], Any]] = {"linked": linked, "paired": pair
 BY_SCENARIO: dict[str, dict[str, dict[str, Any]]] = {"linked": MUTATIONS, "paired": PAIR_MUTATIONS}
 """Faults that are made on purpose, which its seeds have to find."""
 SEEDS_AT_ONCE = 20
+TOLD_EVERY = 500
+"""Seeds after which it is said how many there were."""
+INTERRUPTED = 130
+"""Exit code: 128 and SIGINT."""
 
 
 @dataclass
@@ -108,7 +113,8 @@ def run_many(seeds: range, scenario: str, workers: int) -> Iterator[Outcome]:
         for piece in pieces:
             yield from run_some(scenario, piece)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    # Ctrl-C is for who prints: workers end when they have no more to do.
+    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         for outcomes in pool.map(partial(run_some, scenario), pieces):
             yield from outcomes
 
@@ -121,7 +127,7 @@ def main(arguments: list[str]) -> int:
     which.add_argument("--seeds", type=int, metavar="N", help="so many")
     parser.add_argument("--from", type=int, default=1, dest="first", metavar="M", help="the first of them (1)")
     parser.add_argument("--workers", type=int, default=1, help="processes (1)")
-    parser.add_argument("--scenario", choices=sorted(SCENARIOS), default="linked")
+    parser.add_argument("--scenario", choices=sorted(SCENARIOS), default="paired", help="(paired)")
     parser.add_argument("--mutations", action="store_true", help="made on purpose: which seed finds each first")
     parser.add_argument("--trace", action="store_true", help="shows what happens, line by line")
     parser.add_argument("--traces", type=Path, default=Path("."), metavar="FOLDER", help="where traces are put (.)")
@@ -150,18 +156,23 @@ def find_mutations(scenario: str, seeds: range) -> int:
 
 
 def report(outcomes: Iterator[Outcome], folder: Path, scenario: str) -> int:
-    """Prints what fails as it comes, and what happened at the end."""
-    seeds, failed, seconds, counts = 0, 0, 0.0, Counter[str]()
-    for outcome in outcomes:
-        seeds += 1
-        seconds += outcome.seconds
-        counts += outcome.counts
-        if outcome.why:
-            failed += 1
-            folder.mkdir(parents=True, exist_ok=True)
-            file = folder / f"simulation-{scenario}-{outcome.seed}.trace"
-            file.write_text(outcome.trace)
-            print(f"seed {outcome.seed}: {outcome.why}\n    trace: {file}", flush=True)
+    """Prints what fails as it comes, and what happened at the end, or until it is interrupted."""
+    seeds, failed, seconds, counts, interrupted = 0, 0, 0.0, Counter[str](), False
+    try:
+        for outcome in outcomes:
+            seeds += 1
+            seconds += outcome.seconds
+            counts += outcome.counts
+            if outcome.why:
+                failed += 1
+                folder.mkdir(parents=True, exist_ok=True)
+                file = folder / f"simulation-{scenario}-{outcome.seed}.trace"
+                file.write_text(outcome.trace)
+                print(f"seed {outcome.seed}: {outcome.why}\n    trace: {file}", flush=True)
+            if not seeds % TOLD_EVERY:
+                print(f"{seeds} seeds, {failed} failed", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        interrupted = True
     empty = print_tables(counts)
     for what, count in sorted(counts.items()):
         if SEPARATOR not in what:
@@ -169,7 +180,7 @@ def report(outcomes: Iterator[Outcome], folder: Path, scenario: str) -> int:
     if empty:
         print(f"{empty} cells are empty")
     print(f"{seeds} seeds, {failed} failed, {seconds / max(seeds, 1):.3f} s each")
-    return 1 if failed else 0
+    return 1 if failed else INTERRUPTED if interrupted else 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ sys.stdout.write(world.trace.text())
 @pytest.mark.parametrize("seed", sorted({*SEEDS, *FAILED_ONCE}))
 def test_a_seed_keeps_every_promise(seed: int) -> None:
     outcome = run.run(seed)
-    assert outcome.why == "", f"scripts/simulate --seed {seed} --trace"
+    assert outcome.why == "", f"scripts/simulate --scenario linked --seed {seed} --trace"
     assert outcome.counts["host writes"] > 0
     assert outcome.counts["host reads"] > 0
 
@@ -45,14 +46,14 @@ def test_a_seed_keeps_every_promise(seed: int) -> None:
 @pytest.mark.parametrize("seed", PAIRED_SEEDS)
 def test_a_seed_of_pairs_keeps_every_promise(seed: int) -> None:
     outcome = run.run(seed, "paired")
-    assert outcome.why == "", f"scripts/simulate --scenario paired --seed {seed} --trace"
+    assert outcome.why == "", f"scripts/simulate --seed {seed} --trace"
     assert outcome.counts["host writes"] >= 200
 
 
 @pytest.mark.parametrize("seed", PAIRED_FAILED_ONCE)
 def test_a_seed_of_pairs_that_failed_once_does_not_any_more(seed: int) -> None:
     outcome = run.run(seed, "paired")
-    assert outcome.why == "", f"scripts/simulate --scenario paired --seed {seed} --trace"
+    assert outcome.why == "", f"scripts/simulate --seed {seed} --trace"
 
 
 @pytest.mark.slow
@@ -62,7 +63,7 @@ def test_fresh_seeds_of_pairs_keep_every_promise(_number: int) -> None:
     begin = random.SystemRandom().randrange(1 << 32)
     for seed in range(begin, begin + FRESH_AT_ONCE):
         outcome = run.run(seed, "paired")
-        assert outcome.why == "", f"scripts/simulate --scenario paired --seed {seed} --trace"
+        assert outcome.why == "", f"scripts/simulate --seed {seed} --trace"
         assert outcome.counts["host writes"] >= 200
 
 
@@ -86,3 +87,12 @@ def test_the_command_line_says_what_failed(tmp_path: Path, capsys: pytest.Captur
     assert "seed 7: Violated: a write is lost" in capsys.readouterr().out
     assert (tmp_path / "simulation-linked-7.trace").read_text() == "what happened\n"
     assert run.main(["--seed", "1", "--traces", str(tmp_path)]) == 0
+
+
+def test_who_interrupts_it_is_told_what_there_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def outcomes() -> Iterator[run.Outcome]:
+        yield run.Outcome(8, "", 0.1)
+        raise KeyboardInterrupt
+
+    assert run.report(outcomes(), tmp_path, "paired") == run.INTERRUPTED
+    assert capsys.readouterr().out.endswith("1 seeds, 0 failed, 0.100 s each\n")
