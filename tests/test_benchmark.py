@@ -1,5 +1,6 @@
 """The benchmark: how it decides, which rows it has, what it prints."""
 
+import itertools
 import json
 import random
 import statistics
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.benchmark import backing, contest, machine, report, rows
+from scripts.benchmark import backing, contest, machine, report, rows, transfers
 from scripts.benchmark.contest import Outcome
 from scripts.benchmark.generator import Run
 from scripts.benchmark.rows import ARRAYD, MIB, TGT, TGT_T1, Comparison, Metric, Work
@@ -25,6 +26,7 @@ from scripts.benchmark.statistics import (
     estimate,
     rank_of_bound,
 )
+from tests.lab.daemon import DaemonError
 
 A_RUN = Run(
     seconds=1.0,
@@ -256,3 +258,15 @@ def test_filled_file_has_its_size_and_no_holes(tmp_path: Path) -> None:
     backing.fill(file, size)
     assert file.stat().st_size == size
     assert b"\0" * 512 not in file.read_bytes()
+
+
+def test_a_transfer_is_timed_from_before_the_first_byte_went_until_all_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what is seen of it: not known, all of it twice, half of it, and then that it is over."""
+    seconds = itertools.count(100.0)
+    monkeypatch.setattr(transfers, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(transfers, "sleep", lambda _seconds: None)
+    left = iter([None, 8 * MIB, 8 * MIB, 4 * MIB, None])
+    run = transfers.watch(lambda: next(left))
+    assert (run.seconds, run.commands) == (3.0, 8)
+    with pytest.raises(DaemonError, match="7 bytes are left"):
+        transfers.watch(lambda: 7)

@@ -1,14 +1,14 @@
 """How fast a copy and a restore of a pair go, beside one stream: as many bytes from file to file by one connection.
 
-What is left is asked for again and again; the rate is that from when the first of it has gone until all has.
+What is left is asked for again and again; the rate is that from when nothing of it had gone yet until all has.
 """
 
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, sleep
 
 from scripts.benchmark.generator import Run
 from tests.lab.daemon import DaemonError
@@ -19,29 +19,25 @@ PIECE_BYTES = 1 << 20
 
 
 def watch(left: Callable[[], int | None]) -> Run:
-    """A transfer that is about to begin, and of which ``left()`` tells how many bytes are to go; None: not known yet.
-    Raises DaemonError if it does not end."""
-    deadline = time.monotonic() + LIMIT_SECONDS
-    most = 0
-    begun: tuple[float, int] | None = None
-    while True:
-        count, now = left(), time.monotonic()
-        if count is not None:
-            if count == 0 and begun is not None:
-                return _run(begun[1], now - begun[0])
-            most = max(most, count)
-            if begun is None and 0 < count < most:
-                begun = now, count
-        if now > deadline:
-            raise DaemonError(f"{count} bytes are left after {LIMIT_SECONDS:.0f} s")
-        time.sleep(POLL_SECONDS)
+    """A transfer that is about to begin, and of which ``left()`` tells how many bytes are to go; None: it is not known
+    yet, or over. Raises DaemonError if it does not end."""
+    deadline = monotonic() + LIMIT_SECONDS
+    most, begun = 0, 0.0
+    while (now := monotonic()) < deadline:
+        count = left() or 0
+        if count >= most:
+            most, begun = count, now
+        elif not count:
+            return _run(most, monotonic() - begun)
+        sleep(POLL_SECONDS)
+    raise DaemonError(f"{count} bytes are left after {LIMIT_SECONDS:.0f} s")
 
 
 def stream(source: Path, destination: Path, size: int) -> Run:
     """``size`` bytes of a file, over a TCP connection into another one, which is there, and synced at the end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sender = threading.Thread(target=_send, args=(source, listener.getsockname(), size))
-        begin = time.monotonic()
+        begin = monotonic()
         sender.start()
         incoming, _ = listener.accept()
         with incoming, destination.open("r+b", buffering=0) as file:
@@ -51,7 +47,7 @@ def stream(source: Path, destination: Path, size: int) -> Run:
                 os.pwrite(file.fileno(), buffer[:count], at)
                 at += count
             os.fdatasync(file.fileno())
-        seconds = time.monotonic() - begin
+        seconds = monotonic() - begin
         sender.join()
     if at != size:
         raise DaemonError(f"{at} bytes of {size} came")
