@@ -73,6 +73,9 @@ def in_tmpfs(descriptor: int) -> bool:
 
 def extents(descriptor: int, at: int, end: int, limit: int) -> list[tuple[int, int, bool]]:
     """At most `limit` of (offset, length, mapped) between `at` and `end`, without a gap, by SEEK_DATA and SEEK_HOLE."""
+    # In tmpfs SEEK_HOLE goes from page to page to the next hole, be it at the end of the file, whoever asks for a part.
+    if at < end and in_tmpfs(descriptor) and _is_in_memory(descriptor, at, end):
+        return [(at, end - at, True)]
     found: list[tuple[int, int, bool]] = []
     while at < end and len(found) < limit:
         try:
@@ -104,6 +107,16 @@ def dirty_bytes(descriptor: int) -> int | None:
     except OSError:
         return None
     return int(told.dirty + told.writeback) * PAGE_BYTES
+
+
+def _is_in_memory(descriptor: int, at: int, end: int) -> bool:
+    """Whether there is a page for all of the range; False where the kernel cannot tell."""
+    told = _CacheStat()
+    try:
+        system_call(CACHESTAT_SYSCALL, descriptor, ctypes.byref(_Range(at, end - at)), ctypes.byref(told), 0)
+    except OSError:
+        return False
+    return bool(told.cached >= -(-end // PAGE_BYTES) - at // PAGE_BYTES)
 
 
 class Residence:

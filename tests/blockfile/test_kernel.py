@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 
@@ -45,6 +46,25 @@ def test_extents_follow_the_data(descriptor: int) -> None:
     assert kernel.extents(descriptor, 0, 64 * PAGE, 2) == whole[:2]
     assert kernel.extents(descriptor, 5 * PAGE, 7 * PAGE, 9) == [(5 * PAGE, PAGE, True), (6 * PAGE, PAGE, False)]
     assert kernel.extents(descriptor, 7 * PAGE, 8 * PAGE, 9) == [(7 * PAGE, PAGE, False)]
+
+
+def test_of_a_part_in_memory_that_has_no_hole_nobody_looks_where_the_next_one_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To look for the next hole takes long if it is far away: a copy of a volume, part by part, took most of its time
+    for that."""
+    with NamedTemporaryFile(dir=SHM) as file:
+        descriptor = file.fileno()
+        os.ftruncate(descriptor, 8 * PAGE)
+        os.pwrite(descriptor, b"x" * 4 * PAGE, PAGE)
+        assert kernel.in_tmpfs(descriptor)
+        with monkeypatch.context() as now:
+            now.setattr(os, "lseek", None)
+            assert kernel.extents(descriptor, PAGE, 5 * PAGE, 9) == [(PAGE, 4 * PAGE, True)]
+            assert kernel.extents(descriptor, PAGE + 512, 2 * PAGE + 512, 9) == [(PAGE + 512, PAGE, True)]
+        assert kernel.extents(descriptor, 4 * PAGE, 6 * PAGE, 9) == [(4 * PAGE, PAGE, True), (5 * PAGE, PAGE, False)]
+        assert kernel.extents(descriptor, 6 * PAGE, 8 * PAGE, 9) == [(6 * PAGE, 2 * PAGE, False)]
+        assert kernel.extents(descriptor, PAGE, PAGE, 9) == []
 
 
 def test_dirty_pages_are_counted_until_they_are_written_back(descriptor: int) -> None:
