@@ -358,6 +358,8 @@ class Journaling(Stage):
         self._stopping = True
         await self._stop_tending()  # where it did not come to its end, it goes on
         self._server.shut()
+        if self._group.stopped:
+            self._give_up()  # an answer may wait for a flush that is kept
         self._idle = asyncio.Event()
         if self._answering:
             await self._idle.wait()
@@ -366,8 +368,7 @@ class Journaling(Stage):
         await self._activity.close()
         await self._bitmaps.close()  # likewise
         await self._fencing.close()
-        for front in self._fronts.values():
-            front.give_up(VolumeFailed("the volume is not served any more"))
+        self._give_up()
         if not self._ended:
             return  # it was never entered: what bitmaps there are is not its own
         left = set() if self.after is None else {pair.number for pair in self.after.pairs}
@@ -382,6 +383,10 @@ class Journaling(Stage):
             if number not in logged:
                 # What it had is in the pair's bitmap, or the other side has it all.
                 await self._forget(partial(self.doors.stores.remove, self._store_name("activity", number)))
+
+    def _give_up(self) -> None:
+        for front in self._fronts.values():
+            front.give_up(VolumeFailed("the volume is not served any more"))
 
     async def _forget(self, remove: Callable[[], Awaitable[None]]) -> None:
         try:

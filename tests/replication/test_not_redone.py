@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from arrayd.replication import asking
+from arrayd.replication.asking import Range
 from arrayd.replication.journaling import Journaling
 from arrayd.replication.redo import RedoFailed
 from arrayd.replication.statuses import Operation, Refusal, State
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import VolumeError, VolumeFailed
-from tests.replication.pair_doors import Primary, Site
+from tests.lab.disk import turns
+from tests.replication.pair_doors import GROUP, Primary, Site
 from tests.replication.stage_lab import WHOLE, Lab, marked
 
 
@@ -68,3 +72,24 @@ async def test_a_journal_that_a_disk_does_not_let_open_is_not_redone(
         await stage.prepare(found=True)
         await stage.enter()
         await Primary(stage, site).leave()
+
+
+async def test_a_stage_is_closed_though_a_copy_waits_for_a_flush_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal has failed, and nothing follows: the flush waited for what comes next, and that for the answer."""
+    async with Site.at(tmp_path) as site:
+        primary = await site.begun()
+
+        def fails(_volume: FileVolume, *_told: object) -> None:
+            raise VolumeFailed("I/O error")
+
+        with monkeypatch.context() as now:
+            now.setattr(site.raw["j"], "flush", fails.__get__(site.raw["j"]))
+            primary.begin(asking.copy(GROUP, 1, 0, [Range(0, 4096)]))
+            await turns(50)
+            assert not primary.asking.done()
+            await primary.stage.stop(site.row(State.P_PSUE, 2))
+            async with asyncio.timeout(5):
+                await primary.stage.close()
+                await primary.asking
