@@ -101,22 +101,24 @@ class _CacheStat(ctypes.Structure):
 
 def dirty_bytes(descriptor: int) -> int | None:
     """Bytes of the file that are dirty or being written back; None where the kernel cannot tell."""
-    whole, told = _Range(0, 0), _CacheStat()
-    try:
-        system_call(CACHESTAT_SYSCALL, descriptor, ctypes.byref(whole), ctypes.byref(told), 0)
-    except OSError:
-        return None
-    return int(told.dirty + told.writeback) * PAGE_BYTES
+    told = _cache_stat(descriptor, 0, 0)
+    return None if told is None else int(told.dirty + told.writeback) * PAGE_BYTES
 
 
 def _is_in_memory(descriptor: int, at: int, end: int) -> bool:
     """Whether there is a page for all of the range; False where the kernel cannot tell."""
+    told = _cache_stat(descriptor, at, end - at)
+    return told is not None and bool(told.cached >= -(-end // PAGE_BYTES) - at // PAGE_BYTES)
+
+
+def _cache_stat(descriptor: int, offset: int, length: int) -> _CacheStat | None:
+    """The pages of a range (length 0: of all behind `offset`) by what they are; None where the kernel cannot tell."""
     told = _CacheStat()
     try:
-        system_call(CACHESTAT_SYSCALL, descriptor, ctypes.byref(_Range(at, end - at)), ctypes.byref(told), 0)
+        system_call(CACHESTAT_SYSCALL, descriptor, ctypes.byref(_Range(offset, length)), ctypes.byref(told), 0)
     except OSError:
-        return False
-    return bool(told.cached >= -(-end // PAGE_BYTES) - at // PAGE_BYTES)
+        return None
+    return told
 
 
 class Residence:

@@ -345,7 +345,7 @@ class Pairs:
             work = put_group(new.stored(), new.stored_pairs(changed), tuple(before), stored_epoch(last_epoch))
             await save(work)
             self._groups[new.name] = new
-            self.last_epoch = last_epoch
+            self.last_epoch = max(self.last_epoch, last_epoch)
         self._index()
         return new
 

@@ -75,7 +75,7 @@ def put_group(group: StoredGroup, pairs: Sequence[StoredPair], gone: Sequence[in
         connection.execute(_upsert("consistency_groups", StoredGroup._fields, ("id",)), group)
         connection.executemany("DELETE FROM pairs WHERE id = ? AND number = ?", [(group.id, each) for each in gone])
         connection.executemany(_upsert("pairs", StoredPair._fields, ("id", "number")), pairs)
-        connection.execute("UPDATE epochs SET last = ?", (last_epoch,))
+        use_epoch(last_epoch)(connection)
 
     return work
 

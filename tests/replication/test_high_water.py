@@ -37,6 +37,11 @@ async def found(stores: FileStores, epoch: int = 1, boot: bytes = BOOT) -> int:
     return await noted(stores, NAME, epoch, boot)
 
 
+def fails(*_told: object) -> None:
+    """In the place of what reads or writes."""
+    raise VolumeFailed("I/O error")
+
+
 async def kill(site: Site) -> None:
     """Nothing is closed; the next start opens what is there."""
     for name in list(site.stores.used):
@@ -77,9 +82,6 @@ async def test_what_cannot_be_written_on_the_spot_is_written_in_order(
 async def test_a_store_that_cannot_be_written_stops_nothing(
     stores: FileStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_told: object) -> None:
-        raise VolumeFailed("I/O error")
-
     mark = await HighWater.open(stores, NAME, 1, BOOT)
     mark.note(3)
     with monkeypatch.context() as now:
@@ -94,9 +96,6 @@ async def test_a_store_that_cannot_be_written_stops_nothing(
 async def test_a_store_that_cannot_be_read_is_not_left_open(
     stores: FileStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_told: object) -> None:
-        raise VolumeFailed("I/O error")
-
     await (await HighWater.open(stores, NAME, 1, BOOT)).close()
     with monkeypatch.context() as now:
         now.setattr(FileVolume, "read", fails)

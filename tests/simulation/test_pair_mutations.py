@@ -13,3 +13,7 @@ from tests.simulation.world import replaced
 def test_a_seed_of_pairs_finds(name: str) -> None:
     with replaced(PAIR_MUTATIONS[name]):
         assert run(FIRST_FOUND[name], "paired").why
+
+
+def test_of_each_it_is_known_which_seed_finds_it() -> None:
+    assert FIRST_FOUND.keys() == PAIR_MUTATIONS.keys()
