@@ -1,7 +1,7 @@
 """Frames of the link, declared once: a header of 24 bytes and a payload. All integers are big-endian.
 
 construct's declarations are the documentation, and build and parse the handshake. Every other frame goes through the
-precompiled `HEADER`; a property test proves that both agree.
+precompiled `HEADER` and `SHORT_HEADER`; a property test proves that they agree.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from struct import Struct as Layout
 from construct import Bytes, Const, Enum, GreedyRange, Int8ub, Int16ub, Int32ub, Int64ub, PascalString, Struct
 from crc32c import crc32c
 
-VERSION = 1
+VERSION = 2
 """Version of the protocol that this program speaks."""
 PAYLOAD_BYTES_MAX = 256 * 1024
 """Longest payload of a frame. Others may come between the frames of a longer message."""
@@ -48,14 +48,23 @@ FRAME = Struct(
     "length" / Int32ub,  # of the payload, in bytes
     "kind" / Enum(Int8ub, Kind),
     "flags" / Int8ub,
-    "service" / Int16ub,  # of a REQUEST: what it is for; otherwise 0
-    "number" / Int64ub,  # of a REQUEST, repeated by its ANSWER or UNKNOWN; of a BEAT, repeated by its ECHO
+    "service" / Int16ub,  # of REQUESTs: what they are for; otherwise 0
+    "number" / Int64ub,  # of a message in several frames; of a BEAT, repeated by its ECHO; of what is UNKNOWN; else 0
     "received" / Int32ub,  # frames received on this connection, modulo 2**32
 )
 """A frame's header."""
 
+SHORT = Struct(
+    "length" / Int32ub,  # of the message
+    "number" / Int64ub,  # of a request, repeated by its answer
+    # the message
+)
+"""What stands before each of the messages in a REQUEST or an ANSWER, one or more, that need no more than one frame."""
+
 HEADER = Layout(">IIBBHQI")
 HEADER_BYTES = HEADER.size
+SHORT_HEADER = Layout(">IQ")
+SHORT_HEADER_BYTES = SHORT_HEADER.size
 CRC = Layout(">I")
 CRC_BYTES = CRC.size
 OPENING = Layout(">I")
@@ -95,3 +104,8 @@ def frame(
     """A whole frame."""
     data = HEADER.pack(0, len(payload), kind, flags, service, number, received & 0xFFFFFFFF)[CRC_BYTES:] + payload
     return CRC.pack(crc32c(data)) + data
+
+
+def short(number: int, message: bytes) -> bytes:
+    """A message that needs no more than one frame, as it stands in a payload."""
+    return SHORT_HEADER.pack(len(message), number) + message

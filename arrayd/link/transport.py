@@ -113,11 +113,12 @@ class Stream:
 
     def _drain(self) -> bool:
         """Sends as much as goes without waiting; whether that is all."""
-        connection, output = self.connection, self.connection.output
-        connection.unpushed = 0
+        out = self.connection.out
+        output = out.output
+        out.unpushed = 0
         try:
             while True:
-                connection.fill()
+                out.fill()
                 if output.segments:
                     views, total, _ = output.gathered()
                     sent = self._sock.send(b"".join(views)) if self._tls else self._sock.sendmsg(views)

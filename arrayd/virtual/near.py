@@ -27,7 +27,7 @@ from arrayd.virtual.formats import (
     Outcome,
     read_answer,
 )
-from arrayd.virtual.passage import TRIES_MAX
+from arrayd.virtual.passage import TRIES_MAX, lives
 
 POOL_FACTOR = 2
 """Data-In has come: it may take so many times what the pool is to hold."""
@@ -229,11 +229,6 @@ class RemoteUnit:
     def forget(self, nexus: Nexus) -> None:
         """See Remote."""
         self.near.forget(nexus)
-
-
-def lives(nexus: Nexus) -> bool:
-    """Whether the session of a nexus goes on."""
-    return nexus in nexus.target.nexuses
 
 
 def fit_for_a_log(text: memoryview) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct as Layout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from arrayd.link.channel import Asking, LinkError
 from arrayd.link.frames import FrameError
@@ -38,15 +38,27 @@ TRIES_MAX = 3
 """How often a command is sent to an array that has forgotten its nexus."""
 NO_DATA = memoryview(b"")
 GOOD, EXECUTE, SIMPLE = int(Status.GOOD), int(Operation.EXECUTE), int(Attribute.SIMPLE)
-HEAD_BYTES = ANSWER_HEAD.size
+HEAD_BYTES, PLAIN_BYTES = ANSWER_HEAD.size, PLAIN.size
 head_of = Layout(">Q").unpack_from
+
+
+def lives(nexus: Nexus) -> bool:
+    """Whether the session of a nexus goes on."""
+    return nexus in nexus.target.nexuses
+
+
+class Route(NamedTuple):
+    """Between whom commands go: what does not change from one to the next."""
+
+    remote: RemoteUnit
+    unit: VirtualUnit
+    nexus: Nexus
 
 
 class Passage(Asking):
     """A command on its way there and back: a `scsi.task.Relayed`."""
 
-    __slots__ = ("_nexus", "_number", "_remote", "_tries", "_unit", "_waiting", "aborted", "data_in", "sense", "status",
-                 "wanted_out")  # fmt: skip
+    __slots__ = ("_number", "_route", "_tries", "_waiting", "aborted", "data_in", "sense", "status", "wanted_out")
     service = SERVICE
     status: int
     sense: bytes
@@ -54,44 +66,42 @@ class Passage(Asking):
     aborted: bool
     data_in: memoryview
 
-    def __init__(
-        self, remote: RemoteUnit, unit: VirtualUnit, nexus: Nexus, number: int, head: bytes, data: bytes, expects: int
-    ) -> None:
+    def __init__(self, route: Route, number: int, head: bytes, data: bytes, expects: int, cost: int) -> None:
         self.head = head
         self.data = data
         self.expects = expects
-        self.cost = len(head) + len(data) + expects
-        self._remote = remote
-        self._unit = unit
-        self._nexus = nexus
+        self.cost = cost
+        self._route = route
         self._number = number
         self._tries = 1
-        self._waiting: list[Callable[[Relayed], None]] = []
+        self._waiting: tuple[Callable[[Relayed], None], ...] = ()
 
     def when_ended(self, ended: Callable[[Relayed], None]) -> None:
         """See Relayed."""
-        self._waiting.append(ended)
+        self._waiting = (*self._waiting, ended)
 
     def wanted(self) -> bool:
         """See Asking: not when the session of the host is over."""
-        return self._nexus in self._nexus.target.nexuses
+        return lives(self._route.nexus)
 
     def ended(self, answer: memoryview | LinkError) -> None:
         """See Asking."""
-        data = self.data
+        length = len(self.data)
         if (
-            isinstance(answer, memoryview)
+            answer.__class__ is memoryview
             and len(answer) >= HEAD_BYTES
-            and head_of(answer)[0] == len(data)  # done, status GOOD, no sense, and all of Data-Out was wanted
+            and head_of(answer)[0] == length  # done, status GOOD, no sense, and all of Data-Out was wanted
         ):
-            self.status, self.sense, self.aborted = GOOD, b"", False
-            self.wanted_out = len(data)
+            self.status = GOOD
+            self.sense = b""
+            self.aborted = False
+            self.wanted_out = length
             self.data_in = answer[HEAD_BYTES:]
         elif not self._judge(answer):
             return
         for ended in self._waiting:
             ended(self)
-        self._unit.relay_ended(self)
+        self._route.unit.relay_ended(self)
 
     def _judge(self, answer: memoryview | LinkError) -> bool:
         """Takes in an answer; whether it is the end. Raises FrameError when it has ended with one that is none."""
@@ -105,15 +115,16 @@ class Passage(Asking):
             fail_between(self)
             for ended in self._waiting:
                 ended(self)
-            self._unit.relay_ended(self)
+            self._route.unit.relay_ended(self)
             raise
         if told.outcome == Outcome.NO_NEXUS and self._tries < TRIES_MAX:
-            number = self._remote.number_again(self._nexus, self._number)
+            remote = self._route.remote
+            number = remote.number_again(self._route.nexus, self._number)
             if number:
                 self._tries += 1
                 self._number = number
                 self.head = with_number(self.head, number)
-                self._remote.near.send(self)
+                remote.near.send(self)
                 return False
         take(self, told)
         self.data_in = told.data
@@ -169,21 +180,21 @@ def fast(remote: RemoteUnit, unit: VirtualUnit, nexus: Nexus) -> FastTable:
 
 
 def _relay(remote: RemoteUnit, unit: VirtualUnit, nexus: Nexus, code: int, reads: bool) -> FastIO:
-    pack, near, known, encoded, begun = PLAIN.pack, remote.near, remote.near.known, remote.encoded, unit.relayed
-    send, tags = near.send.at_once, near.tags
+    near, route, encoded, begun = remote.near, Route(remote, unit, nexus), remote.encoded, unit.relayed
+    pack, known, send, tags = PLAIN.pack, near.known.get, near.send.at_once, near.tags
 
     def relay(flags: int, word: int, count: int, view: memoryview) -> bool | Passage:
-        number = known.get(nexus)
+        number = known(nexus)
         length = len(view)
         if number is None or not length:
             return False
-        head = pack(
-            EXECUTE, SIMPLE, PLAIN_CDB_BYTES, number, encoded, next(tags) & 0xFFFFFFFF,
-            0 if reads else length, length if reads else 0, code, flags, word, count, 0,
-        )  # fmt: skip
-        data = b"" if reads else bytes(view)
-        expects = length + ANSWER_BYTES if reads else ANSWER_BYTES
-        passage = Passage(remote, unit, nexus, number, head, data, expects)
+        tag = next(tags) & 0xFFFFFFFF
+        if reads:
+            head = pack(EXECUTE, SIMPLE, PLAIN_CDB_BYTES, number, encoded, tag, 0, length, code, flags, word, count, 0)
+            passage = Passage(route, number, head, b"", length + ANSWER_BYTES, PLAIN_BYTES + ANSWER_BYTES + length)
+        else:
+            head = pack(EXECUTE, SIMPLE, PLAIN_CDB_BYTES, number, encoded, tag, length, 0, code, flags, word, count, 0)
+            passage = Passage(route, number, head, bytes(view), ANSWER_BYTES, PLAIN_BYTES + ANSWER_BYTES + length)
         if not send(passage):
             return False
         begun[passage] = None

@@ -38,9 +38,9 @@ def handshake(
 
 def taken(connection: Connection, count: int | None = None) -> bytes:
     """The next bytes that a connection sends; None: all of them."""
-    output, got = connection.output, b""
+    output, got = connection.out.output, b""
     while count is None or len(got) < count:
-        connection.fill()
+        connection.out.fill()
         if output.segments:
             views, _, _ = output.gathered()
             piece = b"".join(views)

@@ -15,12 +15,14 @@ from arrayd.link.channel import (
     WAITING_MAX,
     Call,
     LinkError,
+    Request,
 )
-from arrayd.link.connection import BULK_BYTES
-from arrayd.link.frames import MORE, NUMBERS, PAYLOAD_BYTES_MAX, Kind, frame
+from arrayd.link.frames import HEADER, HEADER_BYTES, MORE, NUMBERS, PAYLOAD_BYTES_MAX, Kind, frame, short
+from arrayd.link.outgoing import BULK_BYTES, OUTPUT_BYTES
 from tests.lab.search import examples
 from tests.link.ends import (
     HARMLESS,
+    SPARE_BYTES,
     Answers,
     End,
     Line,
@@ -32,6 +34,7 @@ from tests.link.ends import (
     linked,
     opening,
     piece,
+    taken,
 )
 
 LONG = PAYLOAD_BYTES_MAX * 2 + 77
@@ -225,26 +228,94 @@ def test_only_so_many_wait() -> None:
     assert (key, str(error)) == (WAITING_MAX, "too many requests wait for the other array")
 
 
+def frames_of(data: bytes) -> list[tuple[int, int]]:
+    """Kind and payload length of each frame."""
+    found, at = [], 0
+    while at < len(data):
+        _, length, kind, *_ = HEADER.unpack_from(data, at)
+        found.append((kind, length))
+        at += HEADER_BYTES + length
+    return found
+
+
+def test_short_messages_share_a_frame_until_something_else_goes() -> None:
+    line, answers = linked(), Answers()
+    assert line.a.connection is not None
+    for key in range(3):
+        line.a.channel.request(answers.request(key, data=b"arrayd"))
+    line.a.connection.beat()
+    line.a.channel.request(answers.request(3, data=b"arrayd"))
+    data = taken(line.a.connection)
+    assert frames_of(data) == [(Kind.REQUEST, 3 * (12 + 6)), (Kind.BEAT, 0), (Kind.REQUEST, 12 + 6)]
+    assert line.b.connection is not None
+    give(line.b.connection, data)
+    line.settle()
+    assert answers.ended == dict.fromkeys(range(4), b"echo:arrayd")
+
+
+@pytest.mark.parametrize("length", [SHORT_BYTES - 100, 4000, 1])
+def test_short_messages_that_the_output_has_no_room_for_go_in_their_order(length: int) -> None:
+    line, answers = linked(Patient()), Answers()
+    count = min(OUTPUT_BYTES // length + 2, 500)
+    for key in range(count):
+        line.a.channel.request(answers.request(key, data=key.to_bytes(2) * (length // 2 + 1)))
+    line.settle()
+    service = line.b.services[1]
+    assert isinstance(service, Patient)
+    assert [int.from_bytes(came[:2]) for came in service.carried_out] == list(range(count))
+
+
+def test_answers_in_a_frame_that_is_not_all_taken_in_are_not_acknowledged() -> None:
+    line, answers = linked(service := Patient()), Answers()
+
+    def ask_again(_answer: memoryview | LinkError) -> None:
+        line.a.channel.request(answers.request(2, data=HARMLESS))
+
+    line.a.channel.request(Request(1, b"", b"", SPARE_BYTES, ask_again))
+    line.a.channel.request(answers.request(1))
+    line.settle()
+    service.answer()
+    service.answer()
+    assert line.a.connection is not None
+    assert line.b.connection is not None
+    ((_, length),) = frames_of(answered := taken(line.b.connection))
+    first = answered[HEADER_BYTES : HEADER_BYTES + length // 2]
+    give(line.a.connection, frame(Kind.ANSWER, first + short(99, b"")))
+    assert line.a.connection.closing
+    line.carry(True)
+    assert service.carried_out == [b"", b"", HARMLESS]
+    assert set(line.b.channel._kept) == {1, 2}
+    line.cut()
+    line.connect()
+    line.settle()
+    assert answers.ended == {1: b"done:"}
+    assert service.carried_out == [b"", b"", HARMLESS]
+
+
 BAD = {
-    "an answer to none": frame(Kind.ANSWER, b"x", number=99),
-    "unknown to both": frame(Kind.UNKNOWN, number=99),
+    "an answer to request 99, which waits for none": frame(Kind.ANSWER, short(99, b"x")),
+    "request 99 is unknown to both": frame(Kind.UNKNOWN, number=99),
     "a second ASK": frame(Kind.ASK, NUMBERS.build([])),
-    "no such service": frame(Kind.REQUEST, service=9, number=1),
+    "a request for service 9, which there is not": frame(Kind.REQUEST, short(1, b""), service=9),
     "a frame of kind 200": frame(200, b"x"),  # type: ignore[arg-type]
     "a frame of kind 1": frame(Kind.HELLO, b"x"),
-    "an ASK that is no list": frame(Kind.ASK, b"1234567"),
-    "damaged": frame(Kind.BEAT)[:-1] + b"!",
-    "too long": bytes(4) + (PAYLOAD_BYTES_MAX + 1).to_bytes(4) + bytes(16),
-    "twice": frame(Kind.REQUEST, service=1, number=1) * 2,
+    "an ASK that is no list of numbers": frame(Kind.ASK, b"1234567"),
+    "a frame that was damaged on its way": frame(Kind.BEAT)[:-1] + b"!",
+    "a frame of 262145 bytes": bytes(4) + (PAYLOAD_BYTES_MAX + 1).to_bytes(4) + bytes(16),
+    "request 1 came twice": frame(Kind.REQUEST, short(1, b""), service=1) * 2,
+    "request 2 came twice": frame(Kind.REQUEST, short(2, b"") * 2, service=1),
+    "a frame without a message": frame(Kind.REQUEST, service=1),
+    "a message that is longer than its frame": frame(Kind.REQUEST, short(1, b"") + short(2, b"x")[:-1], service=1),
+    "a frame that ends within a message": frame(Kind.REQUEST, short(1, b"") + bytes(11), service=1),
 }
 
 
-@pytest.mark.parametrize("data", BAD.values(), ids=BAD)
-def test_what_must_not_come_ends_the_connection(data: bytes) -> None:
+@pytest.mark.parametrize(("reason", "data"), BAD.items(), ids=BAD)
+def test_what_must_not_come_ends_the_connection(reason: str, data: bytes) -> None:
     line = linked(Patient())
     assert line.b.connection is not None
     give(line.b.connection, data)
-    assert line.b.connection.closing.startswith("protocol error: ")
+    assert line.b.connection.closing == f"protocol error: {reason}"
 
 
 IN_PART = {
@@ -260,7 +331,7 @@ IN_PART = {
     "a frame of 11 bytes, where 10 are left of the message": opening(10) + piece(11, more=False),
     "a frame of 0 bytes, where 10 are left of the message": opening(10) + piece(0, more=True),
     "an answer to request 7, which waits for none": opening(10, number=7, kind=Kind.ANSWER),
-    "request 1 came twice": frame(Kind.REQUEST, service=1, number=1) + opening(1) + piece(1, more=False),
+    "request 1 came twice": frame(Kind.REQUEST, short(1, b""), service=1) + opening(1) + piece(1, more=False),
 }
 
 

@@ -12,8 +12,8 @@ from arrayd.link.channel import (
     Call,
     LinkError,
 )
-from arrayd.link.connection import BULK_BYTES
 from arrayd.link.frames import PAYLOAD_BYTES_MAX, Kind
+from arrayd.link.outgoing import BULK_BYTES
 from tests.link.ends import (
     Answers,
     Patient,

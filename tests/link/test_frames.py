@@ -4,7 +4,18 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arrayd.link.frames import CRC_BYTES, FRAME, HEADER, HEADER_BYTES, Kind, frame
+from arrayd.link.frames import (
+    CRC_BYTES,
+    FRAME,
+    HEADER,
+    HEADER_BYTES,
+    SHORT,
+    SHORT_HEADER,
+    SHORT_HEADER_BYTES,
+    Kind,
+    frame,
+    short,
+)
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 
@@ -19,6 +30,17 @@ def test_both_codecs_agree(**fields: int) -> None:
     parsed = FRAME.parse(packed)
     assert {name: int(parsed[name]) for name in fields} == fields
     assert FRAME.sizeof() == HEADER_BYTES == 24
+
+
+@given(length=U32, number=U64)
+def test_both_codecs_agree_on_short_messages(length: int, number: int) -> None:
+    told = {"length": length, "number": number}
+    assert SHORT.build(told) == SHORT_HEADER.pack(length, number)
+    assert SHORT.sizeof() == SHORT_HEADER_BYTES == 12
+
+
+def test_a_short_message_is_these_bytes() -> None:
+    assert short(258, b"arrayd") == bytes.fromhex("00000006 0000000000000102 617272617964")
 
 
 def test_a_frame_is_these_bytes() -> None:

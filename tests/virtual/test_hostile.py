@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arrayd.link.channel import LinkError, Request
-from arrayd.link.frames import HEADER, MORE, Kind, frame
+from arrayd.link.frames import HEADER_BYTES, MORE, SHORT_HEADER, Kind, frame, short
 from arrayd.scsi.alua import Port
 from arrayd.virtual.formats import (
     ANSWER,
@@ -153,8 +153,8 @@ def host_gets_an_answer(pair: Pair, answer: bytes, op: str) -> None:
         outcome = pair.begin(cdb, expected_in=4096 * (op == "read"), out=bytes(4096 * (op == "write")))
     assert pair.line.a.connection is not None
     request = taken(pair.line.a.connection)
-    (number,) = {HEADER.unpack_from(request)[5]}
-    give(pair.line.a.connection, frame(Kind.ANSWER, answer, number=number))
+    _, number = SHORT_HEADER.unpack_from(request, HEADER_BYTES)
+    give(pair.line.a.connection, frame(Kind.ANSWER, short(number, answer)))
     pair.host.pump()
     sense_bytes = int.from_bytes(answer[2:4])
     well_formed = len(answer) >= 8 and answer[0] in set(Outcome) and 8 + sense_bytes <= min(len(answer), ANSWER_BYTES)
@@ -181,9 +181,16 @@ FIELDS = st.fixed_dictionaries(
 )  # fmt: skip
 
 
+PAYLOADS = st.one_of(
+    st.binary(max_size=100),
+    st.lists(st.builds(short, U64, st.one_of(st.binary(max_size=100), REQUESTS["EXECUTE"])), max_size=3).map(b"".join),
+    st.builds(lambda length, number, rest: SHORT_HEADER.pack(length, number) + rest, U32, U64, st.binary(max_size=100)),
+)
+
+
 @settings(max_examples=examples(300) // SAID)
 @given(
-    frames=several(st.tuples(U8, st.one_of(st.binary(max_size=100), REQUESTS["EXECUTE"]), FIELDS)),
+    frames=several(st.tuples(U8, PAYLOADS, FIELDS)),
     towards=st.booleans(),
 )
 async def test_every_field_of_a_frame(frames: list[tuple[int, bytes, dict[str, Any]]], towards: bool) -> None:
