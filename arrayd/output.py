@@ -79,6 +79,15 @@ class Output:
         self.segments.append(segment)
         self.outside_bytes += len(segment.view) if isinstance(segment, Outside) else segment.length
 
+    def release_behind(self, buffer: PooledBuffer) -> None:
+        """Releases a buffer when nothing that lies in it is left to be sent: with the last memory that was attached
+        without a buffer, which is that or something behind it."""
+        for segment in reversed(self.segments):
+            if isinstance(segment, Outside) and segment.buffer is None:
+                segment.buffer = buffer
+                return
+        buffer.release()
+
     def _close_own(self) -> None:
         start = self.mark if self.segments or self.mark > self.head else self.head
         if self.tail > start:

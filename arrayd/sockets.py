@@ -23,14 +23,21 @@ Address = tuple[str, int]
 log = get_logger("sockets")
 
 
+def do_not_pace(sock: socket.socket, address: str) -> bool:
+    """Sets what congestion control connections to or from `address` have, if that is on loopback; whether it is. For a
+    socket that is not connected yet: one that an algorithm has begun to pace is paced for ever, also by another."""
+    loopback = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    if loopback:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION_CONTROL)
+    return loopback
+
+
 def tune(sock: socket.socket, peer: str) -> bool:
     """Sets up a connected socket, which does not block; whether `peer`, its other end, is on this machine."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    from_loopback = ipaddress.ip_address(peer.partition("%")[0]).is_loopback
-    if from_loopback:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION_CONTROL)
-    return from_loopback
+    # Once more: who listens everywhere takes connections from loopback, too.
+    return do_not_pace(sock, peer)
 
 
 class Listener:
@@ -49,6 +56,7 @@ class Listener:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            do_not_pace(self._sock, str(where[0]))
             self._sock.bind(where)
             self._sock.listen(BACKLOG)
         except OSError:

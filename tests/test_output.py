@@ -9,13 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from arrayd.buffers import BufferPool
 from arrayd.output import Output, Outside, OwnBytes
-from arrayd.scsi.task import FileExtent
+from arrayd.scsi.task import NOWHERE, FileExtent
 
 SIZE = 4096
-
-
-def never(_descriptor: int, _offset: int, _length: int) -> int:
-    raise AssertionError("an output does not send")
 
 
 class OutputModel(RuleBasedStateMachine):
@@ -49,7 +45,7 @@ class OutputModel(RuleBasedStateMachine):
 
     @rule(offset=st.integers(0, 8000), length=st.integers(1, 8000))
     def attach_file(self, offset: int, length: int) -> None:
-        self.output.attach(FileExtent(never, offset, length))
+        self.output.attach(FileExtent(NOWHERE, offset, length))
         self.stream += self.file[offset : offset + length]
 
     @precondition(lambda self: self.output.segments)
@@ -113,9 +109,31 @@ class OutputModel(RuleBasedStateMachine):
 TestOutputModel = OutputModel.TestCase
 
 
+def test_a_buffer_is_released_behind_what_lies_in_it() -> None:
+    pool, output = BufferPool(1 << 20), Output(SIZE)
+    first, second = (pool.take_beyond(100, 1) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    output.attach(Outside(first.view[:50], None))
+    output.append(b"between")
+    output.attach(Outside(second.view[:50], second))
+    output.release_behind(first)
+    both = pool.used_bytes
+    output.sent(49)
+    assert pool.used_bytes == both
+    output.sent(1)
+    assert pool.used_bytes == both // 2
+    output.sent(7 + 50)
+    assert pool.used_bytes == 0
+    third = pool.take_beyond(100, 1)
+    assert third is not None
+    output.release_behind(third)
+    assert pool.used_bytes == 0
+
+
 def test_a_file_extent_is_not_sent_as_memory() -> None:
     output = Output(SIZE)
-    output.attach(FileExtent(never, 0, 10))
+    output.attach(FileExtent(NOWHERE, 0, 10))
     with pytest.raises(AssertionError):
         output.sent(1)
 

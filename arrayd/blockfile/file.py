@@ -35,8 +35,7 @@ looks at every block of a folio to write one: a 4k write into a folio of 1 MiB t
 WARY_READS = 64
 """After a read that was not in memory while the ring was busy, so many are looked up before they are tried: to be
 refused (RWF_NOWAIT) makes the kernel tell the disk of this one read then and there, and the ring tells it of all of a
-turn together. For a read that comes alone then and there is best; and without a ring, too, since a thread is slower to
-begin."""
+turn together. For one that comes alone then and there is best; without a ring, too: a thread is slower to begin."""
 
 
 class BlockFile:
@@ -100,8 +99,7 @@ class BlockFile:
         """Opens `path`, or makes it, durably, with its folder; with `allocate` all of it gets disk. `ring` reads what
         is cold and syncs, or threads do without one.
 
-        Raises OSError, which says what to tell the user: in use, larger than `size` unless it may be `larger`, or
-        read-only and smaller.
+        Raises OSError, for the user: in use, larger than `size` unless it may be `larger`, or read-only and smaller.
         """
         opening_file = asyncio.wrap_future(executor.submit(opening.open_file, path, size, allocate, read_only, larger))
         try:
@@ -201,8 +199,13 @@ class BlockFile:
         return self._residence is None or self._residence.covers(offset, length)
 
     def send(self, socket: int, offset: int, length: int) -> int:
-        """Sends from the file to a non-blocking socket without a copy; bytes sent. Raises BlockingIOError."""
+        """See `volume.WarmFile`."""
         return os.sendfile(socket, self.descriptor, offset, length)
+
+    def load(self, offset: int, view: memoryview) -> None:
+        """See `volume.WarmFile`."""
+        if os.preadv(self.descriptor, (view,), offset) != len(view):
+            raise OSError(errno.EIO, "the file of a volume ended early")
 
     # -- in the executor ---------------------------------------------------------------------------------------------
 

@@ -16,13 +16,13 @@ from arrayd.iscsi.wire import ANSWER, COMMAND, GOOD_RESPONSE_HEAD, SERIAL_MASK, 
 from arrayd.scsi.task import (
     BY_FILE,
     FETCH,
+    NOWHERE,
     SENDFILE_BYTES,
     Attribute,
     Fetch,
     FileExtent,
     Relayed,
     Task,
-    cannot_send,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def take_read(phase: FullFeature, received: memoryview, at: int) -> bool:
     if not table or cmd_sn != numbers.exp_cmd_sn or not numbers.in_window(cmd_sn):
         return False
     if length >= SENDFILE_BYTES:
-        extent = FileExtent(cannot_send, 0, length)
+        extent = FileExtent(NOWHERE, 0, length)
         by_file = table.get(BY_FILE | code)
         if by_file is not None and by_file(cdb1, word, count, extent):
             numbers.advance_command()

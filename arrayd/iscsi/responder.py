@@ -79,8 +79,6 @@ class Responder:
         """Ended tasks to be answered: as many as the command window at the most."""
         self.committed: deque[tuple[Commit, list[int]]] = deque()
         """Tags of writes to be answered, by what they waited for; the last of a list is the first."""
-        self._emitted = 0
-        self._data_sn = 0
 
     @property
     def waiting(self) -> bool:
@@ -89,7 +87,7 @@ class Responder:
 
     def pump(self) -> None:
         """Emits as much of the pending responses as there is room for."""
-        while self.committed and not self._emitted:
+        while self.committed and not (self.pending and self.pending[0].emitted):
             commit, tags = self.committed[0]
             if commit.status == Status.GOOD and not self.header_digest:
                 self._pack_good(tags)
@@ -105,7 +103,6 @@ class Responder:
             if not self._emit(task):
                 return
             self.pending.popleft()
-            self._emitted = self._data_sn = 0
             self._answered(task)
 
     def emit_extent(self, tag: int, extent: FileExtent) -> None:
@@ -119,15 +116,20 @@ class Responder:
     def _emit(self, task: Task) -> bool:
         length = min(len(task.data_in), task.expected_in)
         if length and task.status in WITH_DATA:
-            return self._emit_data(task, length)
+            return self._emit_data(task, length, length)
         return self._emit_response(task)
 
-    def _emit_data(self, task: Task, length: int) -> bool:
-        while self._emitted < length:
-            to_burst_end = self._max_burst - self._emitted % self._max_burst
-            piece = min(self.max_send_segment & WHOLE_WORDS, length - self._emitted, to_burst_end)
-            last = self._emitted + piece == length
-            if not self._has_room(piece):
+    def emit_come(self, task: Task, come: int) -> None:
+        """Emits what is there of the Data-In of a task that has not ended: in whole PDUs, and never the last."""
+        self._emit_data(task, task.expected_in, min(come, task.expected_in - 1))
+
+    def _emit_data(self, task: Task, length: int, come: int) -> bool:
+        """Emits Data-In as far as it has `come` and there is room; whether all `length` bytes, and the status."""
+        while task.emitted < length:
+            to_burst_end = self._max_burst - task.emitted % self._max_burst
+            piece = min(self.max_send_segment & WHOLE_WORDS, length - task.emitted, to_burst_end)
+            last = task.emitted + piece == length
+            if task.emitted + piece > come or not self._has_room(piece):
                 return False
             flags = FINAL if last or piece == to_burst_end else 0
             status = stat_sn = residual = 0
@@ -138,12 +140,12 @@ class Responder:
             numbers = self.numbers
             header = DATA_IN.pack(
                 Opcode.DATA_IN, flags, status, piece, 0, task.tag, NO_TAG, stat_sn, numbers.exp_cmd_sn,
-                numbers.max_cmd_sn, self._data_sn, self._emitted, residual,
+                numbers.max_cmd_sn, task.data_sn, task.emitted, residual,
             )  # fmt: skip
             self._pack_header(header)
             self._pack_piece(task, piece, last)
-            self._data_sn += 1
-            self._emitted += piece
+            task.data_sn += 1
+            task.emitted += piece
         return True
 
     def _has_room(self, piece: int) -> bool:
@@ -160,10 +162,10 @@ class Responder:
         data, output = task.data_in, self.output
         trailer = bytes(-piece % PAD_BYTES)
         if isinstance(data, FileExtent):
-            output.attach(FileExtent(data.send, data.offset + self._emitted, piece))
+            output.attach(FileExtent(data.file, data.offset + task.emitted, piece))
             output.append(trailer)
             return
-        view = memoryview(data)[self._emitted : self._emitted + piece]
+        view = memoryview(data)[task.emitted : task.emitted + piece]
         if self.data_digest:
             trailer += crc32c(trailer, crc32c(view)).to_bytes(DIGEST_BYTES, "little")
         buffer = None
@@ -182,15 +184,22 @@ class Responder:
     def _emit_response(self, task: Task) -> bool:
         over, residual = _residual(task)
         flags = FINAL | (over and (RESPONSE_OVERFLOW if over > 0 else RESPONSE_UNDERFLOW))
-        if not self._pack_response(task.tag, task.status, task.sense, task.counted, flags, residual):
+        if not self._pack_response(task.tag, task.status, task.sense, task.counted, flags, residual, task.data_sn):
             return False
         if task.buffer is not None:
             task.data_in = b""
-            task.buffer.release()
+            self.output.release_behind(task.buffer)
         return True
 
     def _pack_response(
-        self, tag: int, status: int, sense: bytes, counted: bool, flags: int = FINAL, residual: int = 0
+        self,
+        tag: int,
+        status: int,
+        sense: bytes,
+        counted: bool,
+        flags: int = FINAL,
+        residual: int = 0,
+        data_sn: int = 0,
     ) -> bool:
         segment = len(sense).to_bytes(2, "big") + sense if sense else b""
         if self.output.room < RESPONSE_BYTES + len(segment):
@@ -200,7 +209,7 @@ class Responder:
             numbers.parked -= 1
         header = RESPONSE.pack(
             Opcode.SCSI_RESPONSE, flags, ResponseCode.COMMAND_COMPLETED, status, len(segment), tag, 0,
-            numbers.take_stat_sn(), numbers.exp_cmd_sn, numbers.max_cmd_sn, self._data_sn, 0, residual,
+            numbers.take_stat_sn(), numbers.exp_cmd_sn, numbers.max_cmd_sn, data_sn, 0, residual,
         )  # fmt: skip
         self._pack_header(header)
         if segment:
@@ -237,6 +246,6 @@ def _residual(task: Task) -> tuple[int, int]:
     if task.expected_out:
         excess = max(task.wanted_out - task.expected_out, -task.expected_out if not task.sense else 0)
     else:
-        transferred = len(task.data_in) if task.status in WITH_DATA else 0
+        transferred = len(task.data_in) if task.status in WITH_DATA else task.emitted
         excess = transferred + task.wanted_out - task.expected_in
     return (excess > 0) - (excess < 0), abs(excess)

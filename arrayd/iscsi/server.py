@@ -168,7 +168,7 @@ class SocketConnection:
         output = self.connection.output
         first = output.segments[0]
         if isinstance(first, FileExtent):
-            sent = first.send(self._descriptor, first.offset, first.length)
+            sent = first.file.send(self._descriptor, first.offset, first.length)
             if sent == 0:
                 raise OSError("the file of a volume ended early")
             output.sent_from_file(sent)

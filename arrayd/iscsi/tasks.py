@@ -89,7 +89,8 @@ class Tasks:
             raise ProtocolError("bidirectional commands are not supported", RejectReason.COMMAND_NOT_SUPPORTED)
         self._check_unsolicited(flags, len(data), expected)
         task = Task(cdb, lun, tag, flags & ATTRIBUTE, expected if writes else 0, expected if reads else 0, self.ended)
-        task.takes_file = not self.parameters.data_digest
+        if not self.parameters.data_digest:
+            task.takes_file, task.comes = True, self._comes
         self.count(task, pdu[0] & IMMEDIATE)
         self.by_tag[tag] = task
         self.session.nexus.enter(task)
@@ -256,6 +257,13 @@ class Tasks:
             transfer.r2t_sn += 1
             transfer.requested += length
 
+    def _comes(self, task: Task, come: int) -> None:
+        """`Task.comes`: passes on what there is room for; the rest follows at the end. That is for a command that is
+        waited for alone: beside others it wins no time, and smaller pieces cost more."""
+        if len(self.by_tag) == 1 and not self.abandoned and not self.responder.waiting:
+            self.responder.emit_come(task, come)
+            self.wake()
+
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def ended(self, task: Task) -> None:
@@ -323,7 +331,7 @@ class Tasks:
             self.numbers.parked -= 1
         if task.buffer is not None:
             task.data_in = b""
-            task.buffer.release()
+            self.output.release_behind(task.buffer)
         self._left(task)
         if self._waiting and not self.abandoned:
             self.wake()

@@ -28,10 +28,12 @@ from arrayd.link.frames import FrameError
 from arrayd.link.serving import BYTES_MAX as BYTES_MAX
 from arrayd.link.serving import REQUESTS_MAX as REQUESTS_MAX
 from arrayd.link.serving import Call as Call
+from arrayd.link.serving import Data as Data
 from arrayd.link.serving import Done as Done
 from arrayd.link.serving import Sender as Sender
 from arrayd.link.serving import Service as Service
 from arrayd.link.serving import Serving
+from arrayd.link.serving import Source as Source
 from arrayd.log import get_logger
 
 SHORT_BYTES = 64 * 1024
@@ -64,6 +66,8 @@ class Channel(Serving):
         self._outstanding: dict[int, Asking] = {}
         """Requests that were sent, or begun to be, by number: they may have reached the peer."""
         self._outstanding_bytes = 0
+        self._coming: set[int] = set()
+        """Those whose answer comes, and is long."""
         self._short: deque[Asking] = deque()
         self._long: deque[Asking] = deque()
         """Requests that wait for credit or for a connection, each kind in order."""
@@ -109,10 +113,11 @@ class Channel(Serving):
             request.ended(LinkError(reason, maybe_done=False))
 
     def _fail_outstanding(self, reason: str) -> None:
+        assert not self._coming, "what comes breaks off with its connection"
         outstanding, self._outstanding = self._outstanding, {}
         self._outstanding_bytes = 0
         for request in outstanding.values():
-            request.ended(LinkError(reason, maybe_done=True))
+            request.end(LinkError(reason, maybe_done=True))
 
     # -- our requests ------------------------------------------------------------------------------------------------
 
@@ -173,38 +178,74 @@ class Channel(Serving):
                 else:
                     request.ended(LinkError(GIVEN_UP, maybe_done=False))
 
-    def answer_came(self, number: int, payload: memoryview, buffer: PooledBuffer | None = None) -> None:
-        """ANSWER, all of it, in `buffer` if it is long: raises FrameError for one that nobody waits for, or that is
-        malformed."""
-        request = self._outstanding.pop(number, None)
-        if request is None:
+    def answer_came(self, number: int, payload: memoryview) -> None:
+        """ANSWER, all of it, and short: raises FrameError for one that nobody waits for, or that is malformed."""
+        if number not in self._outstanding or number in self._coming:
             raise FrameError(f"an answer to request {number}, which waits for none")
+        request = self._outstanding.pop(number)
         self._outstanding_bytes -= request.cost
-        request.buffer = buffer
-        try:
-            request.ended(payload if len(payload) <= request.expects else _too_long(request, len(payload)))
-        finally:
-            if request.buffer is not None:
-                request.buffer.release()
+        answer = payload if len(payload) <= request.expects else _too_long(request, len(payload))
+        if request.buffer is None:
+            request.ended(answer)
+        else:
+            request.end(_another(request))
         if self._short or self._long:
             self._send_waiting()
 
-    def answer_begins(self, number: int, length: int) -> bool:
-        """A long ANSWER begins to come; False: it is to be dropped, since it is longer than what was asked for. Raises
-        FrameError for one that nobody waits for."""
+    def request_begins(self, head_bytes: int, length: int) -> PooledBuffer:
+        """A long REQUEST begins to come, with `length` bytes of data: what it is to lie in. It takes of the peer's
+        credit from now on. Raises FrameError."""
+        self.take(head_bytes + length)
+        buffer = self.buffers.take_beyond(DATA_AT + length, POOL_BYTES)
+        assert buffer is not None, "credit bounds what a peer may have here"
+        return buffer
+
+    def answer_begins(self, number: int, head_bytes: int, length: int) -> PooledBuffer | None:
+        """A long ANSWER begins to come, with `length` bytes of data: what it is to lie in, the head right before
+        `DATA_AT`. None: it is to be dropped, since it is longer than what was asked for. Raises FrameError for one that
+        nobody waits for."""
         request = self._outstanding.get(number)
         if request is None:
             raise FrameError(f"an answer to request {number}, which waits for none")
-        if length <= request.expects:
-            return True
-        # It ends here and now: asked for on the next connection, the same answer would come, and end that, too.
-        self._give_up(request, _too_long(request, length))
-        return False
+        if head_bytes + length > request.expects:
+            # It ends here and now: asked for on the next connection, the same answer would come, and end that, too.
+            self._give_up(request, _too_long(request, head_bytes + length))
+            return None
+        buffer = request.buffer
+        if buffer is None:
+            # Credit bounds what a peer may have here, and what we asked for: there is always room.
+            buffer = request.buffer = self.buffers.take_beyond(DATA_AT + length, POOL_BYTES)
+            assert buffer is not None
+        elif len(buffer.view) != DATA_AT + length:
+            self._give_up(request, _another(request))
+            return None
+        self._coming.add(number)
+        return buffer
+
+    def answer_comes(self, number: int, answer: memoryview, come: int) -> None:
+        """The first `come` bytes of the data of a long ANSWER are there."""
+        self._outstanding[number].comes(answer, come)
+
+    def answer_is_there(self, number: int, answer: memoryview) -> None:
+        """All of a long ANSWER is there. Raises FrameError for one that is malformed."""
+        self._coming.discard(number)
+        request = self._outstanding.pop(number)
+        self._outstanding_bytes -= request.cost
+        request.end(answer)
+        self._send_waiting()
+
+    def answer_broke_off(self, number: int) -> None:
+        """A long ANSWER will not come to its end on this connection."""
+        self._coming.discard(number)
+        request = self._outstanding[number]
+        if request.buffer is not None and not request.in_use:
+            request.buffer.release()
+            request.buffer = None
 
     def unknown_came(self, number: int) -> None:
         """UNKNOWN: the peer never took the request, or has forgotten its answer, and may carry it out again."""
         request = self._outstanding.get(number)
-        if request is None or self._sender is None:
+        if request is None or self._sender is None or number in self._coming:
             raise FrameError(f"request {number} is unknown to both")
         if request.wanted():
             self._sender.send_request(request)
@@ -214,8 +255,14 @@ class Channel(Serving):
     def _give_up(self, request: Asking, error: LinkError) -> None:
         del self._outstanding[request.number]
         self._outstanding_bytes -= request.cost
-        request.ended(error)
+        request.end(error)
         self._send_waiting()
+
+
+def _another(request: Asking) -> LinkError:
+    """What came before of the answer is in use."""
+    log.error("answer differs from what had come of it", request=request.number)
+    return LinkError("its answer broke off, and was another one the next time", maybe_done=True)
 
 
 def _too_long(request: Asking, length: int) -> LinkError:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from crc32c import crc32c
 
-from arrayd.buffers import PooledBuffer
-from arrayd.link.channel import SHORT_BYTES, Asking, Channel
+from arrayd.buffers import BufferPool, PooledBuffer
+from arrayd.link.channel import SHORT_BYTES, Asking, Channel, Data, Source
 from arrayd.link.frames import (
     CRC,
     CRC_BYTES,
@@ -35,7 +35,7 @@ from arrayd.output import Output, Outside
 
 OUTPUT_BYTES = 256 * 1024
 """No longer than a frame may be: so what is packed always fits into one."""
-BULK_BYTES = 1024 * 1024
+BULK_BYTES = 512 * 1024
 """Of long messages so much is handed to the socket at once."""
 PUSH_MESSAGES = 16
 """Short messages that are packed before they are sent, though more are to come: the other array begins with these."""
@@ -49,15 +49,16 @@ NO_ROOM = memoryview(b"")
 
 @dataclass(slots=True)
 class Bulk:
-    """A long message that goes out frame by frame: what of it is left. `opening` is the payload of the first.
-    `buffer`, in which `data` lies, is released behind the last."""
+    """A long message that goes out frame by frame. `opening` is the payload of the first; `at` is how much of `data`
+    has gone. `buffer`, in which `data` lies, is released behind the last."""
 
     kind: int
     service: int
     number: int
     opening: bytes
-    data: memoryview
+    data: memoryview | Source
     buffer: PooledBuffer | None
+    at: int = 0
 
 
 class Outgoing:
@@ -77,6 +78,8 @@ class Outgoing:
         """The kind and the service of the frame that short messages are packed into; 0: there is none."""
         self._open_at = 0
         self._bulk: deque[Bulk] = deque()
+        self._pieces = BufferPool(BULK_BYTES + PAYLOAD_BYTES_MAX)
+        """What is read as it is sent: the same memory again and again, which the processor has in its cache."""
         self.undelivered: deque[tuple[int, int]] = deque()
         """Answers that were sent and are kept: how many frames go with the last of each, and the request's number."""
 
@@ -90,11 +93,14 @@ class Outgoing:
         else:
             self._pack(REQUEST << SERVICE_BITS | request.service, request.number, head, data)
 
-    def send_answer(self, number: int, head: bytes, data: memoryview | bytes, buffer: PooledBuffer | None) -> None:
+    def send_answer(self, number: int, head: bytes, data: Data, buffer: PooledBuffer | None) -> None:
         """See Sender."""
         if len(head) + len(data) > SHORT_BYTES:
-            self._send_long(ANSWER, 0, number, head, bytes(data) if buffer is None else data, buffer)
+            if buffer is None and isinstance(data, memoryview):
+                data = bytes(data)
+            self._send_long(ANSWER, 0, number, head, data, buffer)
             return
+        assert isinstance(data, memoryview | bytes), "what is read late is long"
         self._pack(OPENS_ANSWERS, number, head, data)
         self.undelivered.append((self._sent + 1 if self._open else self._sent, number))
         if buffer is not None:
@@ -187,31 +193,51 @@ class Outgoing:
         self._sent += 1
 
     def _send_long(
-        self, kind: int, service: int, number: int, head: bytes, data: memoryview | bytes, buffer: PooledBuffer | None
+        self, kind: int, service: int, number: int, head: bytes, data: Data, buffer: PooledBuffer | None
     ) -> None:
-        self._bulk.append(Bulk(kind, service, number, OPENING.pack(len(data)) + head, memoryview(data), buffer))
+        opening = OPENING.pack(len(data)) + head
+        data = memoryview(data) if isinstance(data, bytes) else data
+        self._bulk.append(Bulk(kind, service, number, opening, data, buffer))
         self._wake()
 
     def fill(self) -> None:
         """Before the output is sent: closes what is packed, and puts frames of long messages behind it, one message
-        after the other, as far as they may have it."""
+        after the other, as far as they may have it. Raises OSError if data cannot be read."""
         self._close_frame()
         output = self.output
-        while self._bulk and output.outside_bytes < BULK_BYTES and output.room >= HEADER_BYTES + SHORT_BYTES:
+        # What is waited for alone goes frame by frame: the other array works on one while we make the next.
+        most = BULK_BYTES if len(self._bulk) > 1 else 1
+        while self._bulk and output.outside_bytes < most and output.room >= HEADER_BYTES + SHORT_BYTES:
             bulk = self._bulk[0]
             if bulk.opening:
                 self._pack_bulk(bulk, MORE, bulk.opening)
                 output.append(bulk.opening)
                 bulk.opening = b""
-            piece = bulk.data[:PAYLOAD_BYTES_MAX]
-            bulk.data = bulk.data[len(piece) :]
-            more = bool(bulk.data)
+            piece, buffer = self._next_piece(bulk)
+            more = bulk.at < len(bulk.data)
             self._pack_bulk(bulk, MORE if more else 0, piece)
-            output.attach(Outside(piece, None if more else bulk.buffer))
+            output.attach(Outside(piece, buffer))
             if not more:
                 self._bulk.popleft()
                 if bulk.kind == ANSWER:
                     self.undelivered.append((self._sent, bulk.number))
+
+    def _next_piece(self, bulk: Bulk) -> tuple[memoryview, PooledBuffer | None]:
+        """The data of its next frame, and what is to be released when that is sent."""
+        at, data = bulk.at, bulk.data
+        end = min(at + PAYLOAD_BYTES_MAX, len(data))
+        if isinstance(data, memoryview):
+            bulk.at = end
+            return data[at:end], bulk.buffer if end == len(data) else None
+        buffer = self._pieces.take_beyond(end - at, 1)
+        assert buffer is not None, "no more of them are used than may be handed to the socket"
+        try:
+            data.load(at, buffer.view)
+        except BaseException:
+            buffer.release()
+            raise
+        bulk.at = end
+        return buffer.view, buffer
 
     def _pack_bulk(self, bulk: Bulk, flags: int, payload: bytes | memoryview) -> None:
         """The header of one frame of a long message."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from crc32c import crc32c
 
 from arrayd.buffers import PooledBuffer
-from arrayd.link.channel import DATA_AT, MESSAGE_BYTES_MAX, POOL_BYTES, Channel
+from arrayd.link.channel import DATA_AT, MESSAGE_BYTES_MAX, Channel
 from arrayd.link.frames import CRC_BYTES, HEADER_BYTES, MORE, OPENING, PAYLOAD_BYTES_MAX, FrameError, Kind
 
 PARTS_MAX = 64
@@ -20,13 +20,14 @@ Fields = tuple[int, int, int, int, int, int, int]
 class Part:
     """What has come of one message: its head, which lies right before a page of `buffer`, and some of its data."""
 
-    __slots__ = ("buffer", "left", "payload", "service")
+    __slots__ = ("buffer", "left", "length", "payload", "service")
 
     def __init__(self, service: int, head: memoryview, length: int, buffer: PooledBuffer) -> None:
         memory = buffer.view
         start = DATA_AT - len(head)
         memory[start:DATA_AT] = head
         self.service = service
+        self.length = length
         self.buffer = buffer
         self.payload = memory[start : DATA_AT + length]
         self.left = memory[DATA_AT : DATA_AT + length]
@@ -114,8 +115,7 @@ class Parts:
             return
         place = part.place(len(payload), flags)
         place[:] = payload
-        if not part.left:
-            self._complete(channel, kind, number, part)
+        self._goes_on(channel, kind, number, part)
 
     def _open(self, channel: Channel, kind: int, service: int, number: int, payload: memoryview) -> None:
         """The first frame of a message in several."""
@@ -130,14 +130,14 @@ class Parts:
         if len(self._parts) >= PARTS_MAX:
             raise FrameError(f"more than {PARTS_MAX} messages in part")
         if kind == Kind.REQUEST:
-            channel.take(len(head) + length)
-        elif not channel.answer_begins(number, len(head) + length):
-            self._dropping = self._dropping or memoryview(bytearray(PAYLOAD_BYTES_MAX))
-            self._parts[kind, number] = Dropped(length, self._dropping)
-            return
-        # Credit bounds what a peer may have here, and what we asked for: there is always room.
-        buffer = channel.buffers.take_beyond(DATA_AT + length, POOL_BYTES)
-        assert buffer is not None
+            buffer = channel.request_begins(len(head), length)
+        else:
+            begun = channel.answer_begins(number, len(head), length)
+            if begun is None:
+                self._dropping = self._dropping or memoryview(bytearray(PAYLOAD_BYTES_MAX))
+                self._parts[kind, number] = Dropped(length, self._dropping)
+                return
+            buffer = begun
         self._parts[kind, number] = Part(service, head, length, buffer)
 
     def begin_sink(self, begun: memoryview, fields: Fields) -> None:
@@ -151,21 +151,26 @@ class Parts:
     def filled(self, channel: Channel, sink: Sink) -> None:
         """All of the frame has come, and is intact."""
         self.sink = None
-        part = self._parts[sink.kind, sink.number]
+        self._goes_on(channel, sink.kind, sink.number, self._parts[sink.kind, sink.number])
+
+    def _goes_on(self, channel: Channel, kind: int, number: int, part: Part | Dropped) -> None:
+        """One more frame of it is in its place."""
         if not part.left:
-            self._complete(channel, sink.kind, sink.number, part)
+            self._complete(channel, kind, number, part)
+        elif kind == Kind.ANSWER and isinstance(part, Part):
+            channel.answer_comes(number, part.payload, part.length - len(part.left))
 
     def _complete(self, channel: Channel, kind: int, number: int, part: Part | Dropped) -> None:
         self._more = MORE_LONG
         del self._parts[kind, number]
         if isinstance(part, Dropped):
             return
+        if kind == Kind.ANSWER:
+            channel.answer_is_there(number, part.payload)
+            return
         try:
-            if kind == Kind.REQUEST:
-                channel.give_back(len(part.payload))
-                channel.request_came(part.service, number, part.payload, part.buffer)
-            else:
-                channel.answer_came(number, part.payload, part.buffer)
+            channel.give_back(len(part.payload))
+            channel.request_came(part.service, number, part.payload, part.buffer)
         except FrameError:
             part.release()
             raise
@@ -173,10 +178,13 @@ class Parts:
     def release(self, channel: Channel | None) -> None:
         """The connection is gone: none of them will come to its end."""
         self.sink = None
-        for (kind, _), part in self._parts.items():
+        for (kind, number), part in self._parts.items():
             if isinstance(part, Dropped):
                 continue
-            if kind == Kind.REQUEST and channel is not None:
+            assert channel is not None, "nothing is in part before there is one"
+            if kind == Kind.REQUEST:
                 channel.give_back(len(part.payload))
-            part.release()
+                part.release()
+            else:
+                channel.answer_broke_off(number)
         self._parts.clear()

@@ -23,6 +23,19 @@ KEPT_BYTES_MAX = 2 * BYTES_MAX
 """Answers that a peer has not said to have, and their bytes; a peer that owes more is not served."""
 
 
+class Source(Protocol):
+    """Data of an answer that lies elsewhere, and is read a piece at a time when its turn to be sent comes."""
+
+    def __len__(self) -> int:
+        """Bytes of it."""
+
+    def load(self, at: int, view: memoryview) -> None:
+        """Fills `view` with what begins at byte `at`. Raises OSError, which ends the connection."""
+
+
+Data = memoryview | bytes | Source
+
+
 class Call:
     """One request of the peer's, as a service sees it: it calls `answer` once, at once or later."""
 
@@ -48,11 +61,10 @@ class Call:
         """The answer may come to so many bytes. Raises FrameError, to be passed on, if the peer has no such credit."""
         self._serving.charge(self, count)
 
-    def answer(
-        self, head: bytes, data: memoryview | bytes = b"", buffer: PooledBuffer | None = None, keep: bool = True
-    ) -> None:
-        """Sends the answer. `data` lies in `buffer`, which is the link's to release, or may change after the call.
-        Not to `keep` it means that the request may be carried out again if the answer is lost."""
+    def answer(self, head: bytes, data: Data = b"", buffer: PooledBuffer | None = None, keep: bool = True) -> None:
+        """Sends the answer. `data` lies in `buffer`, which is the link's to release, or is a `Source` and longer than
+        SHORT_BYTES, or may change after the call. Not to `keep` it means that the request may be carried out again if
+        the answer is lost: so it is with a `Source`."""
         # A service has mistaken itself, and not the peer: what no peer takes would end every connection from now on.
         assert len(head) <= HEAD_BYTES_MAX, "a head is short"
         assert len(head) + len(data) <= MESSAGE_BYTES_MAX, "an answer is no longer than a message may be"
@@ -82,7 +94,7 @@ class Sender(Protocol):
     def send_request(self, request: Asking) -> None:
         """Sends it, all of it or as it goes."""
 
-    def send_answer(self, number: int, head: bytes, data: memoryview | bytes, buffer: PooledBuffer | None) -> None:
+    def send_answer(self, number: int, head: bytes, data: Data, buffer: PooledBuffer | None) -> None:
         """Sends it. `buffer`, in which `data` lies, is the connection's to release; without one `data` may change."""
 
     def room(self) -> memoryview:
@@ -195,13 +207,12 @@ class Serving:
             self._counted -= 1
             self._taken -= call.cost
 
-    def answered(
-        self, call: Call, head: bytes, data: memoryview | bytes, buffer: PooledBuffer | None, keep: bool
-    ) -> None:
+    def answered(self, call: Call, head: bytes, data: Data, buffer: PooledBuffer | None, keep: bool) -> None:
         """See `Call.answer`."""
         self._end(call)
         sender = self._sender if self._asked else None
         if keep:
+            assert isinstance(data, memoryview | bytes), "what is read late is not kept"
             data = copy = bytes(data)
             self._kept[call.number] = (head, copy)
             self._kept_bytes += len(copy)

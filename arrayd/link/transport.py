@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 
 from arrayd.link.connection import Connection
-from arrayd.sockets import tune
+from arrayd.sockets import do_not_pace, tune
 from arrayd.spinner import Spinner
 
 NOT_SENT_BYTES = 512 * 1024
@@ -167,6 +167,7 @@ async def dial(host: str, port: int, context: ssl.SSLContext | None, name: str, 
     family, kind, protocol, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     try:
+        do_not_pace(sock, str(address[0]))
         await loop.sock_connect(sock, address)
         return Stream(await _prepared(sock, context, name), make, spinner)
     except BaseException:

@@ -5,9 +5,9 @@ What becomes of writes is for the kinds of it to say: `guarded.py` refuses them,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
-from arrayd.volumes.volume import Extent, Volume
+from arrayd.volumes.volume import Extent, Volume, WarmFile
 
 
 class Front(Volume):
@@ -33,7 +33,7 @@ class Front(Volume):
         """Bytes: as many as the volume has, which may grow where it is in no pair yet."""
         return self.volume.size
 
-    def warm_file(self, offset: int, length: int) -> Callable[[int, int, int], int] | None:
+    def warm_file(self, offset: int, length: int) -> WarmFile | None:
         """See `Volume.warm_file`."""
         return self.volume.warm_file(offset, length)
 

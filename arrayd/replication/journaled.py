@@ -17,7 +17,7 @@ from arrayd.replication.group import SPOT_BYTES_MAX, PrimaryGroup
 from arrayd.replication.journal import JournalFull, Kind
 from arrayd.replication.writes import NOTHING, Together, Write
 from arrayd.volumes.range_locks import RangeLocks
-from arrayd.volumes.volume import Extent, Volume, VolumeError, VolumeReadOnly
+from arrayd.volumes.volume import Extent, Volume, VolumeError, VolumeReadOnly, WarmFile
 
 
 class JournaledVolume(Volume):
@@ -60,7 +60,7 @@ class JournaledVolume(Volume):
         """See `Volume.fetch_now`."""
         return self.volume.fetch_now(offset, view)
 
-    def warm_file(self, offset: int, length: int) -> Callable[[int, int, int], int] | None:
+    def warm_file(self, offset: int, length: int) -> WarmFile | None:
         """See `Volume.warm_file`."""
         return self.volume.warm_file(offset, length)
 

@@ -80,9 +80,9 @@ def read(unit: LogicalUnit, task: Task) -> Awaitable[None] | None:
     if forces_unit_access(task.cdb):
         return _read_from_medium(unit, task, offset, length)
     if task.takes_file and length >= SENDFILE_BYTES:
-        send = volume.warm_file(offset, length)
-        if send is not None:
-            task.data_in = FileExtent(send, offset, length)
+        file = volume.warm_file(offset, length)
+        if file is not None:
+            task.data_in = FileExtent(file, offset, length)
             return None
     buffer = unit.buffers.take(length)
     if buffer is None:

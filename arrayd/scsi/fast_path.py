@@ -83,10 +83,10 @@ def _name_file(unit: LogicalUnit) -> TransferNow:
     warm_file = unit.disk.warm_file
 
     def name_file(offset: int, extent: FileExtent) -> bool:
-        send = warm_file(offset, extent.length)
-        if send is None:
+        file = warm_file(offset, extent.length)
+        if file is None:
             return False
-        extent.send, extent.offset = send, offset
+        extent.file, extent.offset = file, offset
         return True
 
     return name_file

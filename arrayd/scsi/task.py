@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from arrayd.buffers import PooledBuffer
+    from arrayd.volumes.volume import WarmFile
 
 MAX_TRANSFER_BYTES = 8 * 1024 * 1024
 """Largest Data-In or Data-Out of one command, in bytes (told to hosts in VPD B0h)."""
@@ -82,27 +83,38 @@ SENDFILE_BYTES = 128 * 1024
 """From this length on a warm range goes from the file to the socket without a copy. For less, a system call for each
 range costs more than two copies."""
 
-SendFile = Callable[[int, int, int], int]
-"""`send(socket descriptor, offset, length)`: sends from a file, without a copy; bytes sent, or BlockingIOError."""
+
+class Nowhere:
+    """`FileExtent.file` until somebody says where the data lies."""
+
+    def send(self, _socket: int, _offset: int, _length: int) -> int:
+        """See WarmFile."""
+        raise AssertionError("data without a place")
+
+    def load(self, _offset: int, _view: memoryview) -> None:
+        """See WarmFile."""
+        raise AssertionError("data without a place")
 
 
-def cannot_send(_socket: int, _offset: int, _length: int) -> int:
-    """`FileExtent.send` until somebody says where the data lies."""
-    raise AssertionError("data without a place")
+NOWHERE = Nowhere()
 
 
 class FileExtent:
-    """Data-In that lies warm in a file: the transport sends it from there by `send` (a `Volume.warm_file`)."""
+    """Data-In that lies warm in a file (a `Volume.warm_file`): the transport sends it from there."""
 
-    __slots__ = ("length", "offset", "send")
+    __slots__ = ("file", "length", "offset")
 
-    def __init__(self, send: SendFile, offset: int, length: int) -> None:
-        self.send = send
+    def __init__(self, file: WarmFile, offset: int, length: int) -> None:
+        self.file = file
         self.offset = offset
         self.length = length
 
     def __len__(self) -> int:
         return self.length
+
+    def load(self, at: int, view: memoryview) -> None:
+        """Fills `view` with what begins at byte `at` of it. Raises OSError."""
+        self.file.load(self.offset + at, view)
 
 
 class Commit:
@@ -202,11 +214,14 @@ class Task:
         "attribute",
         "buffer",
         "cdb",
+        "comes",
         "command",
         "counted",
         "data_in",
         "data_out",
+        "data_sn",
         "done",
+        "emitted",
         "executing",
         "expected_in",
         "expected_out",
@@ -255,6 +270,13 @@ class Task:
         """The transport's own: the pooled buffer that `data_out` lies in."""
         self.buffer: PooledBuffer | None = None
         """A pooled buffer that `data_in` lies in; released by the transport once sent."""
+        self.comes: Callable[[Task, int], None] | None = None
+        """Tells a transport that takes it so that the first bytes, so many, of a long `data_in` are there: it may send
+        them. All of it will be there, and is as long as expected, if the task ends with status GOOD."""
+        self.emitted = 0
+        """The transport's own: so much of Data-In has gone, or is on its way."""
+        self.data_sn = 0
+        """The transport's own: Data-In PDUs that this was."""
         self.counted = False
         """The transport's own: whether the task takes a place in the command window."""
         self.held_bytes = 0

@@ -13,7 +13,7 @@ from typing import Any
 from construct import ConstructError
 
 from arrayd.buffers import BufferPool, PooledBuffer
-from arrayd.link.channel import Call, Done
+from arrayd.link.channel import SHORT_BYTES, Call, Done
 from arrayd.log import get_logger
 from arrayd.scsi.alua import PortTakenError
 from arrayd.scsi.nexus import Nexus
@@ -197,6 +197,7 @@ class FarEnd:
         padded, done = cdb.ljust(CDB_ALIGNED_BYTES, b"\0"), partial(_ended, call, host)
         task = Task(padded, lun, tag, attribute, expected_out, expected_in, done)
         task.out_buffer = buffer
+        task.takes_file = True
         nexus.enter(task)
         if buffer is not None:
             # A long request lies where its data begins a page, a short one was copied to the beginning.
@@ -306,20 +307,30 @@ def _ended(call: Call, host: Host, task: Task) -> None:
     if task.out_buffer is not None:
         task.out_buffer.release()
     data = task.data_in
-    assert not isinstance(data, FileExtent)
     if task.aborted and task.status != Status.TASK_ABORTED:
         if task.buffer is not None:
             task.buffer.release()
         _answer(call, Outcome.LOST if host.lost else Outcome.ABORTED)
         return
     keep = task.cdb[0] not in READS or task.status != Status.GOOD
-    view, wanted = memoryview(data), task.wanted_out
-    if len(view) > task.expected_in:
+    length, wanted = len(data), task.wanted_out
+    if length > task.expected_in:
         # More than was asked for is not sent, but told: the host's residual comes of it.
-        wanted += 0 if task.expected_out else len(view) - task.expected_in
-        view = view[: task.expected_in]
+        wanted += 0 if task.expected_out else length - task.expected_in
+        length = task.expected_in
     head = ANSWER_HEAD.pack(Outcome.DONE, task.status, len(task.sense), wanted) + task.sense
-    call.answer(head, view, task.buffer, keep)
+    call.answer(head, _cut(data, length), task.buffer, keep)
+
+
+def _cut(data: bytes | bytearray | memoryview | FileExtent, length: int) -> memoryview | FileExtent:
+    """The first `length` bytes of it. What lies in a file is read when it is sent, if it is long."""
+    if not isinstance(data, FileExtent):
+        return memoryview(data)[:length]
+    if length > SHORT_BYTES:
+        return FileExtent(data.file, data.offset, length)
+    view = memoryview(bytearray(length))
+    data.load(0, view)
+    return view
 
 
 def _answer(

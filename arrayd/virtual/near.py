@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 from arrayd.buffers import BufferPool
@@ -21,13 +20,14 @@ from arrayd.virtual.formats import (
     ATTACH,
     DETACH,
     EXECUTE_HEAD,
+    GOOD_READ,
     MANAGE,
     SERVICE,
     Operation,
     Outcome,
     read_answer,
 )
-from arrayd.virtual.passage import TRIES_MAX, lives
+from arrayd.virtual.passage import HEAD_BYTES, TRIES_MAX, lives
 
 POOL_FACTOR = 2
 """Data-In has come: it may take so many times what the pool is to hold."""
@@ -114,6 +114,76 @@ class NearEnd:
             self.send(Request(SERVICE, DETACH.build(told), b"", ANSWER_BYTES, lambda _answer: None))
 
 
+class Errand(Asking):
+    """A task on its way to the array that carries it out, and back. Data-In that is long goes on to the host as it
+    comes, if that takes it so."""
+
+    __slots__ = ("_ended", "_nexus", "_remote", "_task", "_tries")
+
+    def __init__(
+        self, remote: RemoteUnit, nexus: Nexus, task: Task, ended: Callable[[], None], tries: int, head: bytes
+    ) -> None:
+        super().__init__(SERVICE, head, task.data_out, task.expected_in + ANSWER_BYTES)
+        self._remote = remote
+        self._nexus = nexus
+        self._task = task
+        self._ended = ended
+        self._tries = tries
+
+    def wanted(self) -> bool:
+        """See Asking."""
+        return not self._task.aborted and lives(self._nexus)
+
+    def comes(self, answer: memoryview, come: int) -> None:
+        """See Asking: it is passed on if it will be all that the host expects, and the status GOOD."""
+        task = self._task
+        if task.comes is None or task.aborted or answer[:HEAD_BYTES] != GOOD_READ:
+            return
+        if len(answer) == HEAD_BYTES + task.expected_in:
+            self.in_use = True
+            task.data_in = answer[HEAD_BYTES:]
+            task.comes(task, come)
+
+    def ended(self, answer: memoryview | LinkError) -> None:
+        """See Asking."""
+        task = self._task
+        number, _ = self._remote.tags.pop(task)
+        if self.in_use:
+            # Whatever becomes of the task: what was passed on may not be sent yet.
+            task.buffer, self.buffer = self.buffer, None
+        try:
+            if not isinstance(answer, LinkError):
+                told = read_answer(answer)
+                if told.outcome == Outcome.NO_NEXUS and self._tries < TRIES_MAX and not task.aborted:
+                    self._remote.near.forgotten(self._nexus, number)
+                    self._remote.send(self._nexus, task, self._ended, self._tries + 1)
+                    return
+                passage.take(task, told)
+                if told.data and told.outcome == Outcome.DONE and not self.in_use:
+                    self._take_data(told.data)
+            else:
+                passage.cannot(task, answer)
+        except FrameError:
+            passage.fail_between(task)
+            self._ended()
+            raise
+        self._ended()
+
+    def _take_data(self, data: memoryview) -> None:
+        """Data-In, from where a long answer lies, or in a copy."""
+        task = self._task
+        if self.buffer is not None:
+            task.buffer, self.buffer = self.buffer, None
+            task.data_in = data
+            return
+        buffer = self._remote.near.buffers.take_beyond(len(data), POOL_FACTOR)
+        if buffer is None:
+            task.status = Status.BUSY
+            return
+        buffer.view[:] = data
+        task.buffer, task.data_in = buffer, buffer.view
+
+
 class RemoteUnit:
     """A `scsi.virtual_unit.Remote`: LUN `lun` of the array that `near` leads to."""
 
@@ -121,7 +191,7 @@ class RemoteUnit:
         self.near = near
         self.lun = lun
         self.encoded = encode_lun(lun)
-        self._tags: dict[Task, tuple[int, int]] = {}
+        self.tags: dict[Task, tuple[int, int]] = {}
         """Of tasks under way: our numbers for the nexus and the task."""
 
     def meet(self, nexus: Nexus) -> None:
@@ -130,68 +200,17 @@ class RemoteUnit:
 
     def execute(self, nexus: Nexus, task: Task, ended: Callable[[], None]) -> None:
         """See Remote."""
-        self._send(nexus, task, ended, 1)
+        self.send(nexus, task, ended, 1)
 
-    def _send(self, nexus: Nexus, task: Task, ended: Callable[[], None], tries: int) -> None:
+    def send(self, nexus: Nexus, task: Task, ended: Callable[[], None], tries: int) -> None:
+        """Asks for the task to be carried out: the first time, or again under another number for the nexus."""
         number, tag = self.near.number(nexus), next(self.near.tags) & 0xFFFFFFFF
-        self._tags[task] = number, tag
+        self.tags[task] = number, tag
         head = EXECUTE_HEAD.pack(
             Operation.EXECUTE, task.attribute, len(task.cdb), number, self.encoded, tag, task.expected_out,
             task.expected_in,
         )  # fmt: skip
-        expects = task.expected_in + ANSWER_BYTES
-        request = Request(
-            SERVICE,
-            head + task.cdb,
-            task.data_out,
-            expects,
-            lambda answer: came(request, answer),
-            lambda: not task.aborted and lives(nexus),
-        )
-        came = partial(self._came, nexus, task, ended, tries)
-        self.near.send(request)
-
-    def _came(
-        self,
-        nexus: Nexus,
-        task: Task,
-        ended: Callable[[], None],
-        tries: int,
-        request: Request,
-        answer: memoryview | LinkError,
-    ) -> None:
-        number, _ = self._tags.pop(task)
-        if isinstance(answer, LinkError):
-            passage.cannot(task, answer)
-            ended()
-            return
-        try:
-            told = read_answer(answer)
-        except FrameError:
-            passage.fail_between(task)
-            ended()
-            raise
-        if told.outcome == Outcome.NO_NEXUS and tries < TRIES_MAX and not task.aborted:
-            self.near.forgotten(nexus, number)
-            self._send(nexus, task, ended, tries + 1)
-            return
-        passage.take(task, told)
-        if told.data and told.outcome == Outcome.DONE:
-            self._take_data(task, told.data, request)
-        ended()
-
-    def _take_data(self, task: Task, data: memoryview, request: Request) -> None:
-        """Data-In, from where a long answer lies, or in a copy."""
-        if request.buffer is not None:
-            task.buffer, request.buffer = request.buffer, None
-            task.data_in = data
-            return
-        buffer = self.near.buffers.take_beyond(len(data), POOL_FACTOR)
-        if buffer is None:
-            task.status = Status.BUSY
-            return
-        buffer.view[:] = data
-        task.buffer, task.data_in = buffer, buffer.view
+        self.near.send(Errand(self, nexus, task, ended, tries, head + task.cdb))
 
     def fast(self, nexus: Nexus, unit: VirtualUnit) -> FastTable:
         """See Remote."""
@@ -204,7 +223,7 @@ class RemoteUnit:
 
     def manage(self, nexus: Nexus, function: int, task: Task | None, done: Callable[[int], None]) -> None:
         """See Remote."""
-        number, tag = self._tags.get(task, (0, 0)) if task is not None else (self.near.number(nexus), 0)
+        number, tag = self.tags.get(task, (0, 0)) if task is not None else (self.near.number(nexus), 0)
         if not number:
             done(FunctionResponse.TASK_DOES_NOT_EXIST)
             return

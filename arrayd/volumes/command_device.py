@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from arrayd.origin import Origin
-from arrayd.volumes.volume import Extent, Volume, VolumeReadOnly
+from arrayd.volumes.volume import Extent, Volume, VolumeReadOnly, WarmFile
 
 
 class Mailbox(Protocol):
@@ -43,7 +43,7 @@ class CommandDevice(Volume):
         self.size = mailbox.size
         self.read_now = self.write_now = _not_now
 
-    def warm_file(self, _offset: int, _length: int) -> Callable[[int, int, int], int] | None:
+    def warm_file(self, _offset: int, _length: int) -> WarmFile | None:
         """See Volume: it lies in no file."""
         return None
 

@@ -10,7 +10,16 @@ from functools import partial
 
 from arrayd.blockfile import BlockFile
 from arrayd.volumes.range_locks import RangeLocks
-from arrayd.volumes.volume import Extent, Volume, VolumeError, VolumeFailed, VolumeFull, VolumeReadOnly, ended
+from arrayd.volumes.volume import (
+    Extent,
+    Volume,
+    VolumeError,
+    VolumeFailed,
+    VolumeFull,
+    VolumeReadOnly,
+    WarmFile,
+    ended,
+)
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -64,9 +73,9 @@ class FileVolume(Volume):
         """See `Volume.fetch_now`."""
         return self.file.read(offset, view) if self.file.wary else None
 
-    def warm_file(self, offset: int, length: int) -> Callable[[int, int, int], int] | None:
+    def warm_file(self, offset: int, length: int) -> WarmFile | None:
         """See `Volume.warm_file`."""
-        return self.file.send if self.file.warm(offset, length) else None
+        return self.file if self.file.warm(offset, length) else None
 
     def read(self, offset: int, view: memoryview) -> Awaitable[None] | None:
         """See `Volume.read`."""

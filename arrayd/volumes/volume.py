@@ -15,8 +15,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from arrayd.origin import Origin
+
+
+class WarmFile(Protocol):
+    """A file with data in memory. What of it is gone meanwhile is waited for."""
+
+    def send(self, socket: int, offset: int, length: int) -> int:
+        """Sends from it to a non-blocking socket, without a copy; bytes sent. Raises BlockingIOError, and OSError."""
+
+    def load(self, offset: int, view: memoryview) -> None:
+        """Fills `view` from it. Raises OSError."""
 
 
 class VolumeError(Exception):
@@ -91,9 +102,9 @@ class Volume(ABC):
         return None
 
     @abstractmethod
-    def warm_file(self, offset: int, length: int) -> Callable[[int, int, int], int] | None:
-        """`send(socket descriptor, offset, length)`, which sends the range without a copy and without waiting for a
-        disk; None when the range is not in memory, or in no file."""
+    def warm_file(self, offset: int, length: int) -> WarmFile | None:
+        """The file that the range lies in, so that it goes from there without a copy, or a piece at a time; None when
+        not all of it is in memory, or in no file."""
 
     @abstractmethod
     def read(self, offset: int, view: memoryview) -> Awaitable[None] | None:

@@ -157,7 +157,7 @@ class Host(Requests):
             first = output.segments[0]
             if isinstance(first, FileExtent):
                 os.lseek(self._files, 0, os.SEEK_SET)
-                count = first.send(self._files, first.offset, min(first.length, limit))
+                count = first.file.send(self._files, first.offset, min(first.length, limit))
                 self._stream += os.pread(self._files, count, 0)
                 output.sent_from_file(count)
             else:

@@ -15,7 +15,7 @@ from arrayd.iscsi.numbers import COMMAND_WINDOW, Numbers
 from arrayd.iscsi.pdu import BHS_BYTES, NO_TAG, Opcode, parse_header
 from arrayd.iscsi.responder import OUTSIDE_BYTES, Responder
 from arrayd.output import OUTPUT_BYTES, SEGMENTS_MAX, Output, OwnBytes
-from arrayd.scsi.task import FileExtent, Status, Task
+from arrayd.scsi.task import NOWHERE, FileExtent, Status, Task
 
 DATA = os.urandom(1 << 20)
 SENSE = bytes([0x70, 0, 5]) + bytes(15)
@@ -118,7 +118,7 @@ def test_data_in(
         task.buffer.view[:] = DATA[:length]
         task.data_in = task.buffer.view
     elif kind == "file" and not data_digest:
-        task.data_in = FileExtent(lambda *_: 0, 0, length)
+        task.data_in = FileExtent(NOWHERE, 0, length)
     else:
         task.data_in = DATA[:length]
     pdus = initiator.answer(task)
@@ -157,7 +157,7 @@ def test_data_in(
 def test_data_in_is_cut_to_what_the_initiator_takes(expected_in: int, kind: str) -> None:
     initiator = Initiator()
     task = initiator.task(expected_in=expected_in)
-    task.data_in = DATA[:65536] if kind == "bytes" else FileExtent(lambda *_: 0, 0, 65536)
+    task.data_in = DATA[:65536] if kind == "bytes" else FileExtent(NOWHERE, 0, 65536)
     ((header, data),) = initiator.answer(task)
     assert data == DATA[:expected_in]
     assert header.overflow

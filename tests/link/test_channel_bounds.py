@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from arrayd.buffers import PooledBuffer
 from arrayd.link import channel as channels
 from arrayd.link.channel import (
     HEAD_BYTES_MAX,
@@ -11,8 +12,9 @@ from arrayd.link.channel import (
     SHORT_BYTES,
     Call,
     LinkError,
+    Request,
 )
-from arrayd.link.frames import PAYLOAD_BYTES_MAX, Kind
+from arrayd.link.frames import PAYLOAD_BYTES_MAX, Kind, frame, short
 from arrayd.link.outgoing import BULK_BYTES
 from tests.link.ends import (
     Answers,
@@ -139,3 +141,69 @@ def test_a_peer_is_held_to_the_credit_that_it_was_given() -> None:
     while service.calls:
         service.answer()
     assert (line.b.channel._taken, line.b.channel._counted) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        (frame(Kind.ANSWER, short(1, b"")), "an answer to request 1, which waits for none"),
+        (frame(Kind.UNKNOWN, number=1), "request 1 is unknown to both"),
+    ],
+    ids=["ANSWER", "UNKNOWN"],
+)
+def test_while_an_answer_comes_there_is_no_other(frames: bytes, reason: str) -> None:
+    line, answers = linked(Patient()), Answers()
+    line.a.channel.request(answers.request(1, expects=LONG))
+    line.carry(True)
+    assert line.a.connection is not None
+    give(line.a.connection, opening(LONG, kind=Kind.ANSWER) + piece(PAYLOAD_BYTES_MAX, more=True, kind=Kind.ANSWER))
+    give(line.a.connection, frames)
+    assert line.a.connection.closing == f"protocol error: {reason}"
+    assert line.a.channel.buffers.used_bytes > 0
+    line.cut()
+    assert line.a.channel.buffers.used_bytes == 0
+    assert not answers.ended
+
+
+class InUse(Request):
+    """What comes of its answer is in use at once."""
+
+    def comes(self, answer: memoryview, come: int) -> None:
+        """See Asking."""
+        self.in_use = True
+
+
+@pytest.mark.parametrize("length", [0, LONG - 1, LONG])
+def test_an_answer_that_broke_off_while_it_was_in_use_comes_to_the_same_place_or_fails(length: int) -> None:
+    line = linked(Patient())
+    ended: list[tuple[memoryview | LinkError, PooledBuffer | None]] = []
+    request = InUse(1, b"", b"", LONG, lambda answer: ended.append((answer, request.buffer)))
+    line.a.channel.request(request)
+    line.carry(True)
+    assert line.a.connection is not None
+    first = opening(LONG, kind=Kind.ANSWER) + piece(PAYLOAD_BYTES_MAX, more=True, kind=Kind.ANSWER)
+    give(line.a.connection, first)
+    place = request.buffer
+    assert place is not None
+    line.cut()
+    assert request.buffer is place
+    line.connect()
+    line.settle()
+    if length:
+        data = opening(length, kind=Kind.ANSWER) + piece(PAYLOAD_BYTES_MAX, more=True, kind=Kind.ANSWER)
+        data += piece(PAYLOAD_BYTES_MAX, more=True, kind=Kind.ANSWER)
+        data += piece(length - 2 * PAYLOAD_BYTES_MAX, more=False, kind=Kind.ANSWER)
+    else:
+        data = frame(Kind.ANSWER, short(1, b""))
+    give(line.a.connection, data)
+    assert not line.a.connection.closing
+    ((answer, buffer),) = ended
+    assert buffer is place
+    if length == LONG:
+        assert isinstance(answer, memoryview)
+        assert answer == bytes(LONG)
+    else:
+        assert isinstance(answer, LinkError)
+        assert answer.maybe_done
+    assert line.a.channel.buffers.used_bytes == 0
+    assert line.a.channel.idle

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from arrayd.link import peers as rules
+from arrayd.link import transport
 from arrayd.link.channel import Call, LinkError, Service
 from arrayd.link.peers import Links, Settings
-from arrayd.sockets import LOOPBACK_CONGESTION_CONTROL, Address
+from arrayd.sockets import LOOPBACK_CONGESTION_CONTROL, Address, do_not_pace
 from tests.lab.waiting import until
 from tests.link.ends import SECRET, Answers, echo
 
@@ -77,11 +78,24 @@ async def test_requests_go_both_ways_over_the_one_connection(build: Build) -> No
     assert await a.ask("b", data) == b"echo:" + data
 
 
-async def test_both_ends_on_one_machine_do_without_pacing(build: Build) -> None:
-    """And send without delay: see `arrayd.sockets`."""
+async def test_both_ends_on_one_machine_do_without_pacing(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From before they are connected: what was paced once is for ever. And send without delay: see `arrayd.sockets`."""
+    dialed: list[bool] = []
+
+    def before(sock: socket.socket, address: str) -> bool:
+        with pytest.raises(OSError, match="not connected"):
+            sock.getpeername()
+        dialed.append(True)
+        return do_not_pace(sock, address)
+
+    monkeypatch.setattr(transport, "do_not_pace", before)
     b = await build("b", {"a": None})
     a = await build("a", {"b": b.address})
     await until(lambda: a.up("b") and b.up("a"))
+    assert dialed
+    assert b.links._listener is not None
+    control = b.links._listener._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    assert control.rstrip(b"\0") == LOOPBACK_CONGESTION_CONTROL
     for stream in (a.links.peers["b"].stream, b.links.peers["a"].stream):
         assert stream is not None
         control = stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)

@@ -224,7 +224,7 @@ async def test_others_need_not_wait_for_what_is_not_in_memory(
             return gate
         return read(offset, view)  # type: ignore[return-value]
 
-    monkeypatch.setattr(volume, "warm_file", lambda offset, length: None if cold else volume.file.send)
+    monkeypatch.setattr(volume, "warm_file", lambda offset, length: None if cold else volume.file)
     monkeypatch.setattr(volume, "read", slow)
     call = primary.begin(asking.copy(GROUP, 1, 0, [Range(0, PAGE)]))
     await until(lambda: not cold)

@@ -7,8 +7,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from arrayd.scsi.task import SendFile
-from arrayd.volumes.volume import Extent, Volume, VolumeError
+from arrayd.volumes.volume import Extent, Volume, VolumeError, WarmFile
 
 PAGE_BYTES = 4096
 """Mapped or not, by pages of this size."""
@@ -64,7 +63,7 @@ class MemoryVolume(Volume):
         self.waiting -= 1
         work()
 
-    def warm_file(self, _offset: int, _length: int) -> SendFile | None:
+    def warm_file(self, _offset: int, _length: int) -> WarmFile | None:
         return None
 
     def read(self, offset: int, view: memoryview) -> Awaitable[None] | None:
@@ -141,15 +140,20 @@ class CommittingVolume(MemoryVolume):
 class WarmVolume(MemoryVolume):
     """A volume that sends long reads as one on a file in page cache does; `cold`: none."""
 
-    def __init__(self) -> None:
-        super().__init__(size=4 << 20)
+    def __init__(self, size: int = 4 << 20) -> None:
+        super().__init__(size=size)
         self.cold = False
 
-    def warm_file(self, _offset: int, _length: int) -> SendFile | None:
-        return None if self.cold else self._send
+    def warm_file(self, _offset: int, _length: int) -> WarmFile | None:
+        return None if self.cold else self
 
-    def _send(self, descriptor: int, offset: int, length: int) -> int:
+    def send(self, descriptor: int, offset: int, length: int) -> int:
+        """See WarmFile."""
         return os.write(descriptor, self.data[offset : offset + length])
+
+    def load(self, offset: int, view: memoryview) -> None:
+        """See WarmFile."""
+        view[:] = self.data[offset : offset + len(view)]
 
 
 class ColdVolume(MemoryVolume):

@@ -14,14 +14,14 @@ from arrayd.virtual.near import NearEnd
 from tests.iscsi.requests import Outcome
 from tests.iscsi.session_driver import Host, make_node
 from tests.link.ends import End, Line, introduction
-from tests.scsi.memory_volume import MemoryVolume
+from tests.scsi.memory_volume import WarmVolume
 
 NEAR = Port(101, 100, "iqn.x:near,t,0x0001")
 """What the far array takes the near one's target port for: both are made alike."""
 
 
-class CountedVolume(MemoryVolume):
-    """Counts what is written to it."""
+class CountedVolume(WarmVolume):
+    """Counts what is written to it; long reads of it go as from a file."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size=size)

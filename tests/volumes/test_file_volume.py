@@ -31,7 +31,7 @@ async def test_a_warm_read_is_done_at_once_and_a_cold_one_later(open_file: OpenF
     into = memoryview(bytearray(PAGE))
     assert volume.read(PAGE, into) is None
     assert into == data(7)
-    assert volume.warm_file(0, MIB) == file.send
+    assert volume.warm_file(0, MIB) == file
     await refused_when_cold(file, lambda: volume.warm_file(0, MIB) is not None)
     pending: Awaitable[None] | None = None
 
