@@ -19,19 +19,34 @@ KEPT_BYTES = 64 * 1024 * 1024
 class PooledBuffer:
     """`view` is `length` bytes of page-aligned memory, owned until `release`."""
 
-    __slots__ = ("_pool", "memory", "view")
+    __slots__ = ("_owners", "_pool", "memory", "view")
 
     def __init__(self, pool: BufferPool, memory: mmap.mmap, length: int) -> None:
         self._pool: BufferPool | None = pool
+        self._owners: list[PooledBuffer] | None = None
+        """Who owns the memory, if there are several."""
         self.memory = memory
         self.view = memoryview(memory)[:length]
+
+    def share(self) -> PooledBuffer:
+        """The same memory for one more owner: it is given back when all have released it."""
+        assert self._pool is not None
+        other = PooledBuffer(self._pool, self.memory, len(self.view))
+        self._owners = other._owners = self._owners or [self]
+        self._owners.append(other)
+        return other
 
     def release(self) -> None:
         """Gives the memory back; a second call does nothing."""
         pool, self._pool = self._pool, None
-        if pool is not None:
-            self.view.release()
-            pool.give_back(self.memory)
+        if pool is None:
+            return
+        self.view.release()
+        if self._owners is not None:
+            self._owners.remove(self)
+            if self._owners:
+                return
+        pool.give_back(self.memory)
 
 
 class BufferPool:

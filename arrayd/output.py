@@ -9,8 +9,8 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from dataclasses import dataclass
+from typing import Protocol
 
-from arrayd.buffers import PooledBuffer
 from arrayd.scsi.task import FileExtent
 
 OUTPUT_BYTES = (256 + 32) * 1024
@@ -30,12 +30,19 @@ class OwnBytes:
     end: int
 
 
+class Releasable(Protocol):
+    """Who waits until data is sent; a buffer that it lies in, most often."""
+
+    def release(self) -> None:
+        """It is, or will not be; called once."""
+
+
 @dataclass(slots=True)
 class Outside:
-    """Memory outside the output. `buffer` is released when all of `view` is sent."""
+    """Memory outside the output. `buffer` is released when all of `view` is sent, or will not be."""
 
     view: memoryview
-    buffer: PooledBuffer | None
+    buffer: Releasable | None
 
 
 Segment = OwnBytes | Outside | FileExtent
@@ -78,15 +85,6 @@ class Output:
         self._close_own()
         self.segments.append(segment)
         self.outside_bytes += len(segment.view) if isinstance(segment, Outside) else segment.length
-
-    def release_behind(self, buffer: PooledBuffer) -> None:
-        """Releases a buffer when nothing that lies in it is left to be sent: with the last memory that was attached
-        without a buffer, which is that or something behind it."""
-        for segment in reversed(self.segments):
-            if isinstance(segment, Outside) and segment.buffer is None:
-                segment.buffer = buffer
-                return
-        buffer.release()
 
     def _close_own(self) -> None:
         start = self.mark if self.segments or self.mark > self.head else self.head

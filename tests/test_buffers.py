@@ -207,3 +207,21 @@ async def test_who_waits_gets_a_buffer_in_turn_or_nobody_does() -> None:
     with pytest.raises(asyncio.CancelledError):
         await too_late
     assert pool.used_bytes == 0
+
+
+def test_shared_memory_is_given_back_by_the_last_of_its_owners() -> None:
+    pool = BufferPool(1 << 20)
+    first = pool.take_beyond(100_000, 1)
+    assert first is not None
+    used = pool.used_bytes
+    second = first.share()
+    third = second.share()
+    assert pool.used_bytes == used
+    second.view[:] = b"x" * 100_000
+    for owner in (second, first):
+        owner.release()
+        owner.release()
+        assert pool.used_bytes == used
+    assert third.view == b"x" * 100_000
+    third.release()
+    assert pool.used_bytes == 0

@@ -109,28 +109,6 @@ class OutputModel(RuleBasedStateMachine):
 TestOutputModel = OutputModel.TestCase
 
 
-def test_a_buffer_is_released_behind_what_lies_in_it() -> None:
-    pool, output = BufferPool(1 << 20), Output(SIZE)
-    first, second = (pool.take_beyond(100, 1) for _ in range(2))
-    assert first is not None
-    assert second is not None
-    output.attach(Outside(first.view[:50], None))
-    output.append(b"between")
-    output.attach(Outside(second.view[:50], second))
-    output.release_behind(first)
-    both = pool.used_bytes
-    output.sent(49)
-    assert pool.used_bytes == both
-    output.sent(1)
-    assert pool.used_bytes == both // 2
-    output.sent(7 + 50)
-    assert pool.used_bytes == 0
-    third = pool.take_beyond(100, 1)
-    assert third is not None
-    output.release_behind(third)
-    assert pool.used_bytes == 0
-
-
 def test_a_file_extent_is_not_sent_as_memory() -> None:
     output = Output(SIZE)
     output.attach(FileExtent(NOWHERE, 0, 10))

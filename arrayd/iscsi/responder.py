@@ -32,6 +32,7 @@ from arrayd.scsi.task import Commit, FileExtent, Status, Task
 OUTSIDE_BYTES = 32 * 1024
 """Data-In of this size or more is sent from where it lies; less is copied behind its header."""
 DIGEST_BYTES = 4
+PAGE_BYTES = 4096
 RESPONSE_BYTES = BHS_BYTES + 2 * DIGEST_BYTES + PAD_BYTES
 """Room for a response with both digests, without sense data."""
 WHOLE_WORDS = -PAD_BYTES
@@ -120,8 +121,10 @@ class Responder:
         return self._emit_response(task)
 
     def emit_come(self, task: Task, come: int) -> None:
-        """Emits what is there of the Data-In of a task that has not ended: in whole PDUs, and never the last."""
-        self._emit_data(task, task.expected_in, min(come, task.expected_in - 1))
+        """Emits what is there of the Data-In of a task that has not ended: in whole PDUs, and never the last. Whole
+        pages: if it breaks off and comes again, no block is half of what it was before."""
+        if not (self.max_send_segment % PAGE_BYTES or self._max_burst % PAGE_BYTES):
+            self._emit_data(task, task.expected_in, min(come, task.expected_in - 1))
 
     def _emit_data(self, task: Task, length: int, come: int) -> bool:
         """Emits Data-In as far as it has `come` and there is room; whether all `length` bytes, and the status."""
@@ -143,7 +146,7 @@ class Responder:
                 numbers.max_cmd_sn, task.data_sn, task.emitted, residual,
             )  # fmt: skip
             self._pack_header(header)
-            self._pack_piece(task, piece, last)
+            self._pack_piece(task, piece, last, come < length)
             task.data_sn += 1
             task.emitted += piece
         return True
@@ -158,7 +161,7 @@ class Responder:
         if self.header_digest:
             self.output.append(digest(header))
 
-    def _pack_piece(self, task: Task, piece: int, last: bool) -> None:
+    def _pack_piece(self, task: Task, piece: int, last: bool, comes: bool) -> None:
         data, output = task.data_in, self.output
         trailer = bytes(-piece % PAD_BYTES)
         if isinstance(data, FileExtent):
@@ -172,6 +175,8 @@ class Responder:
         if last:
             buffer, task.buffer = task.buffer, None
         if piece >= OUTSIDE_BYTES:
+            if comes and task.buffer is not None:
+                buffer = task.buffer.share()  # the task may end without its last piece, or go on with another buffer
             output.attach(Outside(view, buffer))
         else:
             output.append(view)
@@ -188,7 +193,7 @@ class Responder:
             return False
         if task.buffer is not None:
             task.data_in = b""
-            self.output.release_behind(task.buffer)
+            task.buffer.release()
         return True
 
     def _pack_response(

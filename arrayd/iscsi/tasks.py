@@ -331,7 +331,7 @@ class Tasks:
             self.numbers.parked -= 1
         if task.buffer is not None:
             task.data_in = b""
-            self.output.release_behind(task.buffer)
+            task.buffer.release()
         self._left(task)
         if self._waiting and not self.abandoned:
             self.wake()

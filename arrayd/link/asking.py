@@ -24,7 +24,7 @@ class Asking:
     """One request of ours: `head` and `data` are its payload, and stay as they are until `ended`. `expects` is the most
     that its answer comes to, in bytes: one that is longer is dropped, and the request has failed."""
 
-    __slots__ = ("buffer", "cost", "data", "expects", "head", "in_use", "number", "service")
+    __slots__ = ("buffer", "cost", "data", "expects", "head", "number", "service")
 
     def __init__(self, service: int, head: bytes, data: memoryview | bytes, expects: int) -> None:
         assert len(head) <= HEAD_BYTES_MAX, "a head is short"
@@ -36,19 +36,16 @@ class Asking:
         self.number = 0
         self.buffer: PooledBuffer | None = None
         """What a long answer lies in, from when it begins to come. Who wants it for longer than `ended` takes it from
-        here then, and releases it."""
-        self.in_use = False
-        """Whether what has come of the answer is in use already (see `comes`): if it breaks off, the next one goes to
-        the same place, or the request fails."""
+        here then, and releases it; who wants it before that has a share."""
 
     def wanted(self) -> bool:
         """Whether it shall be sent still, or again. What nobody waits for any more must not be carried out late: who
         asked may have asked for something else since, and by another way."""
         return True
 
-    def comes(self, answer: memoryview, come: int) -> None:
-        """Called while a long answer comes: the first `come` bytes of its data are there, intact. `answer` is where all
-        of it will be. It may break off, and come again from the beginning."""
+    def comes(self, head: memoryview, data: memoryview, come: int) -> None:
+        """Called while a long answer comes: its head, and where all of its data will be; the first `come` bytes of that
+        are there, intact. It may break off, and another one come from the beginning, to another buffer."""
 
     def ended(self, answer: memoryview | LinkError) -> None:
         """Called once: with the answer's payload, which lasts as long as the call, or with a LinkError. Raises

@@ -66,8 +66,6 @@ class Channel(Serving):
         self._outstanding: dict[int, Asking] = {}
         """Requests that were sent, or begun to be, by number: they may have reached the peer."""
         self._outstanding_bytes = 0
-        self._coming: set[int] = set()
-        """Those whose answer comes, and is long."""
         self._short: deque[Asking] = deque()
         self._long: deque[Asking] = deque()
         """Requests that wait for credit or for a connection, each kind in order."""
@@ -113,7 +111,6 @@ class Channel(Serving):
             request.ended(LinkError(reason, maybe_done=False))
 
     def _fail_outstanding(self, reason: str) -> None:
-        assert not self._coming, "what comes breaks off with its connection"
         outstanding, self._outstanding = self._outstanding, {}
         self._outstanding_bytes = 0
         for request in outstanding.values():
@@ -180,15 +177,13 @@ class Channel(Serving):
 
     def answer_came(self, number: int, payload: memoryview) -> None:
         """ANSWER, all of it, and short: raises FrameError for one that nobody waits for, or that is malformed."""
-        if number not in self._outstanding or number in self._coming:
+        request = self._outstanding.pop(number, None)
+        if request is None or request.buffer is not None or (request.cost > SHORT_BYTES and self._sends(number)):
+            if request is not None:
+                self._outstanding[number] = request
             raise FrameError(f"an answer to request {number}, which waits for none")
-        request = self._outstanding.pop(number)
         self._outstanding_bytes -= request.cost
-        answer = payload if len(payload) <= request.expects else _too_long(request, len(payload))
-        if request.buffer is None:
-            request.ended(answer)
-        else:
-            request.end(_another(request))
+        request.ended(payload if len(payload) <= request.expects else _too_long(request, len(payload)))
         if self._short or self._long:
             self._send_waiting()
 
@@ -205,47 +200,43 @@ class Channel(Serving):
         `DATA_AT`. None: it is to be dropped, since it is longer than what was asked for. Raises FrameError for one that
         nobody waits for."""
         request = self._outstanding.get(number)
-        if request is None:
+        if request is None or self._sends(number):
             raise FrameError(f"an answer to request {number}, which waits for none")
         if head_bytes + length > request.expects:
             # It ends here and now: asked for on the next connection, the same answer would come, and end that, too.
             self._give_up(request, _too_long(request, head_bytes + length))
             return None
-        buffer = request.buffer
-        if buffer is None:
-            # Credit bounds what a peer may have here, and what we asked for: there is always room.
-            buffer = request.buffer = self.buffers.take_beyond(DATA_AT + length, POOL_BYTES)
-            assert buffer is not None
-        elif len(buffer.view) != DATA_AT + length:
-            self._give_up(request, _another(request))
-            return None
-        self._coming.add(number)
+        # Credit bounds what a peer may have here, and what we asked for: there is always room.
+        buffer = request.buffer = self.buffers.take_beyond(DATA_AT + length, POOL_BYTES)
+        assert buffer is not None
         return buffer
 
-    def answer_comes(self, number: int, answer: memoryview, come: int) -> None:
+    def answer_comes(self, number: int, head: memoryview, data: memoryview, come: int) -> None:
         """The first `come` bytes of the data of a long ANSWER are there."""
-        self._outstanding[number].comes(answer, come)
+        self._outstanding[number].comes(head, data, come)
 
     def answer_is_there(self, number: int, answer: memoryview) -> None:
         """All of a long ANSWER is there. Raises FrameError for one that is malformed."""
-        self._coming.discard(number)
         request = self._outstanding.pop(number)
         self._outstanding_bytes -= request.cost
         request.end(answer)
         self._send_waiting()
 
     def answer_broke_off(self, number: int) -> None:
-        """A long ANSWER will not come to its end on this connection."""
-        self._coming.discard(number)
+        """A long ANSWER will not come to its end: it is asked for again on the next connection."""
         request = self._outstanding[number]
-        if request.buffer is not None and not request.in_use:
-            request.buffer.release()
-            request.buffer = None
+        assert request.buffer is not None
+        request.buffer.release()
+        request.buffer = None
+
+    def _sends(self, number: int) -> bool:
+        """Whether a request has not wholly gone: there can be no answer to it, and its data must stay."""
+        return self._sender is not None and self._sender.sends(number)
 
     def unknown_came(self, number: int) -> None:
         """UNKNOWN: the peer never took the request, or has forgotten its answer, and may carry it out again."""
         request = self._outstanding.get(number)
-        if request is None or self._sender is None or number in self._coming:
+        if request is None or self._sender is None or request.buffer is not None or self._sends(number):
             raise FrameError(f"request {number} is unknown to both")
         if request.wanted():
             self._sender.send_request(request)
@@ -257,12 +248,6 @@ class Channel(Serving):
         self._outstanding_bytes -= request.cost
         request.end(error)
         self._send_waiting()
-
-
-def _another(request: Asking) -> LinkError:
-    """What came before of the answer is in use."""
-    log.error("answer differs from what had come of it", request=request.number)
-    return LinkError("its answer broke off, and was another one the next time", maybe_done=True)
 
 
 def _too_long(request: Asking, length: int) -> LinkError:

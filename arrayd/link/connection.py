@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from crc32c import crc32c
 
-from arrayd.link.channel import Channel
+from arrayd.link.channel import BYTES_MAX, Channel
 from arrayd.link.frames import (
     CRC_BYTES,
     HANDSHAKE_BYTES_MAX,
@@ -31,6 +31,8 @@ from arrayd.link.parts import Parts, Sink
 
 RECEIVE_BYTES = 1024 * 1024
 """Received in one go; several of the longest frames."""
+BACKLOG_BYTES_MAX = 3 * BYTES_MAX
+"""More than the credit of both sides comes to: who keeps to it never has so much waiting."""
 MESSAGES = (REQUEST, ANSWER)
 BULK_HEAD_BYTES = 8 * 1024
 """How much is received at a time while a long message comes, so that the bulk of it goes straight to its place."""
@@ -126,6 +128,8 @@ class Connection:
                 return
             if crc32c(received[at + CRC_BYTES : following]) != crc:
                 raise FrameError("a frame that was damaged on its way")
+            if out.backlog_bytes > BACKLOG_BYTES_MAX:
+                raise FrameError(f"it does not take its answers: {out.backlog_bytes} bytes wait")
             self._at = at = following
             if channel is None:
                 self._shake_hands(kind, received[data:following])
@@ -216,6 +220,6 @@ class Connection:
     def closed(self) -> None:
         """The connection is gone."""
         self.out.discard()
-        self._parts.release(self.channel)
         if self.channel is not None:
             self.channel.disconnect()
+        self._parts.release(self.channel)

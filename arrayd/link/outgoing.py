@@ -31,7 +31,7 @@ from arrayd.link.frames import (
     frame,
     short,
 )
-from arrayd.output import Output, Outside
+from arrayd.output import Output, Outside, Releasable
 
 OUTPUT_BYTES = 256 * 1024
 """No longer than a frame may be: so what is packed always fits into one."""
@@ -57,8 +57,23 @@ class Bulk:
     number: int
     opening: bytes
     data: memoryview | Source
-    buffer: PooledBuffer | None
+    buffer: Releasable | None
     at: int = 0
+
+
+class Going:
+    """A long request of ours, until all of it has gone."""
+
+    __slots__ = ("_going", "_number")
+
+    def __init__(self, going: set[int], number: int) -> None:
+        going.add(number)
+        self._going = going
+        self._number = number
+
+    def release(self) -> None:
+        """See Releasable."""
+        self._going.discard(self._number)
 
 
 class Outgoing:
@@ -78,7 +93,10 @@ class Outgoing:
         """The kind and the service of the frame that short messages are packed into; 0: there is none."""
         self._open_at = 0
         self._bulk: deque[Bulk] = deque()
-        self._pieces = BufferPool(BULK_BYTES + PAYLOAD_BYTES_MAX)
+        self._bulk_answer_bytes = 0
+        self._going: set[int] = set()
+        """Long requests that have not wholly gone."""
+        self._pieces = BufferPool(BULK_BYTES)
         """What is read as it is sent: the same memory again and again, which the processor has in its cache."""
         self.undelivered: deque[tuple[int, int]] = deque()
         """Answers that were sent and are kept: how many frames go with the last of each, and the request's number."""
@@ -89,7 +107,8 @@ class Outgoing:
         """See Sender."""
         head, data = request.head, request.data
         if len(head) + len(data) > SHORT_BYTES:
-            self._send_long(REQUEST, request.service, request.number, head, data, None)
+            going = Going(self._going, request.number)
+            self._send_long(REQUEST, request.service, request.number, head, data, going)
         else:
             self._pack(REQUEST << SERVICE_BITS | request.service, request.number, head, data)
 
@@ -98,6 +117,7 @@ class Outgoing:
         if len(head) + len(data) > SHORT_BYTES:
             if buffer is None and isinstance(data, memoryview):
                 data = bytes(data)
+            self._bulk_answer_bytes += len(data)
             self._send_long(ANSWER, 0, number, head, data, buffer)
             return
         assert isinstance(data, memoryview | bytes), "what is read late is long"
@@ -135,6 +155,20 @@ class Outgoing:
         """A short message that the output has no room for."""
         kind, service = Kind(opens >> SERVICE_BITS), opens & SERVICE_MASK
         self.put(frame(kind, short(number, message), service=service, received=self.received))
+
+    def sends(self, number: int) -> bool:
+        """See Sender."""
+        return number in self._going
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What the peer has been answered and does not take, and what else waits behind the output."""
+        return self.output.outside_bytes + self._bulk_answer_bytes
+
+    @property
+    def waits(self) -> bool:
+        """Whether there are frames to be put into the output."""
+        return bool(self._bulk or self._open)
 
     def room(self) -> memoryview:
         """See Sender."""
@@ -193,7 +227,7 @@ class Outgoing:
         self._sent += 1
 
     def _send_long(
-        self, kind: int, service: int, number: int, head: bytes, data: Data, buffer: PooledBuffer | None
+        self, kind: int, service: int, number: int, head: bytes, data: Data, buffer: Releasable | None
     ) -> None:
         opening = OPENING.pack(len(data)) + head
         data = memoryview(data) if isinstance(data, bytes) else data
@@ -214,30 +248,35 @@ class Outgoing:
                 output.append(bulk.opening)
                 bulk.opening = b""
             piece, buffer = self._next_piece(bulk)
+            if piece is None:
+                return
             more = bulk.at < len(bulk.data)
             self._pack_bulk(bulk, MORE if more else 0, piece)
             output.attach(Outside(piece, buffer))
             if not more:
                 self._bulk.popleft()
                 if bulk.kind == ANSWER:
+                    self._bulk_answer_bytes -= len(bulk.data)
                     self.undelivered.append((self._sent, bulk.number))
 
-    def _next_piece(self, bulk: Bulk) -> tuple[memoryview, PooledBuffer | None]:
-        """The data of its next frame, and what is to be released when that is sent."""
+    def _next_piece(self, bulk: Bulk) -> tuple[memoryview | None, Releasable | None]:
+        """The data of its next frame, and who waits until that is sent. None: not before a piece before it is sent."""
         at, data = bulk.at, bulk.data
         end = min(at + PAYLOAD_BYTES_MAX, len(data))
         if isinstance(data, memoryview):
             bulk.at = end
             return data[at:end], bulk.buffer if end == len(data) else None
-        buffer = self._pieces.take_beyond(end - at, 1)
-        assert buffer is not None, "no more of them are used than may be handed to the socket"
+        buffer = self._pieces.take_beyond(PAYLOAD_BYTES_MAX, 1)
+        if buffer is None:
+            return None, None
+        piece = buffer.view[: end - at]
         try:
-            data.load(at, buffer.view)
+            data.load(at, piece)
         except BaseException:
             buffer.release()
             raise
         bulk.at = end
-        return buffer.view, buffer
+        return piece, buffer
 
     def _pack_bulk(self, bulk: Bulk, flags: int, payload: bytes | memoryview) -> None:
         """The header of one frame of a long message."""
@@ -269,9 +308,10 @@ class Outgoing:
 
     def discard(self) -> None:
         """The connection is gone."""
+        self._open = 0
         self.output.discard()
         for bulk in self._bulk:
+            bulk.data = memoryview(b"")
             if bulk.buffer is not None:
-                bulk.data = memoryview(b"")
                 bulk.buffer.release()
         self._bulk.clear()

@@ -20,17 +20,17 @@ Fields = tuple[int, int, int, int, int, int, int]
 class Part:
     """What has come of one message: its head, which lies right before a page of `buffer`, and some of its data."""
 
-    __slots__ = ("buffer", "left", "length", "payload", "service")
+    __slots__ = ("buffer", "data", "head", "left", "payload", "service")
 
     def __init__(self, service: int, head: memoryview, length: int, buffer: PooledBuffer) -> None:
         memory = buffer.view
         start = DATA_AT - len(head)
         memory[start:DATA_AT] = head
         self.service = service
-        self.length = length
         self.buffer = buffer
         self.payload = memory[start : DATA_AT + length]
-        self.left = memory[DATA_AT : DATA_AT + length]
+        self.head = memory[start:DATA_AT]
+        self.data = self.left = memory[DATA_AT : DATA_AT + length]
         """Where the data goes that is still to come."""
 
     def place(self, length: int, flags: int) -> memoryview:
@@ -41,7 +41,7 @@ class Part:
 
     def release(self) -> None:
         """The message will not come to its end."""
-        self.left = self.payload = memoryview(b"")
+        self.left = self.data = self.head = self.payload = memoryview(b"")
         self.buffer.release()
 
 
@@ -158,7 +158,7 @@ class Parts:
         if not part.left:
             self._complete(channel, kind, number, part)
         elif kind == Kind.ANSWER and isinstance(part, Part):
-            channel.answer_comes(number, part.payload, part.length - len(part.left))
+            channel.answer_comes(number, part.head, part.data, len(part.data) - len(part.left))
 
     def _complete(self, channel: Channel, kind: int, number: int, part: Part | Dropped) -> None:
         self._more = MORE_LONG

@@ -97,6 +97,9 @@ class Sender(Protocol):
     def send_answer(self, number: int, head: bytes, data: Data, buffer: PooledBuffer | None) -> None:
         """Sends it. `buffer`, in which `data` lies, is the connection's to release; without one `data` may change."""
 
+    def sends(self, number: int) -> bool:
+        """Whether the request of this number is long, and has not wholly gone."""
+
     def room(self) -> memoryview:
         """Where a short answer can be put, to be sent by `send_placed` before anything else is."""
 

@@ -130,7 +130,8 @@ class Stream:
                     output.mark = max(output.mark, output.head)
                 else:
                     output.reset()
-                    return True
+                    if not out.waits:
+                        return True
         except WOULD_BLOCK:
             return False
 

@@ -197,7 +197,7 @@ class FarEnd:
         padded, done = cdb.ljust(CDB_ALIGNED_BYTES, b"\0"), partial(_ended, call, host)
         task = Task(padded, lun, tag, attribute, expected_out, expected_in, done)
         task.out_buffer = buffer
-        task.takes_file = True
+        task.takes_file = expected_in > SHORT_BYTES
         nexus.enter(task)
         if buffer is not None:
             # A long request lies where its data begins a page, a short one was copied to the beginning.
@@ -323,14 +323,10 @@ def _ended(call: Call, host: Host, task: Task) -> None:
 
 
 def _cut(data: bytes | bytearray | memoryview | FileExtent, length: int) -> memoryview | FileExtent:
-    """The first `length` bytes of it. What lies in a file is read when it is sent, if it is long."""
-    if not isinstance(data, FileExtent):
-        return memoryview(data)[:length]
-    if length > SHORT_BYTES:
+    """The first `length` bytes of it. What lies in a file is read when it is sent."""
+    if isinstance(data, FileExtent):
         return FileExtent(data.file, data.offset, length)
-    view = memoryview(bytearray(length))
-    data.load(0, view)
-    return view
+    return memoryview(data)[:length]
 
 
 def _answer(

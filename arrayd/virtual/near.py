@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
-from arrayd.buffers import BufferPool
+from arrayd.buffers import BufferPool, PooledBuffer
 from arrayd.link.channel import Asking, LinkError, Request
 from arrayd.link.frames import FrameError
 from arrayd.log import get_logger
@@ -27,7 +27,7 @@ from arrayd.virtual.formats import (
     Outcome,
     read_answer,
 )
-from arrayd.virtual.passage import HEAD_BYTES, TRIES_MAX, lives
+from arrayd.virtual.passage import TRIES_MAX, lives
 
 POOL_FACTOR = 2
 """Data-In has come: it may take so many times what the pool is to hold."""
@@ -118,7 +118,7 @@ class Errand(Asking):
     """A task on its way to the array that carries it out, and back. Data-In that is long goes on to the host as it
     comes, if that takes it so."""
 
-    __slots__ = ("_ended", "_nexus", "_remote", "_task", "_tries")
+    __slots__ = ("_ended", "_nexus", "_passed_on", "_remote", "_task", "_tries")
 
     def __init__(
         self, remote: RemoteUnit, nexus: Nexus, task: Task, ended: Callable[[], None], tries: int, head: bytes
@@ -129,28 +129,36 @@ class Errand(Asking):
         self._task = task
         self._ended = ended
         self._tries = tries
+        self._passed_on: PooledBuffer | None = None
+        """What the answer lies in that the task has a share of."""
 
     def wanted(self) -> bool:
         """See Asking."""
         return not self._task.aborted and lives(self._nexus)
 
-    def comes(self, answer: memoryview, come: int) -> None:
+    def comes(self, head: memoryview, data: memoryview, come: int) -> None:
         """See Asking: it is passed on if it will be all that the host expects, and the status GOOD."""
         task = self._task
-        if task.comes is None or task.aborted or answer[:HEAD_BYTES] != GOOD_READ:
-            return
-        if len(answer) == HEAD_BYTES + task.expected_in:
-            self.in_use = True
-            task.data_in = answer[HEAD_BYTES:]
+        if task.comes is not None and not task.aborted and head == GOOD_READ and len(data) == task.expected_in:
+            if self._passed_on is not self.buffer:
+                self._let_go()
+                assert self.buffer is not None
+                task.buffer, self._passed_on = self.buffer.share(), self.buffer
+            task.data_in = data
             task.comes(task, come)
+
+    def _let_go(self) -> None:
+        """The task's share of an answer that broke off; what was passed on has its own."""
+        task = self._task
+        if task.buffer is not None:
+            task.data_in = b""
+            task.buffer.release()
+            task.buffer = None
 
     def ended(self, answer: memoryview | LinkError) -> None:
         """See Asking."""
         task = self._task
         number, _ = self._remote.tags.pop(task)
-        if self.in_use:
-            # Whatever becomes of the task: what was passed on may not be sent yet.
-            task.buffer, self.buffer = self.buffer, None
         try:
             if not isinstance(answer, LinkError):
                 told = read_answer(answer)
@@ -159,7 +167,7 @@ class Errand(Asking):
                     self._remote.send(self._nexus, task, self._ended, self._tries + 1)
                     return
                 passage.take(task, told)
-                if told.data and told.outcome == Outcome.DONE and not self.in_use:
+                if told.data and told.outcome == Outcome.DONE:
                     self._take_data(told.data)
             else:
                 passage.cannot(task, answer)
@@ -172,6 +180,7 @@ class Errand(Asking):
     def _take_data(self, data: memoryview) -> None:
         """Data-In, from where a long answer lies, or in a copy."""
         task = self._task
+        self._let_go()
         if self.buffer is not None:
             task.buffer, self.buffer = self.buffer, None
             task.data_in = data

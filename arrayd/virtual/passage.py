@@ -72,7 +72,6 @@ class Passage(Asking):
         self.expects = expects
         self.cost = cost
         self.buffer = None
-        self.in_use = False
         self._route = route
         self._number = number
         self._tries = 1

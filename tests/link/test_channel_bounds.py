@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from arrayd.buffers import PooledBuffer
 from arrayd.link import channel as channels
+from arrayd.link import connection as connections
 from arrayd.link.channel import (
     HEAD_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     SHORT_BYTES,
     Call,
     LinkError,
-    Request,
 )
 from arrayd.link.frames import PAYLOAD_BYTES_MAX, Kind, frame, short
-from arrayd.link.outgoing import BULK_BYTES
+from arrayd.link.outgoing import BULK_BYTES, OUTPUT_BYTES
 from tests.link.ends import (
     Answers,
     Patient,
@@ -165,45 +164,35 @@ def test_while_an_answer_comes_there_is_no_other(frames: bytes, reason: str) -> 
     assert not answers.ended
 
 
-class InUse(Request):
-    """What comes of its answer is in use at once."""
-
-    def comes(self, answer: memoryview, come: int) -> None:
-        """See Asking."""
-        self.in_use = True
-
-
-@pytest.mark.parametrize("length", [0, LONG - 1, LONG])
-def test_an_answer_that_broke_off_while_it_was_in_use_comes_to_the_same_place_or_fails(length: int) -> None:
-    line = linked(Patient())
-    ended: list[tuple[memoryview | LinkError, PooledBuffer | None]] = []
-    request = InUse(1, b"", b"", LONG, lambda answer: ended.append((answer, request.buffer)))
-    line.a.channel.request(request)
-    line.carry(True)
+@pytest.mark.parametrize(
+    "frames",
+    [frame(Kind.ANSWER, short(1, b"")), opening(LONG, kind=Kind.ANSWER), frame(Kind.UNKNOWN, number=1)],
+    ids=["short", "long", "unknown"],
+)
+@pytest.mark.parametrize("gone", [0, PAYLOAD_BYTES_MAX + 10, LONG])
+def test_there_is_no_answer_to_a_request_that_has_not_wholly_gone(frames: bytes, gone: int) -> None:
+    """Its data would be released, and what others put there would go instead."""
+    line, answers = linked(Patient()), Answers()
+    line.a.channel.request(answers.request(1, data=bytes(LONG), expects=LONG))
     assert line.a.connection is not None
-    first = opening(LONG, kind=Kind.ANSWER) + piece(PAYLOAD_BYTES_MAX, more=True, kind=Kind.ANSWER)
-    give(line.a.connection, first)
-    place = request.buffer
-    assert place is not None
-    line.cut()
-    assert request.buffer is place
-    line.connect()
-    line.settle()
-    if length:
-        data = opening(length, kind=Kind.ANSWER) + piece(PAYLOAD_BYTES_MAX, more=True, kind=Kind.ANSWER)
-        data += piece(PAYLOAD_BYTES_MAX, more=True, kind=Kind.ANSWER)
-        data += piece(length - 2 * PAYLOAD_BYTES_MAX, more=False, kind=Kind.ANSWER)
-    else:
-        data = frame(Kind.ANSWER, short(1, b""))
-    give(line.a.connection, data)
-    assert not line.a.connection.closing
-    ((answer, buffer),) = ended
-    assert buffer is place
-    if length == LONG:
-        assert isinstance(answer, memoryview)
-        assert answer == bytes(LONG)
-    else:
-        assert isinstance(answer, LinkError)
-        assert answer.maybe_done
-    assert line.a.channel.buffers.used_bytes == 0
-    assert line.a.channel.idle
+    taken(line.a.connection, gone)
+    give(line.a.connection, frames)
+    assert line.a.connection.closing in (
+        "protocol error: an answer to request 1, which waits for none",
+        "protocol error: request 1 is unknown to both",
+    )
+    assert not answers.ended
+
+
+def test_who_asks_and_does_not_take_the_answers_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BACKLOG_BYTES_MAX", OUTPUT_BYTES)
+    line = linked(lambda call, payload: call.answer(b"", bytes(int.from_bytes(payload)), keep=False))
+    assert line.b.connection is not None
+    asked = 0
+    while not line.b.connection.closing:
+        asked += 1
+        length = SHORT_BYTES if asked % 2 else LONG
+        give(line.b.connection, frame(Kind.REQUEST, short(asked, length.to_bytes(4)), service=1))
+        assert asked < 20
+    assert line.b.connection.closing.startswith("protocol error: it does not take its answers: ")
+    assert asked > 2

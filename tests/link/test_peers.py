@@ -103,6 +103,23 @@ async def test_both_ends_on_one_machine_do_without_pacing(build: Build, monkeypa
         assert stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+async def test_a_long_message_behind_many_short_ones_does_not_wait_for_a_beat(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the output almost full of what is short there is no room for its first frame, until that has gone."""
+    came: list[int] = []
+    b = await build("b", {"a": None}, service=lambda _call, payload: came.append(len(payload)))
+    a = await build("a", {"b": b.address})
+    await until(lambda: a.up("b") and b.up("a"))
+    monkeypatch.setattr(rules, "BEAT_SECONDS", 3600.0)
+    monkeypatch.setattr(rules, "SILENCE_SECONDS", 3600.0)
+    short, long = [bytes(60_000)] * 4, bytes(1 << 20)
+    way = a.links.way("b")
+    for key, data in enumerate([*short, long]):
+        way(a.answers.request(key, data=data))
+    await until(lambda: len(came) == 5)
+
+
 async def test_when_both_dial_one_connection_is_left(build: Build) -> None:
     a = await build("a", {"b": None})
     b = await build("b", {"a": a.address})

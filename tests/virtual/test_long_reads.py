@@ -7,19 +7,24 @@ import errno
 import os
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from arrayd.iscsi.pdu import Opcode
-from arrayd.link.frames import PAYLOAD_BYTES_MAX
+from arrayd.link.frames import MORE, OPENING, PAYLOAD_BYTES_MAX, Kind, frame
 from arrayd.scsi.task import Status
+from arrayd.virtual.formats import GOOD_READ
 from arrayd.volumes.volume import VolumeFailed
 from tests.iscsi.requests import Outcome, read_10
 from tests.iscsi.session_driver import DIGESTS, Host
+from tests.lab.search import examples
 from tests.link.ends import give, piece, taken
 from tests.virtual.pair import Pair
 from tests.virtual.test_faults import ABORTED_COMMAND, COMMUNICATION_FAILURE, sense
 
 MIB = 1 << 20
 SEGMENT = 65536
+MEDIUM_ERROR = 3
 SOME = PAYLOAD_BYTES_MAX + 1000
 """So much of an answer is its head, one frame of data, and a bit of the next."""
 
@@ -88,33 +93,73 @@ async def test_beside_others_and_with_data_digests_it_is_passed_on_at_its_end() 
 
 
 @pytest.mark.parametrize("reads", [True, False])
-async def test_it_breaks_off_and_comes_again(reads: bool) -> None:
-    """To the same place: what was passed on may not have been sent yet."""
+@pytest.mark.parametrize("count", [SOME - 2000, SOME, SOME + PAYLOAD_BYTES_MAX])
+async def test_it_breaks_off_and_comes_again(reads: bool, count: int) -> None:
+    """To another place: what was passed on may not have been sent yet. Damaged, the second time: that is not sent."""
     pair = a_pair()
     outcome = begin(pair)
     pair.host.reading = reads
-    come(pair, SOME)
+    come(pair, count)
     pair.reconnect()
-    for _ in range(3):
-        pair.line.settle()
+    pair.line.carry(True)
+    pair.line.carry(False)
+    pair.line.carry(True)
+    assert pair.line.b.connection is not None
+    assert pair.line.a.connection is not None
+    answer = bytearray(taken(pair.line.b.connection, SOME))
+    answer[100:PAYLOAD_BYTES_MAX] = bytes(PAYLOAD_BYTES_MAX - 100)
+    give(pair.line.a.connection, bytes(answer))
+    assert pair.line.a.connection.closing == "protocol error: a frame that was damaged on its way"
+    pair.reconnect()
+    pair.line.settle()
     pair.host.reading = True
     pair.settle()
     check_read(outcome, wanted(pair))
     pair.assert_nothing_left()
 
 
-async def test_it_breaks_off_and_cannot_be_read_again() -> None:
-    """The host has some of the data already: it is told to try again, and how much of it was left out."""
+@pytest.mark.parametrize("count", [SOME - 2000, SOME])
+async def test_it_breaks_off_and_cannot_be_read_again(count: int) -> None:
+    """What the far array says then is what the host hears, and how much of the data was left out."""
     pair = a_pair()
     outcome = begin(pair)
-    come(pair, SOME)
+    come(pair, count)
+    had = len(outcome.data)
     pair.volume.cold, pair.volume.failure = True, VolumeFailed("broken")
     pair.reconnect()
     pair.settle()
-    assert sense(outcome) == (ABORTED_COMMAND, COMMUNICATION_FAILURE)
-    assert len(outcome.data) == PAYLOAD_BYTES_MAX
+    assert sense(outcome)[0] == MEDIUM_ERROR
+    assert len(outcome.data) == had
     assert outcome.end is not None
-    assert (outcome.end.underflow, outcome.end.residual_count) == (True, MIB - PAYLOAD_BYTES_MAX)
+    assert (outcome.end.underflow, outcome.end.residual_count) == (True, MIB - had)
+    pair.assert_nothing_left()
+
+
+async def test_with_segments_of_no_whole_pages_nothing_is_passed_on_before_the_end() -> None:
+    pair = a_pair(MaxRecvDataSegmentLength="65000")
+    outcome = begin(pair)
+    come(pair, SOME)
+    assert not outcome.data
+    pair.settle()
+    check_read(outcome, wanted(pair))
+    pair.assert_nothing_left()
+
+
+@settings(max_examples=examples(60))
+@given(
+    lengths=st.lists(st.integers(129, 2050), min_size=1, max_size=12), chunk=st.integers(5000, 2 * MIB),
+    host_chunk=st.integers(5000, 2 * MIB),
+)  # fmt: skip
+async def test_many_of_any_length_over_a_line_that_takes_any_amount(
+    lengths: list[int], chunk: int, host_chunk: int
+) -> None:
+    pair = a_pair()
+    pair.host.chunk = host_chunk
+    outcomes = [begin(pair, length * 512) for length in lengths]
+    while pair.line.carry(False, chunk):
+        pair.host.pump()
+    for length, outcome in zip(lengths, outcomes, strict=True):
+        check_read(outcome, wanted(pair, length * 512))
     pair.assert_nothing_left()
 
 
@@ -211,6 +256,26 @@ async def test_a_piece_of_an_answer_is_not_passed_on_before_it_is_intact() -> No
     pair.settle()
     check_read(outcome, wanted(pair))
     pair.assert_nothing_left()
+
+
+@pytest.mark.parametrize("head_bytes", [0, 4, 8, 9])
+async def test_what_is_passed_on_has_come_however_an_answer_is_cut_into_head_and_data(head_bytes: int) -> None:
+    pair = a_pair()
+    outcome = begin(pair)
+    other = pair.line.a.channel.buffers.take_beyond(MIB + 4096, 2)
+    assert other is not None
+    other.view[:] = b"S" * len(other.view)
+    other.release()
+    whole = GOOD_READ + bytes(MIB)
+    head, data = whole[:head_bytes], whole[head_bytes:]
+    assert pair.line.a.connection is not None
+    (number,) = pair.line.a.channel._outstanding
+    give(pair.line.a.connection, frame(Kind.ANSWER, OPENING.pack(len(data)) + head, flags=MORE, number=number))
+    first = data[:PAYLOAD_BYTES_MAX]
+    give(pair.line.a.connection, frame(Kind.ANSWER, first, flags=MORE, number=number))
+    pair.host.pump()
+    assert not outcome.data.strip(b"\0")
+    assert bool(outcome.data) == (head_bytes == 8)
 
 
 def test_pieces_are_of_a_frame() -> None:
