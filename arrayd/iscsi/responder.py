@@ -121,19 +121,20 @@ class Responder:
         return self._emit_response(task)
 
     def emit_come(self, task: Task, come: int) -> None:
-        """Emits what is there of the Data-In of a task that has not ended: in whole PDUs, and never the last. Whole
-        pages: if it breaks off and comes again, no block is half of what it was before."""
-        if not (self.max_send_segment % PAGE_BYTES or self._max_burst % PAGE_BYTES):
-            self._emit_data(task, task.expected_in, min(come, task.expected_in - 1))
+        """Emits what is there of the Data-In of a task that has not ended: in whole PDUs, and never the last."""
+        self._emit_data(task, task.expected_in, min(come, task.expected_in - 1))
 
     def _emit_data(self, task: Task, length: int, come: int) -> bool:
         """Emits Data-In as far as it has `come` and there is room; whether all `length` bytes, and the status."""
         while task.emitted < length:
             to_burst_end = self._max_burst - task.emitted % self._max_burst
             piece = min(self.max_send_segment & WHOLE_WORDS, length - task.emitted, to_burst_end)
-            last = task.emitted + piece == length
-            if task.emitted + piece > come or not self._has_room(piece):
+            end = task.emitted + piece
+            last = end == length
+            if end > come or not self._has_room(piece):
                 return False
+            if come < length and end % PAGE_BYTES:
+                return False  # if it breaks off and comes again, no block is to be half of what it was before
             flags = FINAL if last or piece == to_burst_end else 0
             status = stat_sn = residual = 0
             if last:
@@ -148,7 +149,7 @@ class Responder:
             self._pack_header(header)
             self._pack_piece(task, piece, last, come < length)
             task.data_sn += 1
-            task.emitted += piece
+            task.emitted = end
         return True
 
     def _has_room(self, piece: int) -> bool:

@@ -135,6 +135,17 @@ async def test_it_breaks_off_and_cannot_be_read_again(count: int) -> None:
     pair.assert_nothing_left()
 
 
+async def test_with_bursts_of_no_whole_pages_what_is_of_one_burst_is_passed_on() -> None:
+    """Such is open-iscsi's own MaxBurstLength."""
+    pair = a_pair(MaxBurstLength="16776192")
+    outcome = begin(pair)
+    come(pair, SOME)
+    assert outcome.data == wanted(pair)[:PAYLOAD_BYTES_MAX]
+    pair.settle()
+    check_read(outcome, wanted(pair))
+    pair.assert_nothing_left()
+
+
 async def test_with_segments_of_no_whole_pages_nothing_is_passed_on_before_the_end() -> None:
     pair = a_pair(MaxRecvDataSegmentLength="65000")
     outcome = begin(pair)
