@@ -16,12 +16,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from arrayd.log import get_logger
+from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.journaled import JournaledVolume
 from arrayd.replication.stages import Stores
+from arrayd.replication.statuses import Refusal, State
 from arrayd.volumes.volume import VolumeError
 
 FENCE_SECONDS = 20
 """How long it stands by itself."""
+NOT_ALL_THERE = Refusal("hosts have written here what the other side, which has the P-VOLs now, has not")
+FENCED = Refusal("the other side may be about to have the P-VOLs: again in a moment")
+CHANGED_PLACES = (State.S_PAIR, State.S_PFUL)
+"""What follows on a swap: the other side has all of the group's writes, so that nothing differs."""
 STORE_BYTES = 4096
 """Of the store, in which is nothing: it counts that it is there."""
 
@@ -178,3 +184,8 @@ class Fencing:
         """Waits for what is at work, once it was released or has lapsed."""
         if self._task is not None:
             await asyncio.wait((self._task,))
+
+
+def changed_places(row: GroupRow) -> bool:
+    """Whether what were P-VOLs have become S-VOLs by a swap."""
+    return all(state in CHANGED_PLACES for state in row.states.values())

@@ -23,7 +23,7 @@ from arrayd.replication.activity import Activity
 from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.copying_out import CopyingOut
-from arrayd.replication.fencing import Fencing
+from arrayd.replication.fencing import FENCED, NOT_ALL_THERE, Fencing, changed_places
 from arrayd.replication.group import HAS_ROOM_SHARE, PrimaryGroup
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.high_water import noted
@@ -35,15 +35,13 @@ from arrayd.replication.serving import JournalServer
 from arrayd.replication.stages import Progress, Stage
 from arrayd.replication.statuses import P_RUNNING, Event, Refusal, Side, State
 from arrayd.replication.suspending import Bitmaps, stopped, suspend
+from arrayd.replication.unsynced import note_unsynced
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
 TEND_SECONDS = 1
 """So often the journal is purged, and the age of the oldest write looked up, though nobody asks."""
 COOL_SECONDS = 10
 """Between two times that blocks cool down which are not written to any more, and the journal is synced for it."""
-NOT_ALL_THERE = Refusal("hosts have written here what the other side, which has the P-VOLs now, has not")
-CHANGED_PLACES = (State.S_PAIR, State.S_PFUL)
-"""What follows on a swap: the other side has all of the group's writes, so that nothing differs."""
 
 log = get_logger("replication")
 
@@ -87,7 +85,7 @@ class Journaling(Stage):
         activity = await self._open_activity(volumes, anew=opened is None, found=found)
         try:
             journal = opened or await PrimaryJournal.create(place, row.id, row.epoch)
-            await activity.measure(self._store_name("stored"), row.epoch, self.doors.boot)
+            await activity.measure(self.store_name("stored"), row.epoch, self.doors.boot)
             if dropped:
                 activity.lose()
             self._make(journal, activity, volumes)
@@ -121,7 +119,7 @@ class Journaling(Stage):
         self._server = JournalServer(group, acknowledged, self.doors.clock, self.doors.now, self._wanted.set)
         self._copying = CopyingOut(journal, self._fronts, self._bitmaps)
         fronts = [self._fronts[number] for number in sorted(self._fronts)]
-        self._fencing = Fencing(fronts, self.doors.stores, self._store_name("fence"), self._server.end)
+        self._fencing = Fencing(fronts, self.doors.stores, self.store_name("fence"), self._server.end)
 
     async def _open_journal(self, place: Volume) -> tuple[PrimaryJournal | None, bool]:
         """The journal, if that of this epoch is there, and whether it has lost records since, with no loss of power:
@@ -132,7 +130,7 @@ class Journaling(Stage):
         try:
             if not await has_journal(place, Role.PRIMARY, row.id, row.epoch):
                 return None, False
-            before = await noted(doors.stores, self._store_name("stored"), row.epoch, doors.boot)
+            before = await noted(doors.stores, self.store_name("stored"), row.epoch, doors.boot)
             journal = await PrimaryJournal.open(place)
             return journal, before > journal.regions.stored.sequence
         except VolumeError as error:
@@ -141,7 +139,7 @@ class Journaling(Stage):
     async def _open_activity(self, volumes: Mapping[int, Volume], *, anew: bool, found: bool) -> Activity:
         return await Activity.open(
             self.doors.stores,
-            {number: self._store_name("activity", number) for number in volumes},
+            {number: self.store_name("activity", number) for number in volumes},
             {number: volume.size for number, volume in volumes.items()},
             self.row.id,
             self.doors.boot,
@@ -149,16 +147,12 @@ class Journaling(Stage):
             found=found,
         )
 
-    def _store_name(self, kind: str, number: int = 0) -> str:
-        return f"{self.row.id.hex()}-{number}.{kind}"
-
     async def enter(self) -> None:
         """See Stage."""
+        await self._fencing.stand_again()
         if lost := self._activity.lost_bytes:
             # Before hosts see the volumes: their writes wait for the suspension.
             self._group.fail(Event.ERROR, f"records were lost: {lost} bytes may differ, pairresync copies them")
-        else:
-            await self._fencing.stand_again()
         for pair in self.row.pairs:
             await self.doors.show(pair.volume, self._fronts[pair.number])
         self._tending = asyncio.create_task(self._tend())
@@ -286,8 +280,8 @@ class Journaling(Stage):
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See Stage. What differs is marked unless the group goes on journaling in the same epoch, ends, or has changed
         places with its other side."""
-        if row is not None and _changed_places(row) and not self._all_there():
-            return NOT_ALL_THERE
+        if refusal := self._refusal(row):
+            return refusal
         self._stopping, self.after = True, row
         self._bitmaps.withhold(True)
         await self._stop_tending()
@@ -305,19 +299,28 @@ class Journaling(Stage):
     async def _stop(self, row: GroupRow | None) -> None:
         if row is None or self._goes_on(row):
             self._server.shut()
-        if row is not None and not self._goes_on(row) and not _changed_places(row):
-            await suspend(self._group, self._server.acknowledged, self._bitmaps)
+        if row is not None and not self._goes_on(row) and not changed_places(row):
+            lost = await suspend(self._group, self._server.acknowledged, self._bitmaps)
+            await note_unsynced(self, self._group, lost)
         else:
             await self._bitmaps.close()
             _, lost = await stopped(self._group)
-            if row is not None and _changed_places(row) and not self._all_there():
+            if row is not None and changed_places(row) and not self._all_there():
                 raise VolumeFailed(NOT_ALL_THERE.text)
-            if row is not None and lost:
-                raise VolumeFailed(f"volumes {lost} of group {row.name} are not durable")
+            if lost:
+                raise VolumeFailed(f"volumes {lost} of group {self.row.name} are not durable")
             await self._settle()
         await self._activity.close()
         self._ended = True
         self._server.end(True)
+
+    def _refusal(self, row: GroupRow | None) -> Refusal | None:
+        """Why `row` may not be what is shown next, or not yet."""
+        if row is not None and changed_places(row):
+            return None if self._all_there() and not self._group.differing else NOT_ALL_THERE
+        if self._fencing.stands and (row is None or not self._goes_on(row)):
+            return FENCED
+        return None
 
     def _all_there(self) -> bool:
         """Whether the other side has all of the group's writes. A fence does not outlive its time: then hosts may have
@@ -376,13 +379,13 @@ class Journaling(Stage):
         logged = left if goes_on else set()
         if not goes_on:
             await self._fencing.forget()
-            await self._forget(partial(self.doors.stores.remove, self._store_name("stored")))
+            await self._forget(partial(self.doors.stores.remove, self.store_name("stored")))
         for number in self._fronts:
             if number not in left:
                 await self._forget(partial(self._bitmaps.remove, number))
             if number not in logged:
                 # What it had is in the pair's bitmap, or the other side has it all.
-                await self._forget(partial(self.doors.stores.remove, self._store_name("activity", number)))
+                await self._forget(partial(self.doors.stores.remove, self.store_name("activity", number)))
 
     def _give_up(self) -> None:
         for front in self._fronts.values():
@@ -393,7 +396,3 @@ class Journaling(Stage):
             await remove()
         except VolumeError as error:
             log.error("store not removed", group=self.row.name, reason=str(error))
-
-
-def _changed_places(row: GroupRow) -> bool:
-    return all(state in CHANGED_PLACES for state in row.states.values())

@@ -154,8 +154,12 @@ class Stage(ABC):
 
     def bitmap_name(self, number: int) -> str:
         """The store of the bitmap of a pair of the group."""
-        return f"{self.row.id.hex()}-{number}.bitmap"
+        return self.store_name("bitmap", number)
 
     def images_name(self, number: int) -> str:
         """The store of the before-images of a pair of the group."""
-        return f"{self.row.id.hex()}-{number}.before"
+        return self.store_name("before", number)
+
+    def store_name(self, kind: str, number: int = 0) -> str:
+        """The store of this kind of a pair of the group, or of all of it."""
+        return f"{self.row.id.hex()}-{number}.{kind}"

@@ -187,7 +187,7 @@ async def test_a_log_that_is_lost_counts_as_hot_and_one_that_cannot_be_made_stop
         await stage.prepare(found=True)
         assert not stage._activity.lost, "the array had stopped"
         await stage.close()
-        await site.stores.remove(stage._store_name("activity"))
+        await site.stores.remove(stage.store_name("activity"))
         stage = stage_of(site, b"another boot....")
         await stage.prepare(found=True)
         assert stage._activity.lost_bytes == MIB

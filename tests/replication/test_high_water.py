@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from arrayd.replication.fencing import FENCED, NOT_ALL_THERE
 from arrayd.replication.high_water import HighWater, noted
 from arrayd.replication.journal.format import ENTRY_BYTES, METADATA_AT
 from arrayd.replication.journaling import Journaling
@@ -125,6 +126,24 @@ async def test_records_that_are_lost_suspend_the_pairs_and_what_was_hot_differs(
     assert await primary.marked(0) == [(0, MIB)]
     await primary.stage.close()
     assert not (site.folder / "stores" / NAME).exists()
+
+
+async def test_a_fence_that_stood_stands_again_and_what_may_differ_is_not_taken_for_the_same(site: Site) -> None:
+    """The other side may have the P-VOLs' place by what it was told: hosts would write here, and it would not know."""
+    primary = await site.begun(site.row(State.P_PAIR))
+    for number in range(2):
+        await primary.write(0, number * PAGE, b"w" * PAGE)
+    assert await primary.stage._fencing.stand()
+    await kill(site)
+    await primary.stage._fencing.release()  # its locks are the volumes' of this test
+    lose_record(site, 1)
+    stage = (await site.begun(site.row(State.P_PAIR), found=True)).stage
+    assert stage._fencing.stands
+    assert await stage.stop(site.row(State.P_PSUE, 2)) == FENCED
+    assert await stage.stop(site.row(State.S_PAIR, 2)) == NOT_ALL_THERE
+    await stage._fencing.release()
+    assert await stage.stop(site.row(State.P_PSUE, 2)) is None
+    await stage.close()
 
 
 async def test_what_is_left_of_a_journal_that_has_lost_records_is_not_redone(site: Site) -> None:

@@ -106,11 +106,9 @@ class Watch:
 
     def _restarting(self, machine: Machine, power: bool) -> None:
         side = self.sides[machine.name]
-        row, side.restarted = side.row, True
+        side.restarted = True
         for volume, promise in self.promises[machine.name].items():
-            if f"{volume}.img" in machine.disk.failed and row is not None:
-                promise.lost_syncs(power)
-            elif power or f"{volume}.img" in machine.disk.failed:
+            if power or f"{volume}.img" in machine.disk.failed:
                 promise.lost_power(power)
         for (array, _), order in self.orders.items():
             if power and array == machine.name:
