@@ -21,9 +21,8 @@ class GuardedVolume(Front):
         self.read_only = True
 
     def flush(self) -> Awaitable[None] | None:
-        """See `Volume.flush`: what hosts have written is durable since before it was guarded, and the rest is not
-        theirs."""
-        return None
+        """See `Volume.flush`: what hosts have written is durable since before, unless the volume has failed."""
+        return self.volume.flush()
 
     def write(self, _offset: int, _view: memoryview, _durable: bool = False) -> Awaitable[None] | None:
         """See `Volume.write`."""

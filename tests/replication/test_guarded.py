@@ -8,7 +8,7 @@ import pytest
 
 from arrayd.replication.guarded import GuardedVolume, UnsureVolume
 from arrayd.scsi.sense import Asc, Key
-from arrayd.volumes.volume import VolumeReadOnly
+from arrayd.volumes.volume import VolumeFailed, VolumeReadOnly
 from tests.replication.modelled import Machine, ModelFile
 from tests.replication.still import MIB, SIZE, block, content, volume_of
 from tests.scsi.initiator import Initiator, make_target
@@ -46,6 +46,15 @@ async def test_no_write_goes_by_it() -> None:
     assert volume.commit_now(0, block(1)) is None
     assert file.calls == []
     assert content(volume, 0) == bytes(4096)
+
+
+async def test_a_flush_of_a_volume_that_has_failed_is_not_good() -> None:
+    """Hosts would take for durable what the disk does not have (seed 502030)."""
+    raw = MemoryVolume()
+    host = Initiator(make_target({0: GuardedVolume(raw)}))
+    assert (await host.send(bytes((0x35,)) + bytes(9))).status == 0
+    raw.failure = VolumeFailed("the disk has failed")
+    assert (await host.send(bytes((0x35,)) + bytes(9))).why[0] == Key.MEDIUM_ERROR
 
 
 async def test_a_p_vol_whose_journal_is_not_redone_gives_nothing() -> None:
