@@ -35,7 +35,6 @@ from arrayd.replication.stages import Doors, Stage, Told
 from arrayd.replication.statuses import Event, Refusal, Side, Status
 from arrayd.replication.tail import Tail
 from arrayd.replication.transitions import Circumstances, positioned
-from arrayd.replication.unsynced import redo_unsynced
 from arrayd.tables.changes import Work
 from arrayd.volumes.volume import VolumeError
 
@@ -133,7 +132,7 @@ class Stages:
         self.stage = self.token = prepared = None
         try:
             token, stage = self.made(row)
-            await _found(stage)
+            await stage.prepare(found=True)
             prepared = stage
             await self.enter(token, stage)
             return
@@ -159,7 +158,7 @@ class Stages:
             return  # it is there already: the change that it was for has come to nothing
         token, stage = self.made(row)
         try:
-            await _found(stage)
+            await stage.prepare(found=True)
         except RedoFailed as error:
             if ends and not error.begun:
                 return
@@ -389,9 +388,3 @@ class _Steps:
         stages = self._stages
         if type(self._next) is not stages.around.kinds.marking or not stages.tail.begin(stage):
             await stages.close(stage)
-
-
-async def _found(stage: Stage) -> None:
-    """Prepares a stage as after a restart."""
-    await redo_unsynced(stage)
-    await stage.prepare(found=True)

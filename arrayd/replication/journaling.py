@@ -35,7 +35,6 @@ from arrayd.replication.serving import JournalServer
 from arrayd.replication.stages import Progress, Stage
 from arrayd.replication.statuses import P_RUNNING, Event, Refusal, Side, State
 from arrayd.replication.suspending import Bitmaps, stopped, suspend
-from arrayd.replication.unsynced import note_unsynced
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
 TEND_SECONDS = 1
@@ -257,10 +256,14 @@ class Journaling(Stage):
             await super().answer(question, call)
 
     async def _answer_fence(self, call: Call) -> None:
-        if await self._fencing.stand() and not self._group.stopped:
+        # One that ends is not fenced anew: hosts would wait as long as somebody asks. Nor is it told if it ends now.
+        if not self._ends() and await self._fencing.stand() and not self._ends():
             call.answer(asking.fenced(self._group.journal.regions.stored), keep=False)
         else:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is being suspended"))
+
+    def _ends(self) -> bool:
+        return self._stopping or self._group.stopped
 
     def progress(self) -> Progress:
         """See Stage."""
@@ -300,15 +303,14 @@ class Journaling(Stage):
         if row is None or self._goes_on(row):
             self._server.shut()
         if row is not None and not self._goes_on(row) and not changed_places(row):
-            lost = await suspend(self._group, self._server.acknowledged, self._bitmaps)
-            await note_unsynced(self, self._group, lost)
+            await suspend(self._group, self._server.acknowledged, self._bitmaps)
         else:
             await self._bitmaps.close()
             _, lost = await stopped(self._group)
             if row is not None and changed_places(row) and not self._all_there():
                 raise VolumeFailed(NOT_ALL_THERE.text)
-            if lost:
-                raise VolumeFailed(f"volumes {lost} of group {self.row.name} are not durable")
+            if row is not None and lost:
+                raise VolumeFailed(f"volumes {lost} of group {row.name} are not durable")
             await self._settle()
         await self._activity.close()
         self._ended = True

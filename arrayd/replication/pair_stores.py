@@ -12,7 +12,6 @@ from arrayd.log import get_logger
 from arrayd.replication.bitmap import Bitmap, BitmapError, Geometry
 from arrayd.replication.group_rows import GroupRow, PairRow
 from arrayd.replication.stages import Doors, Stage
-from arrayd.replication.unsynced import UNSYNCED
 from arrayd.volumes.volume import VolumeError
 
 log = get_logger("replication")
@@ -96,7 +95,7 @@ async def forget_pair(stage: Stage, pair: PairRow) -> None:
 
 async def forget_stores(stage: Stage, number: int) -> None:
     """Removes the stores of a pair that has no row any more. One that cannot be removed now goes at the next start."""
-    for name in (stage.store_name(kind, number) for kind in ("bitmap", "before", UNSYNCED)):
+    for name in (stage.bitmap_name(number), stage.images_name(number)):
         try:
             await stage.doors.stores.remove(name)
         except VolumeError as error:

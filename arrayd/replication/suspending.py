@@ -208,10 +208,9 @@ class Bitmaps:
         return {number: bitmap.marked_bytes for number, bitmap in self._open.items()}
 
 
-async def suspend(group: PrimaryGroup, acknowledged: Position, bitmaps: Bitmaps) -> list[int]:
+async def suspend(group: PrimaryGroup, acknowledged: Position, bitmaps: Bitmaps) -> None:
     """Stops the group, and marks all that is in its volumes and the S-VOLs may not have: they have what is before
-    `acknowledged`. Returns the numbers of volumes that cannot be made durable. May be done again. Raises VolumeError:
-    it is not done, and hosts' writes wait."""
+    `acknowledged`. May be done again. Raises VolumeError: it is not done, and hosts' writes wait."""
     journal = group.journal
     try:
         await bitmaps.opened_or_made()
@@ -230,7 +229,6 @@ async def suspend(group: PrimaryGroup, acknowledged: Position, bitmaps: Bitmaps)
     finally:
         # One that has failed is opened anew when this is done again.
         await bitmaps.close()
-    return lost
 
 
 async def stopped(group: PrimaryGroup) -> tuple[list[Range], list[int]]:

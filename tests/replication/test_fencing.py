@@ -10,7 +10,7 @@ from arrayd.replication import asking, fencing
 from arrayd.replication.asking import Outcome, Range, Refused
 from arrayd.replication.journal import Position
 from arrayd.replication.journal.regions import START
-from arrayd.replication.statuses import Refusal, State
+from arrayd.replication.statuses import Event, Refusal, State
 from arrayd.volumes.volume import VolumeError, VolumeFailed
 from tests.lab.disk import turns
 from tests.replication.pair_doors import GROUP, Primary, Site
@@ -190,3 +190,43 @@ async def test_what_cannot_outlive_the_array_is_no_fence(primary: Primary) -> No
     await primary.write(0, 0, b"a" * PAGE)
     primary.site.stores.failing = None
     assert asking.decode_fenced(await primary.ask(FENCE)) == Position(1, PAGE)
+
+
+@pytest.mark.parametrize("state", [State.P_PSUS, State.P_PSUE, None])
+async def test_while_a_fence_stands_nothing_lets_hosts_write(tmp_path: Path, state: State | None) -> None:
+    """The other side takes the P-VOLs' place by what it was told: until then, or until the fence lapses, hosts wait."""
+    async with Site.at(tmp_path) as site:
+        primary = await site.begun(site.row(State.P_PAIR))
+        await primary.write(0, PAGE, b"a" * PAGE)
+        assert await primary.stage._fencing.stand()
+        row = None if state is None else site.row(state)
+        assert await primary.stage.stop(row) == fencing.FENCED
+        await primary.stage._fencing.release()
+        assert await primary.stage.stop(row) is None
+        await primary.stage.close()
+
+
+async def test_a_group_that_has_stopped_is_not_fenced_anew(site: Site) -> None:
+    """A cluster manager asks again and again: its suspension would wait, and hosts' writes with it, for ever."""
+    primary = await site.begun(site.row(State.P_PAIR))
+    primary.stage._group.fail(Event.ERROR, "the disk has failed")
+    with pytest.raises(Refused):
+        asking.decode_fenced(await primary.ask(FENCE))
+    assert not primary.stage._fencing.stands
+    assert await primary.stage.stop(site.row(State.P_PSUE)) is None
+    await primary.stage.close()
+
+
+async def test_a_fence_that_is_made_while_the_group_is_suspended_is_not_told_of(site: Site) -> None:
+    """Hosts go on here then, and the other side must not take the P-VOLs' place by it."""
+    primary = await site.begun(site.row(State.P_PAIR))
+    async with site.shown["v1"].lock(0, PAGE):
+        call = primary.begin(FENCE)
+        await turns(20)
+        stopping = asyncio.ensure_future(primary.stage.stop(site.row(State.P_PSUS)))
+        await turns(3)
+        assert not call.answered.done()
+    assert await stopping is None
+    with pytest.raises(Refused):
+        asking.decode_fenced(memoryview(await call.answered))
+    await primary.stage.close()

@@ -233,7 +233,8 @@ class Promise:
             block.now = block.after_power_loss
 
     def lost_syncs(self, power: bool = False) -> None:
-        """The pair has ended although its journal could not be redone: what was durable in that alone may be gone."""
+        """A P-VOL could not be synced: what was durable in its journal alone may be gone once the array is started
+        again, since what is suspended by it is not redone."""
         self._uncertain.update(self._blocks)
         self.lost_power(power)
 

@@ -106,9 +106,11 @@ class Watch:
 
     def _restarting(self, machine: Machine, power: bool) -> None:
         side = self.sides[machine.name]
-        side.restarted = True
+        row, side.restarted = side.row, True
         for volume, promise in self.promises[machine.name].items():
-            if power or f"{volume}.img" in machine.disk.failed:
+            if f"{volume}.img" in machine.disk.failed and row is not None:
+                promise.lost_syncs(power)
+            elif power or f"{volume}.img" in machine.disk.failed:
                 promise.lost_power(power)
         for (array, _), order in self.orders.items():
             if power and array == machine.name:
