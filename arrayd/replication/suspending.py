@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from arrayd.log import get_logger
@@ -234,10 +235,11 @@ async def suspend(group: PrimaryGroup, acknowledged: Position, bitmaps: Bitmaps)
 async def stopped(group: PrimaryGroup) -> tuple[list[Range], list[int]]:
     """`PrimaryGroup.stop`, whatever its volumes do: also the numbers of those that cannot be made durable. These must
     not keep hosts from the others: a group that is suspended is not redone."""
-    try:
-        if not group.stopped:
-            # Hosts' writes go on while most of it is synced.
+    if not group.stopped:
+        # Hosts' writes go on while most of it is synced. Whatever fails, what is under way is waited for below.
+        with suppress(VolumeError):
             await group.checkpoint()
+    try:
         return await group.stop(), []
     except VolumeError as error:
         log.error("a volume is not durable", group=group.journal.group.hex(), reason=str(error))

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from arrayd.replication.journal import Position
 from arrayd.replication.journal.regions import START
 from arrayd.replication.statuses import Event, State
 from arrayd.replication.suspending import Differing
-from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
+from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed, finished
 from tests.lab.disk import turns
 from tests.lab.search import examples
 from tests.replication.pair_doors import BOOT, GROUP, MIB, Primary, Site
@@ -238,3 +238,43 @@ async def test_a_stage_that_did_not_come_to_its_end_leaves_no_bitmap_open(
     await begun.stage.close()
     assert not site.stores.used
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_is_under_way_when_a_volume_fails_is_in_the_others_before_they_are_synced(
+    primary: Primary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began while the sync that fails was under way; a power loss later would have taken it."""
+    healthy, failing = primary.site.raw["v1"], primary.site.raw["v0"]
+    order: list[str] = []
+    syncing, fails, written = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    write, flush = healthy.write, healthy.flush
+
+    async def slow(offset: int, view: memoryview, _durable: bool = False) -> None:
+        await written.wait()
+        await finished(write(offset, view))
+        order.append("written")
+
+    async def fail() -> None:
+        syncing.set()
+        await fails.wait()
+        raise VolumeFailed("gone")
+
+    def synced() -> Awaitable[None] | None:
+        order.append("synced")
+        return flush()
+
+    monkeypatch.setattr(healthy, "write_now", lambda _offset, _view: False)
+    monkeypatch.setattr(healthy, "write", slow)
+    monkeypatch.setattr(healthy, "flush", synced)
+    monkeypatch.setattr(failing, "flush", fail)
+    stopping = asyncio.ensure_future(primary.stage.stop(primary.site.row(State.P_PSUE)))
+    await syncing.wait()
+    writing = asyncio.ensure_future(primary.write(1, 0, b"a" * PAGE))
+    await turns(50)
+    fails.set()
+    await turns(50)
+    written.set()
+    await stopping
+    await writing
+    assert "synced" in order[order.index("written") :]
+    await primary.stage.close()
