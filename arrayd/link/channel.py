@@ -177,11 +177,10 @@ class Channel(Serving):
 
     def answer_came(self, number: int, payload: memoryview) -> None:
         """ANSWER, all of it, and short: raises FrameError for one that nobody waits for, or that is malformed."""
-        request = self._outstanding.pop(number, None)
+        request = self._outstanding.get(number)
         if request is None or request.buffer is not None or (request.cost > SHORT_BYTES and self._sends(number)):
-            if request is not None:
-                self._outstanding[number] = request
             raise FrameError(f"an answer to request {number}, which waits for none")
+        del self._outstanding[number]
         self._outstanding_bytes -= request.cost
         request.ended(payload if len(payload) <= request.expects else _too_long(request, len(payload)))
         if self._short or self._long:
@@ -191,9 +190,7 @@ class Channel(Serving):
         """A long REQUEST begins to come, with `length` bytes of data: what it is to lie in. It takes of the peer's
         credit from now on. Raises FrameError."""
         self.take(head_bytes + length)
-        buffer = self.buffers.take_beyond(DATA_AT + length, POOL_BYTES)
-        assert buffer is not None, "credit bounds what a peer may have here"
-        return buffer
+        return self._place(length)
 
     def answer_begins(self, number: int, head_bytes: int, length: int) -> PooledBuffer | None:
         """A long ANSWER begins to come, with `length` bytes of data: what it is to lie in, the head right before
@@ -204,11 +201,15 @@ class Channel(Serving):
             raise FrameError(f"an answer to request {number}, which waits for none")
         if head_bytes + length > request.expects:
             # It ends here and now: asked for on the next connection, the same answer would come, and end that, too.
-            self._give_up(request, _too_long(request, head_bytes + length))
+            self._over(request, _too_long(request, head_bytes + length))
             return None
-        # Credit bounds what a peer may have here, and what we asked for: there is always room.
-        buffer = request.buffer = self.buffers.take_beyond(DATA_AT + length, POOL_BYTES)
-        assert buffer is not None
+        request.buffer = self._place(length)
+        return request.buffer
+
+    def _place(self, length: int) -> PooledBuffer:
+        """What a long message lies in, with `length` bytes of data."""
+        buffer = self.buffers.take_beyond(DATA_AT + length, POOL_BYTES)
+        assert buffer is not None, "credit bounds what a peer may have here, and what we asked for"
         return buffer
 
     def answer_comes(self, number: int, head: memoryview, data: memoryview, come: int) -> None:
@@ -217,10 +218,7 @@ class Channel(Serving):
 
     def answer_is_there(self, number: int, answer: memoryview) -> None:
         """All of a long ANSWER is there. Raises FrameError for one that is malformed."""
-        request = self._outstanding.pop(number)
-        self._outstanding_bytes -= request.cost
-        request.end(answer)
-        self._send_waiting()
+        self._over(self._outstanding[number], answer)
 
     def answer_broke_off(self, number: int) -> None:
         """A long ANSWER will not come to its end: it is asked for again on the next connection."""
@@ -241,12 +239,13 @@ class Channel(Serving):
         if request.wanted():
             self._sender.send_request(request)
             return
-        self._give_up(request, LinkError(GIVEN_UP, maybe_done=False))
+        self._over(request, LinkError(GIVEN_UP, maybe_done=False))
 
-    def _give_up(self, request: Asking, error: LinkError) -> None:
+    def _over(self, request: Asking, answer: memoryview | LinkError) -> None:
+        """It is outstanding no more, and ends with this: what waits may go."""
         del self._outstanding[request.number]
         self._outstanding_bytes -= request.cost
-        request.end(error)
+        request.end(answer)
         self._send_waiting()
 
 

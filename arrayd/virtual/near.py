@@ -159,22 +159,23 @@ class Errand(Asking):
         """See Asking."""
         task = self._task
         number, _ = self._remote.tags.pop(task)
+        if isinstance(answer, LinkError):
+            passage.cannot(task, answer)
+            self._ended()
+            return
         try:
-            if not isinstance(answer, LinkError):
-                told = read_answer(answer)
-                if told.outcome == Outcome.NO_NEXUS and self._tries < TRIES_MAX and not task.aborted:
-                    self._remote.near.forgotten(self._nexus, number)
-                    self._remote.send(self._nexus, task, self._ended, self._tries + 1)
-                    return
-                passage.take(task, told)
-                if told.data and told.outcome == Outcome.DONE:
-                    self._take_data(told.data)
-            else:
-                passage.cannot(task, answer)
+            told = read_answer(answer)
         except FrameError:
             passage.fail_between(task)
             self._ended()
             raise
+        if told.outcome == Outcome.NO_NEXUS and self._tries < TRIES_MAX and not task.aborted:
+            self._remote.near.forgotten(self._nexus, number)
+            self._remote.send(self._nexus, task, self._ended, self._tries + 1)
+            return
+        passage.take(task, told)
+        if told.data and told.outcome == Outcome.DONE:
+            self._take_data(told.data)
         self._ended()
 
     def _take_data(self, data: memoryview) -> None:

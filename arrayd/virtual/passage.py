@@ -38,7 +38,7 @@ TRIES_MAX = 3
 """How often a command is sent to an array that has forgotten its nexus."""
 NO_DATA = memoryview(b"")
 GOOD, EXECUTE, SIMPLE = int(Status.GOOD), int(Operation.EXECUTE), int(Attribute.SIMPLE)
-HEAD_BYTES, PLAIN_BYTES = ANSWER_HEAD.size, PLAIN.size
+HEAD_BYTES = ANSWER_HEAD.size
 head_of = Layout(">Q").unpack_from
 
 
@@ -66,11 +66,11 @@ class Passage(Asking):
     aborted: bool
     data_in: memoryview
 
-    def __init__(self, route: Route, number: int, head: bytes, data: bytes, expects: int, cost: int) -> None:
+    def __init__(self, route: Route, number: int, head: bytes, data: bytes, expects: int) -> None:
         self.head = head
         self.data = data
         self.expects = expects
-        self.cost = cost
+        self.cost = len(head) + len(data) + expects
         self.buffer = None
         self._route = route
         self._number = number
@@ -189,13 +189,10 @@ def _relay(remote: RemoteUnit, unit: VirtualUnit, nexus: Nexus, code: int, reads
         length = len(view)
         if number is None or not length:
             return False
+        out, into = (0, length) if reads else (length, 0)
         tag = next(tags) & 0xFFFFFFFF
-        if reads:
-            head = pack(EXECUTE, SIMPLE, PLAIN_CDB_BYTES, number, encoded, tag, 0, length, code, flags, word, count, 0)
-            passage = Passage(route, number, head, b"", length + ANSWER_BYTES, PLAIN_BYTES + ANSWER_BYTES + length)
-        else:
-            head = pack(EXECUTE, SIMPLE, PLAIN_CDB_BYTES, number, encoded, tag, length, 0, code, flags, word, count, 0)
-            passage = Passage(route, number, head, bytes(view), ANSWER_BYTES, PLAIN_BYTES + ANSWER_BYTES + length)
+        head = pack(EXECUTE, SIMPLE, PLAIN_CDB_BYTES, number, encoded, tag, out, into, code, flags, word, count, 0)
+        passage = Passage(route, number, head, b"" if reads else bytes(view), into + ANSWER_BYTES)
         if not send(passage):
             return False
         begun[passage] = None
