@@ -246,10 +246,12 @@ async def test_what_is_under_way_when_a_volume_fails_is_in_the_others_before_the
     """It began while the sync that fails was under way; a power loss later would have taken it."""
     healthy, failing = primary.site.raw["v1"], primary.site.raw["v0"]
     order: list[str] = []
-    syncing, fails, written = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    syncing, fails, begun, written = (asyncio.Event() for _ in range(4))
+    await primary.write(1, 0, b"b" * PAGE)  # the activity log knows the block: the next write need not wait for it
     write, flush = healthy.write, healthy.flush
 
     async def slow(offset: int, view: memoryview, _durable: bool = False) -> None:
+        begun.set()
         await written.wait()
         await finished(write(offset, view))
         order.append("written")
@@ -270,7 +272,7 @@ async def test_what_is_under_way_when_a_volume_fails_is_in_the_others_before_the
     stopping = asyncio.ensure_future(primary.stage.stop(primary.site.row(State.P_PSUE)))
     await syncing.wait()
     writing = asyncio.ensure_future(primary.write(1, 0, b"a" * PAGE))
-    await turns(50)
+    await begun.wait()
     fails.set()
     await turns(50)
     written.set()
