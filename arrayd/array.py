@@ -34,8 +34,8 @@ from arrayd.link.channel import Service
 from arrayd.link.peers import Links
 from arrayd.log import get_logger
 from arrayd.replication.asking import SERVICE as PAIR_SERVICE
-from arrayd.replication.changes import Surroundings
 from arrayd.replication.choosing import KINDS
+from arrayd.replication.in_force import Surroundings
 from arrayd.replication.needs import lacking
 from arrayd.replication.over_link import asker
 from arrayd.replication.pairs import Pairs

@@ -377,9 +377,9 @@ async def test_tables_without_pairs_are_brought_up_to_date(tmp_path: Path, execu
 async def test_a_group_and_its_pairs_go_together(tables: Tables) -> None:
     pairs = GROUP.stored_pairs(GROUP.pairs)
     await tables.change(put_group(GROUP.stored(), pairs, (), "1"))
-    await tables.change(put_group(GROUP.stored()._replace(pace=9), [pairs[1]._replace(copied=512)], (0,), "2"))
+    await tables.change(put_group(GROUP.stored()._replace(pace=9), [pairs[1]._replace(unsynced=1)], (0,), "2"))
     found = await tables.change(read_pairs)
-    assert found == StoredPairs([GROUP.stored()._replace(pace=9)], [pairs[1]._replace(copied=512)], "2")
+    assert found == StoredPairs([GROUP.stored()._replace(pace=9)], [pairs[1]._replace(unsynced=1)], "2")
     with pytest.raises(TablesError, match="UNIQUE"):
         await tables.change(put_group(OTHER.stored(), [pairs[1]._replace(id=OTHER.stored().id)], (), "3"))
     await tables.change(drop_group(GROUP.stored().id))

@@ -17,12 +17,14 @@ from arrayd.link.channel import Call
 from arrayd.log import get_logger
 from arrayd.replication.asking import Outcome as Answered
 from arrayd.replication.asking import Question, refused
-from arrayd.replication.changes import STAGE_ERRORS, Change, Save, Stages, Stays, Surroundings
+from arrayd.replication.changes import Change, Save, carried_out
 from arrayd.replication.group_rows import Driver, GroupRow, PeerRows
+from arrayd.replication.in_force import STAGE_ERRORS, Stages, Surroundings
 from arrayd.replication.meetings import RUNNING_STATES, settled
 from arrayd.replication.pairs import Outcome, PairsError
 from arrayd.replication.stages import Told
 from arrayd.replication.statuses import Event, Happening, Operation, Refusal
+from arrayd.replication.taking_up import Stays, take_up
 from arrayd.replication.transitions import NOT_MET, Circumstances, shown
 from arrayd.tables.changes import TablesError, Work
 from arrayd.tables.estate import nothing
@@ -75,7 +77,7 @@ class AtWork:
 
     async def start(self) -> None:
         """Goes on after a restart. Raises STAGE_ERRORS where hosts cannot even be refused their writes."""
-        await self._turns.take(self.stages.take_up)
+        await self._turns.take(partial(take_up, self.stages))
 
     async def stop(self) -> None:
         """Lets the changes under way end, and then its stage; the row stays."""
@@ -208,7 +210,7 @@ class AtWork:
             saved = True
 
         try:
-            outcome = await self.stages.change(change, once, marked=marked)
+            outcome = await carried_out(self.stages, change, once, marked=marked)
         except Stays as stays:
             return stays.refusal
         if isinstance(outcome, Refusal):
@@ -247,7 +249,7 @@ class AtWork:
             return True
         before = self.row
         try:
-            outcome = await self.stages.change(self._happening(what, None, reason), self._commit)
+            outcome = await carried_out(self.stages, self._happening(what, None, reason), self._commit)
         except (Stays, PairsError, TablesError, *STAGE_ERRORS) as error:
             log.warning("an event is not carried out", group=self.name, what=what.value, reason=str(error))
             return False
@@ -298,7 +300,7 @@ class AtWork:
             return await table.meet(self.name, rows, told, commit, between)
 
         try:
-            await self.stages.change(change, self._commit)
+            await carried_out(self.stages, change, self._commit)
         except Stays as stays:
             await self._give_up(stays.refusal)
         except (PairsError, TablesError, *STAGE_ERRORS) as error:
@@ -311,7 +313,7 @@ class AtWork:
     async def _give_up(self, refusal: Refusal) -> None:
         """The stage cannot become what the other side has made of the pair: it is suspended, and somebody decides."""
         try:
-            await self.stages.change(self._happening(Event.ERROR, None, refusal.text), self._commit)
+            await carried_out(self.stages, self._happening(Event.ERROR, None, refusal.text), self._commit)
         except (Stays, PairsError, TablesError, *STAGE_ERRORS) as error:
             log.warning("a group is not suspended", group=self.name, reason=str(error))
 

@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from arrayd.log import get_logger
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.journaled import JournaledVolume
-from arrayd.replication.stages import Stores
+from arrayd.replication.stages import Stage, Stores
 from arrayd.replication.statuses import Refusal, State
 from arrayd.volumes.volume import VolumeError
 
@@ -28,6 +28,8 @@ NOT_ALL_THERE = Refusal("hosts have written here what the other side, which has 
 FENCED = Refusal("the other side may be about to have the P-VOLs: again in a moment")
 CHANGED_PLACES = (State.S_PAIR, State.S_PFUL)
 """What follows on a swap: the other side has all of the group's writes, so that nothing differs."""
+FENCE = "fence"
+"""The kind of its store."""
 STORE_BYTES = 4096
 """Of the store, in which is nothing: it counts that it is there."""
 
@@ -107,15 +109,10 @@ class Fencing:
         """Held by who makes the store, or removes it."""
         self._released = False
 
-    async def look(self) -> None:
-        """Whether one stood when the array died: the other side may take the P-VOLs' place by what it was told then.
-        Raises VolumeError."""
-        self._kept = await self._stores.open(self._name) is not None
-        if self._kept:
-            await self._stores.close(self._name)
-
     async def stand_again(self) -> None:
-        """Before hosts see the volumes: one that stood when the array died does so again."""
+        """Before hosts see the volumes: one that stood when the array died does so again, since the other side may take
+        the P-VOLs' place by what it was told then. Raises VolumeError."""
+        self._kept = await _is_kept(self._stores, self._name)
         if self._kept:
             await self._set().wait()
 
@@ -184,6 +181,23 @@ class Fencing:
         """Waits for what is at work, once it was released or has lapsed."""
         if self._task is not None:
             await asyncio.wait((self._task,))
+
+
+async def outlast(stage: Stage) -> None:
+    """Of P-VOLs whose stage cannot be prepared, which hosts do not write to yet: waits until no other side counts on a
+    fence any more that stood when the array died. Raises VolumeError."""
+    stores, name = stage.doors.stores, stage.store_name(FENCE)
+    if await _is_kept(stores, name):
+        log.warning("hosts wait: the other side may be about to have the P-VOLs", group=stage.row.name)
+        await asyncio.sleep(FENCE_SECONDS)
+        await stores.remove(name)
+
+
+async def _is_kept(stores: Stores, name: str) -> bool:
+    if await stores.open(name) is None:
+        return False
+    await stores.close(name)
+    return True
 
 
 def changed_places(row: GroupRow) -> bool:

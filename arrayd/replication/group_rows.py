@@ -6,8 +6,8 @@ shows; the other array has rows of its own, of the same id and the same numbers,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from arrayd.replication.journal.format import GROUP_BYTES
@@ -59,15 +59,14 @@ class PairRow:
     """When it got this state, in seconds since 1970."""
     error: str = ""
     """Why it is PSUE."""
-    copied: int | None = 0
-    """So many bytes from the volume's begin the initial copy need not copy again, through suspensions and restarts.
-    None: it has ended once, and bitmaps say what differs."""
+    unsynced: bool = False
+    """A P-VOL that could not be synced when it was suspended: the journal of the group's epoch may be alone in having
+    what hosts were answered. See `unsynced.py`."""
 
     def __post_init__(self) -> None:
         _check(0 <= self.number <= NUMBER_MAX, f"number {self.number}: expected 0 to {NUMBER_MAX}")
         _check(bool(self.name and self.volume and self.peer_volume), "a pair without a name or a volume")
         _check(0 <= self.peer_lun <= LUN_MAX, f"LUN {self.peer_lun}: expected 0 to {LUN_MAX}")
-        _check(self.copied is None or self.copied >= 0, f"copied {self.copied}: expected 0 or more")
         _check(len(self.error) <= ERROR_CHARACTERS_MAX, f"an error of more than {ERROR_CHARACTERS_MAX} characters")
         _check(not self.error or self.state.status is Status.PSUE, f"an error, and {self.state}")
 
@@ -129,6 +128,13 @@ class GroupRow:
         """What each pair shows, by its number."""
         return {pair.number: pair.state for pair in self.pairs}
 
+    def with_unsynced(self, numbers: Collection[int], unsynced: bool) -> GroupRow:
+        """The row with `unsynced` said of these pairs."""
+        if not numbers:
+            return self
+        pairs = (replace(pair, unsynced=unsynced) if pair.number in numbers else pair for pair in self.pairs)
+        return replace(self, pairs=tuple(pairs))
+
     def stored(self) -> StoredGroup:
         """The group as the tables keep it."""
         return StoredGroup(
@@ -162,7 +168,7 @@ class GroupRow:
                 pair.state.name,
                 pair.since,
                 pair.error,
-                pair.copied,
+                int(pair.unsynced),
             )
             for pair in pairs
         ]
@@ -200,7 +206,7 @@ def groups_of(stored: StoredPairs) -> list[GroupRow]:
         for row in stored.pairs:
             state = State[row.state]
             _check(state is not State.SMPL, f"pair {row.name} is stored, and SMPL")
-            pairs[row.id].append(PairRow(*row[1:6], state, *row[7:]))
+            pairs[row.id].append(PairRow(*row[1:6], state, *row[7:9], bool(row.unsynced)))
         return [_group_of(row, tuple(pairs[row.id])) for row in stored.groups]
     except (ValueError, KeyError) as error:
         raise ValueError(f"tables.db: pairs: {error}") from error

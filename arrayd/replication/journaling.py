@@ -11,7 +11,7 @@ group's writes up to it. It is ended then, and FOLLOW says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -23,7 +23,7 @@ from arrayd.replication.activity import Activity
 from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.copying_out import CopyingOut
-from arrayd.replication.fencing import FENCED, NOT_ALL_THERE, Fencing, changed_places
+from arrayd.replication.fencing import FENCE, FENCED, NOT_ALL_THERE, Fencing, changed_places
 from arrayd.replication.group import HAS_ROOM_SHARE, PrimaryGroup
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.high_water import noted
@@ -35,12 +35,8 @@ from arrayd.replication.serving import JournalServer
 from arrayd.replication.stages import Progress, Stage
 from arrayd.replication.statuses import P_RUNNING, Event, Refusal, Side, State
 from arrayd.replication.suspending import Bitmaps, stopped, suspend
+from arrayd.replication.tending import Tending
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
-
-TEND_SECONDS = 1
-"""So often the journal is purged, and the age of the oldest write looked up, though nobody asks."""
-COOL_SECONDS = 10
-"""Between two times that blocks cool down which are not written to any more, and the journal is synced for it."""
 
 log = get_logger("replication")
 
@@ -55,8 +51,11 @@ class Journaling(Stage):
     _activity: Activity
     _fronts: Mapping[int, JournaledVolume]
     """What hosts see of the volumes, by the pair's number."""
-    _wanted: asyncio.Event
-    """Set when it would be well to purge at once."""
+    _tending: Tending
+    _dropped = False
+    """Whether the journal has lost records, so that what is left may be older than the P-VOLs."""
+    _lost: Collection[int] = ()
+    """The numbers of those that could not be synced at its end."""
     _prepared = False
     _stopping = False
     _ended = False
@@ -66,7 +65,6 @@ class Journaling(Stage):
     _idle: asyncio.Event | None = None
     """Set when nobody is being answered any more."""
     _fencing: Fencing
-    _tending: asyncio.Task[None] | None = None
 
     # -- begins ------------------------------------------------------------------------------------------------------
 
@@ -76,20 +74,20 @@ class Journaling(Stage):
         volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
         place = self.doors.volume(row.journal)
         # It is also there if this was tried before, and if pairs come to a group that runs, or some of them leave it.
-        opened, dropped = await self._open_journal(place)
+        opened, self._dropped = await self._open_journal(place)
         if opened is None and found:
             raise JournalError(f"the journal of group {row.name}, epoch {row.epoch}, is not on its volume")
-        if opened is not None and not dropped:
+        if opened is not None and not self._dropped:
             await redo(opened, volumes)
         activity = await self._open_activity(volumes, anew=opened is None, found=found)
         try:
             journal = opened or await PrimaryJournal.create(place, row.id, row.epoch)
             await activity.measure(self.store_name("stored"), row.epoch, self.doors.boot)
-            if dropped:
+            if self._dropped:
                 activity.lose()
             self._make(journal, activity, volumes)
             if found:
-                await self._fencing.look()
+                await self._fencing.stand_again()
         except BaseException:
             await activity.close()
             raise
@@ -114,11 +112,12 @@ class Journaling(Stage):
             row.id,
             self.doors.boot,
         )
-        self._wanted = asyncio.Event()
-        self._server = JournalServer(group, acknowledged, self.doors.clock, self.doors.now, self._wanted.set)
+        wanted = asyncio.Event()
+        self._tending = Tending(row.name, self.doors.now, lambda: self.row.driver is Driver.ARRAYS, wanted)
+        self._server = JournalServer(group, acknowledged, self.doors.clock, self.doors.now, wanted.set)
         self._copying = CopyingOut(journal, self._fronts, self._bitmaps)
         fronts = [self._fronts[number] for number in sorted(self._fronts)]
-        self._fencing = Fencing(fronts, self.doors.stores, self.store_name("fence"), self._server.end)
+        self._fencing = Fencing(fronts, self.doors.stores, self.store_name(FENCE), self._server.end)
 
     async def _open_journal(self, place: Volume) -> tuple[PrimaryJournal | None, bool]:
         """The journal, if that of this epoch is there, and whether it has lost records since, with no loss of power:
@@ -148,19 +147,21 @@ class Journaling(Stage):
 
     async def enter(self) -> None:
         """See Stage."""
-        await self._fencing.stand_again()
         if lost := self._activity.lost_bytes:
             # Before hosts see the volumes: their writes wait for the suspension.
             self._group.fail(Event.ERROR, f"records were lost: {lost} bytes may differ, pairresync copies them")
         for pair in self.row.pairs:
             await self.doors.show(pair.volume, self._fronts[pair.number])
-        self._tending = asyncio.create_task(self._tend())
+        self._tend()
         self._tell_room()
+
+    def _tend(self) -> None:
+        self._tending.begin(self._group, self._server, self._copying)
 
     def changed(self, row: GroupRow) -> None:
         """See Stage."""
         super().changed(row)
-        if self._tending is not None:
+        if self._tending.runs:
             self._tell_room()
 
     def _tell_room(self) -> None:
@@ -177,36 +178,6 @@ class Journaling(Stage):
     def _happened(self, event: Event, reason: str) -> None:
         if not self._stopping:
             self.told.event(event, reason)
-
-    async def _tend(self) -> None:
-        """Purges what is restored, keeps what is told of the lag, and has blocks cool down."""
-        cooled = self.doors.now()
-        while not self._stopping:
-            try:
-                await asyncio.wait_for(self._wanted.wait(), TEND_SECONDS)
-            except TimeoutError:
-                pass
-            self._wanted.clear()
-            self._copying.rest()
-            if self._group.stopped:
-                continue
-            try:
-                await self._server.look()
-                if self.row.driver is Driver.ARRAYS:
-                    await self._server.purge(wholly=False)
-                if self.doors.now() - cooled >= COOL_SECONDS:
-                    cooled = self.doors.now()
-                    await self._cool()
-            except (JournalError, VolumeError) as error:
-                # What has failed for good has stopped the group, which is told.
-                log.error("not purged", group=self.row.name, reason=str(error))
-
-    async def _cool(self) -> None:
-        try:
-            await self._activity.cool(self._group.journal.sync)
-        except VolumeError as error:
-            self._group.fail(Event.ERROR, f"journal or activity log: {error}")
-            raise
 
     async def purge(self) -> bool:
         """Purges all that the other side has said to have restored (figure 16); whether journal-out has moved.
@@ -242,7 +213,7 @@ class Journaling(Stage):
         asked, _, fields = question
         if asked is Asked.FOLLOW and self._prepared:
             await self._server.follow(fields, call)
-        elif self._tending is None or self._stopping or fields.generation != self.row.generation:
+        elif not self._prepared or not self._tending.runs or self._stopping or fields.generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
         elif asked is Asked.COPY:
             await self._copying.copy(fields, call)
@@ -287,34 +258,48 @@ class Journaling(Stage):
             return refusal
         self._stopping, self.after = True, row
         self._bitmaps.withhold(True)
-        await self._stop_tending()
+        await self._tending.end()
         try:
-            await self._stop(row)
+            refusal = await self._stop(row)
         except VolumeError:
             if not self._group.stopped:
-                self._stopping = False
-                self._bitmaps.withhold(False)
-                self._tending = asyncio.create_task(self._tend())
+                self._go_on()
             raise
+        if refusal is not None:
+            self._go_on()
+            self._happened(Event.ERROR, refusal.text)
+            return refusal
         await self._fencing.release()  # writes that have waited for it are kept by the group, which has stopped
         return None
 
-    async def _stop(self, row: GroupRow | None) -> None:
-        if row is None or self._goes_on(row):
-            self._server.shut()
+    def _go_on(self) -> None:
+        self._stopping, self.after = False, self.row
+        self._bitmaps.withhold(False)
+        self._tend()
+
+    async def _stop(self, row: GroupRow | None) -> Refusal | None:
         if row is not None and not self._goes_on(row) and not changed_places(row):
-            await suspend(self._group, self._server.acknowledged, self._bitmaps)
+            self._lost = await suspend(self._group, self._server.acknowledged, self._bitmaps)
         else:
             await self._bitmaps.close()
             _, lost = await stopped(self._group)
+            if lost:
+                # Their pairs are suspended by themselves: so it is known of them (`unsynced.py`).
+                return Refusal(f"volumes {lost} of group {self.row.name} are not durable: the group is being suspended")
             if row is not None and changed_places(row) and not self._all_there():
                 raise VolumeFailed(NOT_ALL_THERE.text)
-            if row is not None and lost:
-                raise VolumeFailed(f"volumes {lost} of group {row.name} are not durable")
             await self._settle()
         await self._activity.close()
         self._ended = True
+        if row is None or self._goes_on(row):
+            self._server.shut()
         self._server.end(True)
+        return None
+
+    @property
+    def unsynced(self) -> Collection[int]:
+        """See Stage. Of what has lost records nothing is written again."""
+        return () if self._dropped else self._lost
 
     def _refusal(self, row: GroupRow | None) -> Refusal | None:
         """Why `row` may not be what is shown next, or not yet."""
@@ -342,12 +327,6 @@ class Journaling(Stage):
         """Whether the group journals in the same epoch after this: the array stops, or pairs come or leave."""
         return row.epoch == self.row.epoch and all(state in P_RUNNING for state in row.states.values())
 
-    async def _stop_tending(self) -> None:
-        if self._tending is not None:
-            self._wanted.set()
-            await asyncio.wait((self._tending,))
-            self._tending = None
-
     def tail(self) -> bool:
         """Whether the other side still needs the journal, after `stop` for a suspension: `close` can wait then."""
         suspended = self.after is not None and self.after.side is Side.P_VOL and not self._goes_on(self.after)
@@ -361,7 +340,7 @@ class Journaling(Stage):
         if not self._prepared:
             return
         self._stopping = True
-        await self._stop_tending()  # where it did not come to its end, it goes on
+        await self._tending.end()  # where it did not come to its end, it goes on
         self._server.shut()
         if self._group.stopped:
             self._give_up()  # an answer may wait for a flush that is kept
@@ -372,6 +351,7 @@ class Journaling(Stage):
         await self._group.close()
         await self._activity.close()
         await self._bitmaps.close()  # likewise
+        await self._fencing.release()
         await self._fencing.close()
         self._give_up()
         if not self._ended:

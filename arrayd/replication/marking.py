@@ -16,7 +16,7 @@ from arrayd.log import get_logger
 from arrayd.replication.bitmap import Bitmap, BitmapError
 from arrayd.replication.differences import Differences, differences
 from arrayd.replication.group_rows import GroupRow, PairRow
-from arrayd.replication.guarded import GuardedVolume
+from arrayd.replication.guarded import GuardedVolume, UnsureVolume
 from arrayd.replication.marked import MarkedVolume
 from arrayd.replication.pair_stores import forget_pair, gone, new_bitmap, open_bitmap
 from arrayd.replication.redo import flush_all
@@ -50,6 +50,9 @@ class Marking(Stage):
         self._fronts: list[MarkedVolume] = []
         """All that hosts have seen here."""
         self._stores_open = False
+        self._found = False
+        """Whether it was taken up: volumes that are `unsynced` could not be written again then. Until the array is
+        started again they have failed, and take no write."""
         self._wake = asyncio.Event()
         self._ending = False
         self._careless = False
@@ -63,7 +66,7 @@ class Marking(Stage):
 
     async def prepare(self, found: bool = False) -> None:
         """See `Stage.prepare`."""
-        self._stores_open = True
+        self._stores_open, self._found = True, found
         try:
             for pair in self.row.pairs:
                 self._marked[pair.number] = await self._open(pair)
@@ -90,7 +93,8 @@ class Marking(Stage):
     async def _show(self, each: Marked) -> None:
         each.front = MarkedVolume(each.volume, each.bitmap, self._failed)
         self._fronts.append(each.front)
-        await self.doors.show(each.pair.volume, each.front)
+        unsure = each.pair.unsynced and self._found
+        await self.doors.show(each.pair.volume, UnsureVolume(each.volume) if unsure else each.front)
 
     # -- saved -------------------------------------------------------------------------------------------------------
 

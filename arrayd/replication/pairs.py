@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,14 +28,13 @@ from arrayd.replication.group_rows import (
     groups_of,
     stored_epoch,
 )
-from arrayd.replication.journal.regions import START, Position
+from arrayd.replication.journal.regions import START
 from arrayd.replication.meetings import RUNNING_STATES, Age, met
 from arrayd.replication.statuses import Happening, Operation, Refusal, Side, State, follows
 from arrayd.replication.transitions import (
     COPIES,
     NOT_MET,
     Circumstances,
-    advanced,
     moved,
     pair_in,
     shown,
@@ -171,18 +170,11 @@ class Pairs:
         *,
         pace: int | None = None,
         driver: Driver | None = None,
-        consistent: bool | None = None,
-        epoch: int | None = None,
-        restored: Position | None = None,
-        acknowledged: Position | None = None,
-        copied: Mapping[int, int] | None = None,
+        synced: Collection[int] = (),
     ) -> GroupRow:
-        """Keeps what is not a matter of states; None: as it was. Positions and `copied` (bytes, by the pair's number)
-        go forward only; with a new epoch the positions begin anew. Raises PairsError, and what `save` does."""
-        told = {"pace": pace, "driver": driver, "consistent": consistent, "epoch": epoch}
-        positions = {"restored": restored, "acknowledged": acknowledged}
-        change = partial(self._keep, name, save, _told(told), _told(positions), copied or {})
-        kept = await self._in_turn(name, change)
+        """Keeps what is not a matter of states; None: as it was. `synced` are the numbers of pairs that are not
+        `unsynced` any more. Raises PairsError, and what `save` does."""
+        kept = await self._in_turn(name, partial(self._keep, name, save, pace, driver, synced))
         assert isinstance(kept, GroupRow)
         return kept
 
@@ -305,23 +297,15 @@ class Pairs:
         self,
         name: str,
         save: Save,
-        told: Mapping[str, Any],
-        positions: Mapping[str, Any],
-        copied: Mapping[int, int],
+        pace: int | None,
+        driver: Driver | None,
+        synced: Collection[int],
     ) -> Outcome:
         group = self._groups.get(name)
         if group is None:
             raise PairsError(f"group {name}: there is none")
-        kept = group
-        if "epoch" in told:
-            self._check_epoch(name, told["epoch"])
-            kept = replace(kept, epoch=told["epoch"], restored=START, acknowledged=START)
-        for what, position in positions.items():
-            if not position.follows(getattr(kept, what)):
-                raise PairsError(f"group {name}: {what} does not go back, to {position}")
         try:
-            pairs = tuple(advanced(pair, copied.get(pair.number)) for pair in kept.pairs)
-            kept = replace(kept, **told, **positions, pairs=pairs)
+            kept = replace(group, pace=pace or group.pace, driver=driver or group.driver).with_unsynced(synced, False)
         except ValueError as error:
             raise PairsError(f"group {name}: {error}") from error
         return await self._commit(group, kept, save, None)
@@ -372,7 +356,3 @@ class Pairs:
         finally:
             if turns.idle and self._turns.get(name) is turns:
                 del self._turns[name]
-
-
-def _told(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}

@@ -18,7 +18,7 @@ PATTERN_BYTES = 256 * 1024
 class RedoFailed(VolumeError):
     """The disk has failed meanwhile. `begun`: P-VOLs may have older data than they had, until redo is done again."""
 
-    def __init__(self, error: VolumeError, begun: bool) -> None:
+    def __init__(self, error: Exception, begun: bool) -> None:
         super().__init__(f"the journal is not redone: {error}")
         self.begun = begun
 
@@ -57,6 +57,24 @@ async def flush_all(volumes: Mapping[int, Volume]) -> None:
         each.result()
 
 
+async def look_through(journal: PrimaryJournal, begin: Position, end: Position) -> set[int]:
+    """The numbers of the volumes that the records are of. What is not whole is not begun: raises JournalError,
+    VolumeError."""
+    numbers: set[int] = set()
+    async for run in journal.runs(begin, end):
+        numbers.update(record.entry.volume for record in run)
+    return numbers
+
+
+async def write_records(journal: PrimaryJournal, begin: Position, end: Position, volumes: Mapping[int, Volume]) -> None:
+    """Does to the volumes, by number, what the records say, in order. Raises JournalError, VolumeError."""
+    async for run in journal.runs(begin, end):
+        for record in run:
+            volume = volumes.get(record.entry.volume)
+            if volume is not None:
+                await finished(carry_out(record, volume))
+
+
 async def redo(journal: PrimaryJournal, volumes: Mapping[int, Volume]) -> Position:
     """Writes all records from redo on to their volumes, durably, and moves redo behind them; up to where that is.
 
@@ -65,18 +83,13 @@ async def redo(journal: PrimaryJournal, volumes: Mapping[int, Volume]) -> Positi
     """
     begin, end = journal.regions.redo, journal.regions.stored
     try:
-        # First all of it is looked at: what is not whole is not begun.
-        async for run in journal.runs(begin, end):
-            for record in run:
-                if record.entry.volume not in volumes:
-                    what = f"record {record.entry.sequence} is of volume {record.entry.volume}"
-                    raise JournalError(f"{what}, which is none")
+        numbers = await look_through(journal, begin, end)
     except VolumeError as error:
         raise RedoFailed(error, begun=False) from error
+    if strange := numbers - volumes.keys():
+        raise JournalError(f"there are records of volume {min(strange)}, which is none")
     try:
-        async for run in journal.runs(begin, end):
-            for record in run:
-                await finished(carry_out(record, volumes[record.entry.volume]))
+        await write_records(journal, begin, end, volumes)
         await flush_all(volumes)
     except VolumeError as error:
         raise RedoFailed(error, begun=True) from error

@@ -14,8 +14,9 @@ from arrayd.link.channel import Call, Service
 from arrayd.log import get_logger
 from arrayd.replication.asking import Asked, Outcome, Question, met, refused, rows_of
 from arrayd.replication.at_work import TOGETHER_SECONDS, AtWork
-from arrayd.replication.changes import STAGE_ERRORS, Save, Surroundings
+from arrayd.replication.changes import Save
 from arrayd.replication.group_rows import CTG_MAX, Driver, GroupRow, PeerRows
+from arrayd.replication.in_force import STAGE_ERRORS, Surroundings
 from arrayd.replication.journal import FormatError
 from arrayd.replication.meeting import Meeting
 from arrayd.replication.over_link import service

@@ -19,7 +19,7 @@ At a start there is no old stage: `new.prepare(found=True)` opens what is there,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,6 +112,11 @@ class Stage(ABC):
         """The row that is shown next, as `stop` was told; where its commit has failed, this one again."""
         self.doors = doors
         self.told = told
+
+    @property
+    def unsynced(self) -> Collection[int]:
+        """The numbers of P-VOLs that could not be synced when it stopped: see `unsynced.py`."""
+        return ()
 
     @abstractmethod
     async def prepare(self, found: bool = False) -> None:

@@ -37,8 +37,14 @@ class Standing(Stage):
         """Pairs that have ended by themselves."""
 
     async def prepare(self, found: bool = False) -> None:
-        """See `Stage.prepare`. What hosts have written is durable then: a volume that is guarded does not flush."""
-        await flush_all({pair.number: self.doors.volume(pair.volume) for pair in self.row.pairs})
+        """See `Stage.prepare`. What hosts have written is durable then, unless it was taken up: a host that flushes a
+        volume hears what has become of that."""
+        try:
+            await flush_all({pair.number: self.doors.volume(pair.volume) for pair in self.row.pairs})
+        except VolumeError as error:
+            if not found:
+                raise
+            log.error("a volume is not durable", group=self.row.name, reason=str(error))
         for pair in self.row.pairs:
             await self._look(pair)
 
@@ -71,10 +77,13 @@ class Standing(Stage):
 
     async def enter(self) -> None:
         """See `Stage.enter`."""
-        volumes = [(pair.volume, self.doors.volume(pair.volume)) for pair in self.row.pairs]
+        await asyncio.gather(*(self.doors.show(pair.volume, self._guarded(pair)) for pair in self.row.pairs))
+
+    def _guarded(self, pair: PairRow) -> GuardedVolume:
         # P-VOLs that run are here if they could not be taken up as they should.
-        kind = UnsureVolume if set(P_RUNNING) & set(self.row.states.values()) else GuardedVolume
-        await asyncio.gather(*(self.doors.show(name, kind(volume)) for name, volume in volumes))
+        unsure = pair.unsynced or bool(set(P_RUNNING) & set(self.row.states.values()))
+        volume = self.doors.volume(pair.volume)
+        return UnsureVolume(volume) if unsure else GuardedVolume(volume)
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See `Stage.stop`. S-VOLs that hosts may write to next, or that become P-VOLs, and whose copy has not ended,

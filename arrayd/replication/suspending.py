@@ -209,9 +209,10 @@ class Bitmaps:
         return {number: bitmap.marked_bytes for number, bitmap in self._open.items()}
 
 
-async def suspend(group: PrimaryGroup, acknowledged: Position, bitmaps: Bitmaps) -> None:
+async def suspend(group: PrimaryGroup, acknowledged: Position, bitmaps: Bitmaps) -> list[int]:
     """Stops the group, and marks all that is in its volumes and the S-VOLs may not have: they have what is before
-    `acknowledged`. May be done again. Raises VolumeError: it is not done, and hosts' writes wait."""
+    `acknowledged`. The numbers of the volumes that cannot be synced. May be done again. Raises VolumeError: it is not
+    done, and hosts' writes wait."""
     journal = group.journal
     try:
         await bitmaps.opened_or_made()
@@ -230,6 +231,7 @@ async def suspend(group: PrimaryGroup, acknowledged: Position, bitmaps: Bitmaps)
     finally:
         # One that has failed is opened anew when this is done again.
         await bitmaps.close()
+    return lost
 
 
 async def stopped(group: PrimaryGroup) -> tuple[list[Range], list[int]]:

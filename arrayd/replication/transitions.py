@@ -100,14 +100,4 @@ def pair_in(pair: PairRow, state: State, circumstances: Circumstances) -> PairRo
     if state is pair.state:
         return pair
     error = circumstances.error[:ERROR_CHARACTERS_MAX] if state.status is Status.PSUE else ""
-    whole = pair.state in COPIES and state in FOLLOWING
-    return replace(pair, state=state, since=circumstances.when, error=error, copied=None if whole else pair.copied)
-
-
-def advanced(pair: PairRow, copied: int | None) -> PairRow:
-    """A pair of which more is copied. Raises ValueError for what was copied already."""
-    if copied is None:
-        return pair
-    if pair.copied is None or copied < pair.copied:
-        raise ValueError(f"pair {pair.name}: copied does not go back, to {copied}")
-    return replace(pair, copied=copied)
+    return replace(pair, state=state, since=circumstances.when, error=error)

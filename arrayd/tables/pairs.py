@@ -48,7 +48,7 @@ class StoredPair(NamedTuple):
     state: str
     since: float
     error: str
-    copied: int | None
+    unsynced: int
 
 
 class StoredPairs(NamedTuple):

@@ -110,5 +110,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "INSERT INTO epochs VALUES ('0000000000000000')",
     ),
+    (
+        "ALTER TABLE pairs DROP COLUMN copied",
+        # 1: a P-VOL that lacks what hosts were answered, which is in the journal
+        "ALTER TABLE pairs ADD COLUMN unsynced INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 """What takes the schema from each version to the next; the version is SQLite's user_version."""

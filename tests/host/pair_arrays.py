@@ -245,15 +245,16 @@ class TwoArrays:
             ID, GROUP, 1, "jnl", peer, serial, JOURNAL_LUN, 3, pairs, generation=generation, consistent=consistent
         )
 
-    def keep(self, name: str, **values: Any) -> None:
-        """One side's row has other values; see `Pairs.keep`."""
-        self.runner.run(self.arrays[name].pairs.keep(GROUP, saved, **values))
+    def change(self, name: str, **values: Any) -> None:
+        """One side's row has other values."""
+        array = self.arrays[name]
+        (row,) = array.pairs.groups()
+        array.pairs = Pairs([replace(row, **values)], array.pairs.last_epoch)
 
     def ahead(self, name: str) -> None:
         """One side is a generation ahead of the other."""
-        array = self.arrays[name]
-        (row,) = array.pairs.groups()
-        array.pairs = Pairs([replace(row, generation=row.generation + 1)], array.pairs.last_epoch)
+        (row,) = self.arrays[name].pairs.groups()
+        self.change(name, generation=row.generation + 1)
 
     def meet(self) -> None:
         """The arrays look at each other until nothing changes."""

@@ -357,7 +357,7 @@ def test_what_is_refused_before_they_have_met_may_be_taken_then(lab: Lab, here: 
 
 def test_the_s_vols_side_knows_whether_they_are_whole(lab: Lab) -> None:
     lab.two.put(State.P_PAIR, State.S_PAIR, consistent=False)
-    lab.two.keep("primary", consistent=True)
+    lab.two.change("primary", consistent=True)
     assert lab.bad("pairsplit -g oradb -rw") == (Result.CONFLICT, f"remote: {NEVER_WHOLE.text}")
     assert [array.told for array in lab.two.arrays.values()] == [[], []]
 

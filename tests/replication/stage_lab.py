@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 from arrayd.link.channel import Call, LinkError
 from arrayd.replication.asking import Question, done
 from arrayd.replication.bitmap import Bitmap
-from arrayd.replication.changes import Surroundings
 from arrayd.replication.choosing import Kinds
 from arrayd.replication.group_rows import GroupRow, PairRow
+from arrayd.replication.in_force import Surroundings
 from arrayd.replication.room import Replication
 from arrayd.replication.stages import Doors, Progress, Stage
 from arrayd.replication.statuses import Operation, Refusal, State, Status
@@ -196,14 +197,14 @@ class Lab:
 
     # -- what is looked at -------------------------------------------------------------------------------------------
 
-    async def holding(self, *states: State, **more: Any) -> None:
+    async def holding(self, *states: State, unsynced: Collection[int] = (), **more: Any) -> None:
         """The array with one group, whose pairs show these, started."""
         pairs = tuple(
             replace(pair, state=state, error="why" if state.status is Status.PSUE else "")
             for pair, state in zip((PAIR_A, PAIR_B), states, strict=False)
         )
-        row = replace(GROUP, peer=self.other, pairs=pairs, **more)
-        put_group(row.stored(), row.stored_pairs(pairs), (), f"{9:016x}")(self.database.connection)
+        row = replace(GROUP, peer=self.other, pairs=pairs, **more).with_unsynced(unsynced, True)
+        put_group(row.stored(), row.stored_pairs(row.pairs), (), f"{9:016x}")(self.database.connection)
         self.begin()
         await self.room.start()
 

@@ -168,7 +168,7 @@ async def test_only_another_boot_suspends(tmp_path: Path, lost: bool) -> None:
             if lost:
                 assert "records were lost" in site.reasons[0]
             stage._stopping = True
-            await stage._stop_tending()
+            await stage._tending.end()
             for name in list(site.stores.used):
                 await site.stores.close(name)
         if lost:

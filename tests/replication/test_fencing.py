@@ -8,12 +8,16 @@ import pytest
 
 from arrayd.replication import asking, fencing
 from arrayd.replication.asking import Outcome, Range, Refused
-from arrayd.replication.journal import Position
+from arrayd.replication.journal import JournalError, Position
 from arrayd.replication.journal.regions import START
-from arrayd.replication.statuses import Event, Refusal, State
+from arrayd.replication.journaling import Journaling
+from arrayd.replication.redo import RedoFailed
+from arrayd.replication.statuses import Event, Operation, Refusal, State
 from arrayd.volumes.volume import VolumeError, VolumeFailed
 from tests.lab.disk import turns
 from tests.replication.pair_doors import GROUP, Primary, Site
+from tests.replication.stage_lab import GROUP as LAB_GROUP
+from tests.replication.stage_lab import Lab
 
 PAGE = 4096
 FENCE = asking.fence(GROUP, 1)
@@ -181,6 +185,49 @@ async def test_after_a_restart_it_lets_go_by_itself(site: Site) -> None:
     last = await site.begun(site.row(State.P_PAIR), found=True)
     await last.write(0, 0, b"c" * PAGE)
     await last.leave()
+
+
+async def test_it_stands_before_the_stage_is_entered(site: Site) -> None:
+    """P-VOLs that could not be taken up are redone before an operation suspends them, and nobody sees that stage: it
+    let hosts write at once."""
+    primary = await site.begun(site.row(State.P_PAIR))
+    await primary.ask(FENCE)
+    await primary.leave()
+    again = Journaling(site.row(State.P_PAIR), site.doors(), site.told())
+    await again.prepare(found=True)
+    assert await again.stop(site.row(State.P_PSUS)) == fencing.FENCED
+    before = asyncio.get_running_loop().time()
+    await again.close()
+    assert asyncio.get_running_loop().time() - before < fencing.FENCE_SECONDS / 2, "it does not wait for it"
+    assert site.stores.names() == ["612067726f75702773206e756d626572-0.fence"], "it stands in the next one, too"
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_of_a_journal_that_is_damaged_hosts_wait_until_the_fence_has_lapsed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """At a start, or where an operation suspends P-VOLs that could not be taken up."""
+    seconds = 0.2
+    monkeypatch.setattr(fencing, "FENCE_SECONDS", seconds)
+    name = f"{LAB_GROUP.id.hex()}-0.fence"
+    loop = asyncio.get_running_loop()
+    if before:
+        lab.stores.there[name] = lab.volumes["v0"]
+        lab.fails["journaling prepare"] = [JournalError("damaged")]
+        began = loop.time()
+        await lab.holding(State.P_PAIR, State.P_PAIR)
+        assert lab.states == "P-VOL PSUE, P-VOL PSUE"
+    else:
+        lab.fails["journaling prepare"] = [RedoFailed(VolumeError("no disk"), begun=False), JournalError("damaged")]
+        await lab.holding(State.P_PAIR, State.P_PAIR)
+        lab.stores.there[name] = lab.volumes["v0"]
+        began = loop.time()
+        await lab.happen(Operation.PAIRSPLIT)
+        assert lab.states == "P-VOL PSUS, P-VOL PSUS"
+    assert loop.time() - began >= seconds
+    assert lab.shown == {"v0": "marking", "v1": "marking"}
+    assert name not in lab.stores.there
+    lab.check()
 
 
 async def test_what_cannot_outlive_the_array_is_no_fence(primary: Primary) -> None:

@@ -119,7 +119,7 @@ async def test_records_that_are_lost_suspend_the_pairs_and_what_was_hot_differs(
         assert "records were lost" in site.reasons.pop()
         site.events.clear()
         stage._stopping = True
-        await stage._stop_tending()
+        await stage._tending.end()
         await kill(site)
     primary = await site.begun(found=True)
     await primary.stage.stop(site.row(State.P_PSUE, 2))

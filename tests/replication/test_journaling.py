@@ -60,7 +60,7 @@ async def test_after_a_kill_the_tail_is_redone_and_served(tmp_path: Path) -> Non
         for number in range(3):
             site.raw[f"v{number}"].write_now(0, memoryview(bytes(PAGE)))
         primary.stage._stopping = True
-        await primary.stage._stop_tending()
+        await primary.stage._tending.end()
     async with Site.at(tmp_path) as site:
         again = await site.begun(site.row(), found=True)
         assert [(tmp_path / f"v{number}").read_bytes()[:1] for number in range(3)] == [b"\1", b"\2", b"\3"]

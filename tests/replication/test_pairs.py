@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arrayd.replication.group_rows import Driver, GroupRow, PeerRows
-from arrayd.replication.journal.regions import START, Position
-from arrayd.replication.meetings import FOLLOWING, Age, alone, met, settled, together
+from arrayd.replication.meetings import Age, alone, met, settled, together
 from arrayd.replication.pairs import GROUPS_MAX, NOT_ALONE, Pairs, PairsError
 from arrayd.replication.statuses import (
     COPYING,
@@ -28,7 +27,7 @@ from arrayd.replication.statuses import (
     State,
     Status,
 )
-from arrayd.replication.transitions import COPIES, NEW_GENERATION, NOT_MET, Circumstances
+from arrayd.replication.transitions import NEW_GENERATION, NOT_MET, Circumstances
 from arrayd.tables import Work
 from arrayd.tables.pairs import read_pairs
 from arrayd.turns import CHANGES_MAX
@@ -63,7 +62,7 @@ async def test_figure_10_both_sides_have_a_row_of_a_pair_in_either_direction(dat
         assert (oradb.side, back.side) == (Side.P_VOL, Side.S_VOL)
         assert oradb.states == {0: State.P_COPY, 1: State.P_COPY}
         assert (oradb.generation, oradb.consistent, oradb.epoch) == (1, False, 1)
-        assert [(pair.since, pair.copied) for pair in oradb.pairs] == [(5.0, 0)] * 2
+        assert [pair.since for pair in oradb.pairs] == [5.0] * 2
         assert table.last_epoch == 2
         ((group, pair),) = table.of_volume("v1")
         assert (group, pair.name, pair.peer_lun, pair.peer_volume) == (oradb, "log", 1, "410002:v1")
@@ -171,7 +170,6 @@ async def test_every_cell_of_the_table_is_stored_as_it_says_and_nothing_else(dat
                 (pair,) = outcome.pairs
                 assert (pair.state, pair.since) == (expected, 8.0)
                 assert pair.error == ("disk" if expected.status is Status.PSUE else "")
-                assert (pair.copied is None) == (state in COPIES and expected in FOLLOWING)
                 assert outcome.generation == 3 + (happening in NEW_GENERATION)
                 assert outcome.consistent == (consistent or happening is Event.COPY_END)
 
@@ -243,11 +241,8 @@ async def test_sides_of_two_generations_have_to_meet_first(database: Database) -
     assert await pairs.happen("oradb", Operation.PAIRSPLIT, peer, AT, database.save) is NOT_MET
 
 
-async def test_a_copy_that_was_cut_short_is_remembered_and_one_that_ended_is_whole(database: Database) -> None:
+async def test_what_is_whole_is_so_when_all_copies_have_ended(database: Database) -> None:
     pairs = database.holding(GROUP, State.S_COPY, State.S_COPY)
-    await pairs.keep("oradb", database.save, copied={0: 4096, 1: 512})
-    with pytest.raises(PairsError, match="pair data: copied does not go back, to 512"):
-        await pairs.keep("oradb", database.save, copied={0: 512})
     peer = PeerRows({0: State.P_COPY, 1: State.P_COPY})
     await pairs.happen("oradb", Event.COPY_END, peer, AT, database.save, pair=1)
     assert not row(pairs).consistent, "the other pair's copy has not ended"
@@ -258,27 +253,19 @@ async def test_a_copy_that_was_cut_short_is_remembered_and_one_that_ended_is_who
     assert await pairs.happen("oradb", Operation.PAIRRESYNC, None, AT, database.save) is PEER_SILENT
     pairs = database.pairs()
     await pairs.happen("oradb", Operation.PAIRRESYNC, resumed, AT, database.save)
-    assert [pair.copied for pair in row(pairs).pairs] == [4096, None]
     peer = PeerRows({0: State.P_COPY, 1: State.P_COPY}, 1)
     await pairs.happen("oradb", Event.COPY_END, peer, AT, database.save)
-    assert [pair.copied for pair in row(database.pairs()).pairs] == [None, None]
     assert row(database.pairs()).consistent
 
 
 async def test_what_is_kept_beside_the_states(database: Database) -> None:
-    pairs = database.holding(GROUP, State.S_PAIR, State.S_PAIR)
-    there = Position(3, 4096)
-    await pairs.keep("oradb", database.save, pace=15, driver=Driver.HOST, consistent=True, restored=there)
+    pairs = database.holding(GROUP.with_unsynced({0, 1}, True), State.P_PSUE, State.P_PSUE)
+    await pairs.keep("oradb", database.save, pace=15, driver=Driver.HOST)
+    await pairs.keep("oradb", database.save, synced={1})
     kept = row(database.pairs())
-    assert (kept.pace, kept.driver, kept.consistent, kept.restored) == (15, Driver.HOST, True, there)
-    with pytest.raises(PairsError, match="restored does not go back"):
-        await pairs.keep("oradb", database.save, restored=Position(2, 4096))
+    assert (kept.pace, kept.driver, [pair.unsynced for pair in kept.pairs]) == (15, Driver.HOST, [True, False])
     with pytest.raises(PairsError, match="copy pace 16: expected 1 to 15"):
         await pairs.keep("oradb", database.save, pace=16)
-    with pytest.raises(PairsError, match="epoch 9: expected more than 9"):
-        await pairs.keep("oradb", database.save, epoch=9)
-    await pairs.keep("oradb", database.save, epoch=10)
-    assert (row(pairs).epoch, row(pairs).restored) == (10, START)
     with pytest.raises(PairsError, match="group nothing: there is none"):
         await pairs.keep("nothing", database.save, pace=1)
 
@@ -332,7 +319,7 @@ async def test_changes_are_made_in_turn_and_a_waiter_that_is_cancelled_changes_n
         "UPDATE pairs SET state = 'P_NONE'",
         "UPDATE pairs SET state = 'S_PAIR' WHERE number = 1",
         "UPDATE pairs SET error = 'why'",
-        "UPDATE pairs SET copied = -1",
+        "UPDATE pairs SET peer_lun = -1",
         "DELETE FROM pairs",
         "UPDATE consistency_groups SET journal = NULL",
         "UPDATE consistency_groups SET mode = 'later'",

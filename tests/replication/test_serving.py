@@ -210,18 +210,18 @@ async def test_at_rest_nothing_is_in_the_journal(primary: Primary) -> None:
         await primary.write(0, 0, bytes(4096))
     _, end = await primary.follow_all()
     await primary.follow(end, end)
-    primary.stage._wanted.set()
+    primary.stage._tending._wanted.set()
     regions = primary.stage._group.journal.regions
     await until(lambda: regions.oldest == end)
     assert primary.stage.progress().used_share == 0.0
 
 
 async def test_much_in_use_is_purged_at_once(primary: Primary, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("arrayd.replication.journaling.TEND_SECONDS", 3600)
+    monkeypatch.setattr("arrayd.replication.tending.TEND_SECONDS", 3600)
     await primary.write(0, 0, bytes(4096))
     await primary.follow_all()
     # What is being waited for began with the second that it was.
-    primary.stage._wanted.set()
+    primary.stage._tending._wanted.set()
     await turns(20)
     regions = primary.stage._group.journal.regions
     for number in range(150):
@@ -278,7 +278,7 @@ async def test_the_host_purges_where_it_drives(site: Site) -> None:
     await primary.follow(end, end)
     # As often as it looks, to the end of one time.
     primary.stage._stopping = True
-    await primary.stage._stop_tending()
+    await primary.stage._tending.end()
     primary.stage._stopping = False
     assert primary.stage._group.journal.regions.oldest == START
     assert await primary.stage.purge()
@@ -312,7 +312,7 @@ async def test_the_lag_is_the_age_of_the_oldest_write_that_is_not_restored(prima
     site.time_ns = 6 * 10**9
     await primary.write(0, 0, bytes(4096))
     site.time_ns = 8 * 10**9
-    primary.stage._wanted.set()
+    primary.stage._tending._wanted.set()
     await until(lambda: primary.stage.progress().lag_s == 2.0)
     # The clock goes back: never less than nothing.
     site.time_ns = 10**9

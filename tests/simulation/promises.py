@@ -232,11 +232,10 @@ class Promise:
         for block in self._blocks.values():
             block.now = block.after_power_loss
 
-    def lost_syncs(self, power: bool = False) -> None:
-        """A P-VOL could not be synced: what was durable in its journal alone may be gone once the array is started
-        again, since what is suspended by it is not redone."""
+    def lost_syncs(self) -> None:
+        """P-VOLs have left a journal that could not be read: what was durable in it alone may be gone."""
         self._uncertain.update(self._blocks)
-        self.lost_power(power)
+        self.lost_power(power=False)
 
     # -- whose it is -------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 """The checkers of pairs see: each of the faults of `pair_mutations.py` is found by the seed that is known to find it.
-`scripts/simulate --mutations --seeds 120` looks for those seeds."""
+`scripts/simulate --mutations --seeds 200` looks for those seeds."""
 
 import pytest
 

@@ -106,11 +106,9 @@ class Watch:
 
     def _restarting(self, machine: Machine, power: bool) -> None:
         side = self.sides[machine.name]
-        row, side.restarted = side.row, True
+        side.restarted = True
         for volume, promise in self.promises[machine.name].items():
-            if f"{volume}.img" in machine.disk.failed and row is not None:
-                promise.lost_syncs(power)
-            elif power or f"{volume}.img" in machine.disk.failed:
+            if power or f"{volume}.img" in machine.disk.failed:
                 promise.lost_power(power)
         for (array, _), order in self.orders.items():
             if power and array == machine.name:
@@ -171,7 +169,7 @@ class Watch:
         if isinstance(stage, Journaling):
             self._led(array, stage)
         if side.restarted and isinstance(stage, Journaling | Marking):
-            self._kept(array)
+            self._kept(array, row)
         side.restarted = False
         if isinstance(stage, Following):
             self._follows(array, stage)
@@ -224,10 +222,11 @@ class Watch:
             stored, differing = stage.journal.regions.stored.sequence, stage._group.differing
             self.find(lambda: order.check_led(stored, self.contents(array), differing, f"{array}, P-VOLs lead"))
 
-    def _kept(self, array: str) -> None:
+    def _kept(self, array: str, row: GroupRow) -> None:
         """After a restart hosts are about to see volumes that were theirs: they have what was answered."""
+        hidden = {pair.volume for pair in row.pairs if pair.unsynced}
         for promise, data in zip(self.promises[array].values(), self.contents(array), strict=True):
-            if promise.is_open:
+            if promise.is_open and promise.volume not in hidden:
                 self.find(partial(promise.check_all, data, f"is on {array}, as hosts are shown it"))
 
     def _whole(self, array: str, row: GroupRow) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FENCE = "ASYNC"
 """Of all pairs there are today."""
+UNSYNCED = "the volume could not be synced: what it lacks is in the journal, start the array again once its disk works"
+"""Of a pair that is `unsynced`."""
 
 
 class WhichGroup(Input):
@@ -159,7 +161,7 @@ def _pair(context: Context, row: GroupRow, pair: PairRow, lun: int, progress: Pr
         ctg=row.ctg,
         jid=row.ctg,
         since=pair.since,
-        error=trouble or pair.error or None,
+        error=trouble or (UNSYNCED if pair.unsynced else pair.error) or None,
         differing=None if progress.differing is None else progress.differing.get(pair.number),
     )
 

@@ -13,9 +13,9 @@ from arrayd.commands.pairing import WantedGroup, WantedPair, group_row
 from arrayd.commands.processes.estate import refusals
 from arrayd.commands.registry import REGISTRY, CommandError, Input, Output, Save
 from arrayd.commands.results import Result
-from arrayd.replication.changes import STAGE_ERRORS
 from arrayd.replication.changes import Save as RowSave
 from arrayd.replication.group_rows import PAIRS_MAX, Driver, GroupRow, Mode, PeerRows
+from arrayd.replication.in_force import STAGE_ERRORS
 from arrayd.replication.journal.format import GROUP_BYTES
 from arrayd.replication.pairs import PairsError
 from arrayd.replication.statuses import Operation, Refusal, Side, State
