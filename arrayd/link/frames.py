@@ -12,7 +12,7 @@ from struct import Struct as Layout
 from construct import Bytes, Const, Enum, GreedyRange, Int8ub, Int16ub, Int32ub, Int64ub, PascalString, Struct
 from crc32c import crc32c
 
-VERSION = 2
+VERSION = 3
 """Version of the protocol that this program speaks."""
 PAYLOAD_BYTES_MAX = 256 * 1024
 """Longest payload of a frame. Others may come between the frames of a longer message."""

@@ -3,13 +3,13 @@
 from crc32c import crc32c
 from hypothesis import strategies as st
 
-from arrayd.replication.journal.format import MORE, Entry, Kind, Record, Role, Superblock
+from arrayd.replication.journal.format import CHAIN_BYTES, MORE, Entry, Kind, Record, Role, Superblock
 from arrayd.replication.journal.regions import BLOCK_BYTES, ENTRIES_A_PAGE, PAGE_BYTES, Position, Size
 
 U64 = st.integers(0, (1 << 64) - 1)
 BLOCKS = st.integers(0, (1 << 50) - 1).map(lambda count: count * BLOCK_BYTES)
 GROUPS = st.binary(min_size=16, max_size=16)
-CHAINS = st.binary(min_size=32, max_size=32)
+CHAINS = st.binary(min_size=CHAIN_BYTES, max_size=CHAIN_BYTES)
 
 
 def write(kind: Kind, blocks: int, fill: int) -> tuple[int, memoryview]:

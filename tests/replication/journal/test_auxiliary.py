@@ -19,6 +19,7 @@ from arrayd.replication.journal import (
     Record,
 )
 from arrayd.replication.journal import journal as journal_module
+from arrayd.replication.journal.format import CHAIN_BYTES
 from arrayd.replication.journal.regions import START
 from tests.lab.search import examples
 from tests.replication.journal.strategies import write
@@ -151,7 +152,7 @@ async def test_only_what_is_due_is_taken(disk: Path) -> None:
             auxiliary.acquire(await primary.sync())
         # None is a run, too.
         nothing, _ = await served(primary, await primary.sync(), BYTES_MAX)
-        assert len(nothing) == 32
+        assert len(nothing) == CHAIN_BYTES
 
 
 STEPS = st.lists(st.sampled_from(("write", "write", "write", "take", "take", "sync", "restore", "power", "kill")))
