@@ -36,6 +36,8 @@ MUCH_SHARE = 0.5
 """From so much of a journal in use on P-VOLs are synced to make room in it; with less, what redo leaves is purged."""
 PURGE_SHARE = 1 / 16
 """So much of a journal is purged at once, if much of it is in use, and less of it now and then."""
+PURGEABLE_SHARE = 1 / 4
+"""So much of it at once, if less is in use: a burst of writes is to find the room."""
 
 log = get_logger("replication")
 
@@ -156,7 +158,8 @@ class JournalServer:
             return
         if self._is_news(restored):
             self.acknowledged, self._oldest = restored, oldest
-        if self._purgeable >= PURGE_SHARE and self._journal.regions.used_share >= MUCH_SHARE:
+        much = self._journal.regions.used_share >= MUCH_SHARE
+        if self._purgeable >= (PURGE_SHARE if much else PURGEABLE_SHARE):
             self._much()
 
     def _is_news(self, restored: Position) -> bool:

@@ -91,10 +91,12 @@ class PairTarget:
             try:
                 writes = Work("write", MIB, depth=8, first_lun=PAIRED_LUN, sequential=True, once=True)
                 generator.run(program, self.place, [writes], seconds=WRITING_SECONDS, warmup=0.0, seed=1)
+                with arrays.watching(arrays.near) as look:
+                    # From before it begins: it takes no longer than to log in.
+                    os.kill(arrays.far.pid, signal.SIGCONT)
+                    return transfers.watch(lambda: look().lag.bytes)
             finally:
                 os.kill(arrays.far.pid, signal.SIGCONT)
-            with arrays.watching(arrays.near) as look:
-                return transfers.watch(lambda: look().lag.bytes)
         return transfers.stream(self.files[0], plain, self._bytes_a_lun)
 
     def __exit__(

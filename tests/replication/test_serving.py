@@ -216,6 +216,20 @@ async def test_at_rest_nothing_is_in_the_journal(primary: Primary) -> None:
     assert primary.stage.progress().used_share == 0.0
 
 
+async def test_what_a_burst_may_need_is_purged_at_once(primary: Primary, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal was full, and its pair suspended, though the S-VOLs had half of what was in it."""
+    monkeypatch.setattr("arrayd.replication.tending.TEND_SECONDS", 3600)
+    primary.stage._tending._wanted.set()
+    await turns(20)
+    regions = primary.stage._group.journal.regions
+    for number in range(80):
+        await primary.write(0, number * 4096, bytes(4096))
+    _, end = await primary.follow_all()
+    assert serving.PURGEABLE_SHARE < regions.used_share < serving.MUCH_SHARE
+    await primary.follow(end, end)
+    await until(lambda: regions.oldest == end)
+
+
 async def test_much_in_use_is_purged_at_once(primary: Primary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("arrayd.replication.tending.TEND_SECONDS", 3600)
     await primary.write(0, 0, bytes(4096))
