@@ -12,6 +12,7 @@ from arrayd.replication import pulling as pulling_module
 from arrayd.replication.acquisition import STALE_SECONDS, Acquisition
 from arrayd.replication.asking import Asked, Followed, Outcome, Question, Refused, followed, refused
 from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, JournalFull, Position
+from arrayd.replication.journal.format import CHAIN_BYTES
 from arrayd.replication.journal.regions import START
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.statuses import State
@@ -204,7 +205,7 @@ async def test_records_that_do_not_follow_are_not_taken(parts: Parts) -> None:
     parts.writes(3)
     assert await parts.acquisition.once()
     parts.writes(3)
-    parts.primary.chains[3] = bytes(32)
+    parts.primary.chains[3] = bytes(CHAIN_BYTES)
     with pytest.raises(FormatError, match="does not follow"):
         await parts.acquisition.once()
     assert parts.journal.regions.stored.sequence == 3
@@ -213,7 +214,8 @@ async def test_records_that_do_not_follow_are_not_taken(parts: Parts) -> None:
 async def test_another_side_that_has_less_than_before_is_an_error(parts: Parts) -> None:
     parts.writes(5)
     assert await parts.acquisition.once()
-    parts.primary.changed = lambda _question, _answer: followed(Followed(Position(3, 3072), 1, 0, False)) + b"?" * 32
+    less = followed(Followed(Position(3, 3072), 1, 0, False)) + b"?" * CHAIN_BYTES
+    parts.primary.changed = lambda _question, _answer: less
     with pytest.raises(JournalError, match="had"):
         await parts.acquisition.once()
 
