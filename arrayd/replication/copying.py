@@ -216,13 +216,14 @@ class Copying:
             try:
                 question = asking.copy(self.row.id, self.row.generation, pair.number, ranges)
                 expects = sum(each.length for each in ranges) + PIECES_BYTES_MAX + HEAD_BYTES
-                stored, pieces = asking.decode_copied(await self._pulling.ask(question, expects))
-                check_pieces(ranges, pieces)
-                self._copies.need(stored)
-                if pair.images is not None:
-                    await pair.images.keep(ranges)
-                for piece in pieces:
-                    await write_piece(piece, pair.volume)
+                with await self._pulling.answer(question, expects) as answer:
+                    stored, pieces = asking.decode_copied(answer)
+                    check_pieces(ranges, pieces)
+                    self._copies.need(stored)
+                    if pair.images is not None:
+                        await pair.images.keep(ranges)
+                    for piece in pieces:
+                        await write_piece(piece, pair.volume)
             finally:
                 self._copies.end(number)
                 self._moved()

@@ -61,7 +61,7 @@ class Meeting:
 
     async def _met(self, row: GroupRow) -> PeerRows | None:
         try:
-            return decode_met(await self._ask(row.peer, meet(row.id, self._at_work.rows()), ANSWER_BYTES))
+            return decode_met((await self._ask(row.peer, meet(row.id, self._at_work.rows()), ANSWER_BYTES)).kept())
         except Refused as refusal:
             return PeerRows() if refusal.outcome is Outcome.NO_GROUP else None
         except (LinkError, FormatError):

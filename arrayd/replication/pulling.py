@@ -7,7 +7,7 @@ import asyncio
 from arrayd.link.channel import LinkError
 from arrayd.link.peers import PAUSE_SECONDS, PAUSE_SECONDS_MAX
 from arrayd.log import get_logger
-from arrayd.replication.stages import Doors
+from arrayd.replication.stages import Answer, Doors
 
 NS = 1_000_000_000
 
@@ -51,8 +51,11 @@ class Pulling:
     # -- asked -------------------------------------------------------------------------------------------------------
 
     async def ask(self, question: bytes, expects: int, seconds: float | None = None) -> memoryview:
-        """The answer, which lasts as long as it is held. Raises LinkError, also if none comes in so many seconds, and
-        Stopped."""
+        """The answer, which lasts as long as it is held. Raises as `answer` does."""
+        return (await self.answer(question, expects, seconds)).kept()
+
+    async def answer(self, question: bytes, expects: int, seconds: float | None = None) -> Answer:
+        """The answer, where it was received. Raises LinkError, also if none comes in so many seconds, and Stopped."""
         self.check()
         asking = asyncio.ensure_future(self.doors.ask(self.peer, question, expects))
         try:

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from arrayd.buffers import PooledBuffer
 from arrayd.link.channel import Call
 from arrayd.replication.asking import Outcome, Question, refused
 from arrayd.replication.differences import Differences
@@ -31,9 +32,38 @@ from arrayd.replication.journal.regions import Position
 from arrayd.replication.statuses import Event, Refusal
 from arrayd.volumes.volume import Volume
 
-Ask = Callable[[str, bytes, int], Awaitable[memoryview]]
-"""`await ask(array, question, expects)`: the answer of another array, of `expects` bytes at the most, which lasts until
-the caller lets go of it. Raises LinkError. Cancelled, it leaves the question to itself."""
+
+class Answer:
+    """What another array has answered: `view`, which lasts until `release`, or the end of a `with`."""
+
+    __slots__ = ("_buffer", "view")
+
+    def __init__(self, view: memoryview, buffer: PooledBuffer | None = None) -> None:
+        self.view = view
+        self._buffer = buffer
+
+    def kept(self) -> memoryview:
+        """All of it, for as long as anybody has it. It is released."""
+        if self._buffer is None:
+            return self.view
+        with self:
+            return memoryview(bytes(self.view))
+
+    def release(self) -> None:
+        """It is not used any more; a second call does nothing."""
+        if self._buffer is not None:
+            self._buffer.release()
+
+    def __enter__(self) -> memoryview:
+        return self.view
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
+
+
+Ask = Callable[[str, bytes, int], Awaitable[Answer]]
+"""`await ask(array, question, expects)`: the answer of another array, of `expects` bytes at the most. Raises LinkError.
+Cancelled, it leaves the question to itself."""
 
 
 class Stores(Protocol):

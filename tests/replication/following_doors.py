@@ -18,7 +18,7 @@ from arrayd.replication.bitmap.format import PAGE_BITS, PAGE_ROW_BYTES, Geometry
 from arrayd.replication.group_rows import Driver, GroupRow, PairRow, PeerRows
 from arrayd.replication.journal.format import MORE, Entry, Kind, Record, chain_next, chain_start
 from arrayd.replication.journal.regions import START, Position
-from arrayd.replication.stages import Doors, Stores, Told
+from arrayd.replication.stages import Answer, Doors, Stores, Told
 from arrayd.replication.statuses import Event, State
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import Volume
@@ -108,7 +108,7 @@ class FakePrimary:
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
-    async def ask(self, array: str, question: bytes, expects: int) -> memoryview:
+    async def ask(self, array: str, question: bytes, expects: int) -> Answer:
         """See `Doors.ask`."""
         assert array == "main"
         told = asking.decode_question(memoryview(question))
@@ -122,7 +122,7 @@ class FakePrimary:
         if self.after_answer is not None:
             await self.after_answer(told)
         await asyncio.sleep(0)
-        return memoryview(answer)
+        return Answer(memoryview(answer))
 
     async def _something(self, fields: Any) -> None:
         """Until there is something to be served, for a while."""

@@ -24,7 +24,7 @@ from arrayd.replication.journal.format import chain_start
 from arrayd.replication.journal.regions import START
 from arrayd.replication.journaled import JournaledVolume
 from arrayd.replication.journaling import Journaling
-from arrayd.replication.stages import Doors, Told
+from arrayd.replication.stages import Answer, Doors, Told
 from arrayd.replication.statuses import Event, State
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
@@ -154,7 +154,7 @@ class Site:
         return GroupRow(GROUP, "g", 0, "j", "far", "2", 20, epoch, pairs, generation=generation)
 
     def doors(self) -> Doors:
-        async def ask(_array: str, _question: bytes, _expects: int) -> memoryview:
+        async def ask(_array: str, _question: bytes, _expects: int) -> Answer:
             raise AssertionError("the P-VOLs' side asks nothing")
 
         async def show(name: str, volume: Volume | None) -> None:

@@ -14,7 +14,7 @@ from arrayd.replication.choosing import Kinds
 from arrayd.replication.group_rows import GroupRow, PairRow
 from arrayd.replication.in_force import Surroundings
 from arrayd.replication.room import Replication
-from arrayd.replication.stages import Doors, Progress, Stage
+from arrayd.replication.stages import Answer, Doors, Progress, Stage
 from arrayd.replication.statuses import Operation, Refusal, State, Status
 from arrayd.tables import Work
 from arrayd.tables.pairs import put_group
@@ -187,13 +187,13 @@ class Lab:
             raise NotSavedError
         await self.commit(work)
 
-    async def ask(self, array: str, question: bytes, _expects: int) -> memoryview:
+    async def ask(self, array: str, question: bytes, _expects: int) -> Answer:
         self.questions += 1
         if self.peer is None:
             raise LinkError(f"no connection to {array}", maybe_done=False)
         call = FakeCall()
         self.peer.room.service(self.name)(cast(Call, call), memoryview(question))
-        return memoryview(await call.came)
+        return Answer(memoryview(await call.came))
 
     # -- what is looked at -------------------------------------------------------------------------------------------
 

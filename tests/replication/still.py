@@ -9,7 +9,7 @@ from typing import Any, cast
 from arrayd.replication.bitmap import Bitmap, Geometry
 from arrayd.replication.group_rows import GroupRow, PairRow
 from arrayd.replication.marked import MarkedVolume
-from arrayd.replication.stages import Doors, Told
+from arrayd.replication.stages import Answer, Doors, Told
 from arrayd.replication.statuses import State
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import Volume, VolumeFailed
@@ -123,7 +123,7 @@ class Still:
         )
         self.told = Told(lambda event, reason: None, lambda rows: None)
 
-    async def _ask(self, _array: str, _question: bytes, _expects: int) -> memoryview:
+    async def _ask(self, _array: str, _question: bytes, _expects: int) -> Answer:
         raise AssertionError("it asks nothing")
 
     async def _show(self, name: str, volume: Volume | None) -> None:

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from arrayd.buffers import BufferPool
 from arrayd.link.channel import Call, LinkError, Request
 from arrayd.replication.asking import SERVICE, Asked, Outcome, Question, Refused, decode_done, fence
 from arrayd.replication.over_link import asker, service
@@ -23,6 +24,35 @@ class Wire:
         self.sent.append((array, request))
 
 
+async def test_a_long_answer_stays_where_it_was_received_until_it_is_released() -> None:
+    wire, pool = Wire(), BufferPool(1 << 20)
+    asking = asyncio.ensure_future(asker(wire)("there", fence(GROUP, 3), 4096))
+    await asyncio.sleep(0)
+    ((_, request),) = wire.sent
+    request.buffer = buffer = pool.take(7)
+    assert buffer is not None
+    buffer.view[:] = b"\x00answer"
+    request.end(buffer.view)
+    with await asking as answer:
+        assert answer is buffer.view
+        assert pool.used_bytes
+    assert not pool.used_bytes
+
+
+async def test_a_long_answer_that_comes_as_nobody_waits_any_more_is_released() -> None:
+    wire, pool = Wire(), BufferPool(1 << 20)
+    asking = asyncio.ensure_future(asker(wire)("there", fence(GROUP, 3), 4096))
+    await asyncio.sleep(0)
+    ((_, request),) = wire.sent
+    request.buffer = buffer = pool.take(7)
+    assert buffer is not None
+    request.end(buffer.view)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert asking.cancelled()
+    assert not pool.used_bytes
+
+
 async def test_a_question_is_answered_with_a_copy() -> None:
     wire = Wire()
     asking = asyncio.ensure_future(asker(wire)("there", fence(GROUP, 3), 4096))
@@ -34,7 +64,7 @@ async def test_a_question_is_answered_with_a_copy() -> None:
     memory = bytearray(b"\x00answer")
     request.ended(memoryview(memory))
     memory[:] = bytes(len(memory))
-    assert bytes(await asking) == b"\x00answer"
+    assert bytes((await asking).kept()) == b"\x00answer"
 
 
 async def test_a_question_that_nobody_waits_for_is_not_sent_late() -> None:

@@ -25,6 +25,7 @@ from arrayd.replication.at_work import TOGETHER_SECONDS
 from arrayd.replication.group_rows import PeerRows
 from arrayd.replication.journal.regions import START
 from arrayd.replication.pairs import PairsError
+from arrayd.replication.stages import Answer
 from arrayd.replication.statuses import Event, Operation, State
 from tests.lab.waiting import until
 from tests.replication.stage_lab import GROUP, FakeCall, Lab, two
@@ -171,9 +172,9 @@ async def test_what_a_change_has_overtaken_is_dropped_and_asked_again(
     lab = Lab()
     await lab.holding(State.P_PAIR, State.P_PAIR)
     group = lab.room._groups["oradb"]
-    answers: list[asyncio.Future[memoryview]] = []
+    answers: list[asyncio.Future[Answer]] = []
 
-    async def slowly(_array: str, _question: bytes, _expects: int) -> memoryview:
+    async def slowly(_array: str, _question: bytes, _expects: int) -> Answer:
         answers.append(asyncio.get_running_loop().create_future())
         return await answers[-1]
 
@@ -181,10 +182,10 @@ async def test_what_a_change_has_overtaken_is_dropped_and_asked_again(
     await until(lambda: len(answers) == 1)
     group.changed()
     if answered:
-        answers[0].set_result(memoryview(met(PeerRows({0: State.S_PSUE, 1: State.S_PSUE}))))
+        answers[0].set_result(Answer(memoryview(met(PeerRows({0: State.S_PSUE, 1: State.S_PSUE})))))
     await until(lambda: len(answers) == 2)
     assert lab.states == "P-VOL PAIR, P-VOL PAIR"
-    answers[1].set_result(memoryview(met(PeerRows({0: State.S_SSUS, 1: State.S_SSUS}))))
+    answers[1].set_result(Answer(memoryview(met(PeerRows({0: State.S_SSUS, 1: State.S_SSUS})))))
     await until(lambda: lab.idle and lab.states == "P-VOL PSUS, P-VOL PSUS")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
