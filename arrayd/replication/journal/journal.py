@@ -39,8 +39,8 @@ CHAINS_MAX = 1024
 """Places of a journal whose hash is remembered. Of others it is computed again from the last one before."""
 ZEROS = memoryview(bytes(1024 * 1024))
 
-CHAINED_BYTES = 64 * 1024
-CHAINED_RECORDS = 8
+CHAINED_BYTES = 512 * 1024
+CHAINED_RECORDS = 16
 """So much is hashed before others get their turn, or a record that is longer."""
 
 LISTED_RECORDS = 32
