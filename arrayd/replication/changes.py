@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from arrayd.replication.choosing import of_one_mind
+from arrayd.replication.fencing import FENCED
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.in_force import Stages
 from arrayd.replication.pair_stores import forget_stores, make_bitmaps
@@ -87,6 +88,8 @@ class _Steps:
         if new is not None and (stands or stages.goes_on(new)):
             return new
         again = new is not None and stages.goes_on(new, other_pairs=True)
+        if again and stage is not None and stage.fenced:
+            raise Stays(FENCED)  # whoever waits for a lock behind the fence would go by the next stage, past its fence
         if stage is not None:
             await stages.tail.end()
             self._stopped = True

@@ -37,11 +37,14 @@ log = get_logger("replication")
 
 
 class Fence:
-    """Around `volumes`, always taken in one order; from when it is made until `release`, or until it lapses."""
+    """Around `volumes`, always taken in one order; from when it is made until `release`, or until it lapses. `again`:
+    one that stood before, around volumes that nobody has seen yet. It stands at once then, whatever still goes on by
+    the ways before these, and lets hosts be shown them."""
 
-    def __init__(self, volumes: Sequence[JournaledVolume]) -> None:
+    def __init__(self, volumes: Sequence[JournaledVolume], again: bool = False) -> None:
         loop = asyncio.get_running_loop()
         self._volumes = volumes
+        self._again = again
         self._loop = loop
         self._stands: asyncio.Future[None] = loop.create_future()
         self._over: asyncio.Future[None] = loop.create_future()
@@ -51,7 +54,7 @@ class Fence:
     async def _stand(self) -> None:
         async with AsyncExitStack() as locks:
             for volume in self._volumes:
-                await locks.enter_async_context(volume.lock(0, volume.size))
+                await locks.enter_async_context(volume.lock_coming() if self._again else volume.lock(0, volume.size))
             self.prolong()
             self._stands.set_result(None)
             await self._over
@@ -114,7 +117,7 @@ class Fencing:
         the P-VOLs' place by what it was told then. Raises VolumeError."""
         self._kept = await _is_kept(self._stores, self._name)
         if self._kept:
-            await self._set().wait()
+            await self._set(again=True).wait()
 
     @property
     def stands(self) -> bool:
@@ -144,10 +147,10 @@ class Fencing:
                 raise
             self._kept = True
 
-    def _set(self) -> Fence:
+    def _set(self, again: bool = False) -> Fence:
         """The one that there is, or a new one."""
         if self._fence is None:
-            self._fence = Fence(self._volumes)
+            self._fence = Fence(self._volumes, again)
             self._task = asyncio.create_task(self._watch(self._fence))
         return self._fence
 

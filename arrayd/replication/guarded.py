@@ -46,8 +46,9 @@ class GuardedVolume(Front):
 
 
 class UnsureVolume(GuardedVolume):
-    """A P-VOL whose journal is not redone. It may have older data than hosts were answered, or get some by the redo: so
-    nothing is read, and no flush promises that what is there stays. Both raise VolumeNotReady."""
+    """A P-VOL whose journal is not redone, or that is `unsynced`. It may have older data than hosts were answered, or
+    get some by the redo: so nothing is read, and no flush promises that what is there stays. Both raise
+    VolumeNotReady."""
 
     def __init__(self, volume: Volume) -> None:
         super().__init__(volume)
@@ -57,8 +58,8 @@ class UnsureVolume(GuardedVolume):
 
     def read(self, _offset: int, _view: memoryview) -> Awaitable[None] | None:
         """See `Volume.read`."""
-        raise VolumeNotReady("its journal is not redone")
+        raise VolumeNotReady("what hosts were answered may be missing")
 
     def flush(self) -> Awaitable[None] | None:
         """See `Volume.flush`."""
-        raise VolumeNotReady("its journal is not redone")
+        raise VolumeNotReady("what hosts were answered may be missing")

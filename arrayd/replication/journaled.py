@@ -171,6 +171,10 @@ class JournaledVolume(Volume):
         """See `Volume.lock`."""
         return self.lock_ranges([(offset, length)])
 
+    def lock_coming(self) -> AbstractAsyncContextManager[None]:
+        """All of it, against whatever comes by this way: for one that nothing has gone by yet."""
+        return self._locks.hold(0, self.size)
+
     @asynccontextmanager
     async def lock_ranges(self, ranges: Sequence[tuple[int, int]]) -> AsyncIterator[None]:
         """`lock` for several ranges, which are apart: offset and length of each."""

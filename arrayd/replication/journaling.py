@@ -86,7 +86,7 @@ class Journaling(Stage):
             if self._dropped:
                 activity.lose()
             self._make(journal, activity, volumes)
-            if found:
+            if opened is not None:
                 await self._fencing.stand_again()
         except BaseException:
             await activity.close()
@@ -283,11 +283,14 @@ class Journaling(Stage):
         else:
             await self._bitmaps.close()
             _, lost = await stopped(self._group)
-            if lost:
+            text = f"volumes {lost} of group {self.row.name} are not durable"
+            if row is not None and changed_places(row):
+                # The other side has the P-VOLs now: suspended, this one would let hosts write to the rest of its own.
+                if lost or not self._all_there():
+                    raise VolumeFailed(text if lost else NOT_ALL_THERE.text)
+            elif lost:
                 # Their pairs are suspended by themselves: so it is known of them (`unsynced.py`).
-                return Refusal(f"volumes {lost} of group {self.row.name} are not durable: the group is being suspended")
-            if row is not None and changed_places(row) and not self._all_there():
-                raise VolumeFailed(NOT_ALL_THERE.text)
+                return Refusal(f"{text}: the group is being suspended")
             await self._settle()
         await self._activity.close()
         self._ended = True
@@ -295,6 +298,11 @@ class Journaling(Stage):
             self._server.shut()
         self._server.end(True)
         return None
+
+    @property
+    def fenced(self) -> bool:
+        """See Stage."""
+        return self._prepared and self._fencing.stands
 
     @property
     def unsynced(self) -> Collection[int]:

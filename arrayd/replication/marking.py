@@ -51,8 +51,8 @@ class Marking(Stage):
         """All that hosts have seen here."""
         self._stores_open = False
         self._found = False
-        """Whether it was taken up: volumes that are `unsynced` could not be written again then. Until the array is
-        started again they have failed, and take no write."""
+        """Whether it was taken up: what hosts were answered could not be written to volumes that are `unsynced` then,
+        and they do not see them. Otherwise these have just failed, and take no write."""
         self._wake = asyncio.Event()
         self._ending = False
         self._careless = False
@@ -165,7 +165,8 @@ class Marking(Stage):
             front.stop()
         await asyncio.gather(*(front.drained() for front in fronts))
         try:
-            await flush_all({number: each.volume for number, each in self._marked.items()})
+            # What is unsynced does not leave the suspension as it is: `unsynced.py`.
+            await flush_all({number: each.volume for number, each in self._marked.items() if not each.pair.unsynced})
             for each in self._marked.values():
                 await self._save_or_renew(each)
         except (VolumeError, BitmapError) as error:

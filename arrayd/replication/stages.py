@@ -144,6 +144,11 @@ class Stage(ABC):
         self.told = told
 
     @property
+    def fenced(self) -> bool:
+        """Whether hosts' writes wait for the sides to change places: see `fencing.py`."""
+        return False
+
+    @property
     def unsynced(self) -> Collection[int]:
         """The numbers of P-VOLs that could not be synced when it stopped: see `unsynced.py`."""
         return ()

@@ -67,14 +67,14 @@ async def _synced(stages: Stages) -> GroupRow:
     numbers = {pair.number for pair in row.pairs if pair.unsynced}
     if not numbers:
         return row
-    synced, error = await write_again(row, stages.around.doors, numbers)
-    if error is not None:
-        stages.failed("what hosts were answered is not on P-VOLs", error)
-    if synced:
-        try:
+    try:
+        synced, error = await write_again(row, stages.around.doors, numbers)
+        if error is not None:
+            stages.failed("what hosts were answered is not on P-VOLs", error)
+        if synced:
             row = await stages.around.table.keep(stages.name, stages.around.commit, synced=synced)
-        except Exception as not_kept:
-            stages.failed("it is not kept what is on P-VOLs again", not_kept)
+    except Exception as not_kept:
+        stages.failed("it is not kept what is on P-VOLs again", not_kept)
     return row
 
 
@@ -89,6 +89,7 @@ async def redo(stages: Stages, row: GroupRow, *, ends: bool) -> None:
         await stage.prepare(found=True)
     except RedoFailed as error:
         if ends and not error.begun:
+            await outlast(stage)
             return
         raise Stays(Refusal(f"hosts' writes may be missing on the P-VOLs: {error}")) from error
     except STAGE_ERRORS:
@@ -114,7 +115,8 @@ async def _begin_anew(stages: Stages, row: GroupRow, reason: str) -> None:
             await outlast(stage)
         if was is not kinds.standing:
             await make_bitmaps(stage, new.states, marked=True)
-        await stage.prepare()
+        # What is taken up again as it was is still what was found: hosts do not see what it lacks.
+        await stage.prepare(found=was is kinds.of(new))
         made.append((token, stage))
         return new
 

@@ -1,7 +1,7 @@
 """Rows of the pair management table before and after what happens to a group: pure, without a table or a clock.
 
 States are as the table of statuses and the rules of meetings have them. Here is what a row keeps besides: when, why,
-the generation, whether the S-VOLs are consistent, and how far the initial copy is.
+the generation, and whether the S-VOLs are consistent.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ so what was answered as durable may be in the journal alone; and such a volume h
 again. So the row that suspends a pair says that its volume is `unsynced`.
 
 At the next start, before hosts see such a volume, the records from redo on are written to it again: nobody has written
-to it since. Where that cannot be hosts see nothing of it (`UnsureVolume`), and its pair stays as it is.
+to it since. Where that cannot be hosts see nothing of it (`UnsureVolume`), and its pair stays as it is. A journal that
+is damaged, or none of the group's any more, has nothing to give: that is told, and hosts see the volume as it is.
 """
 
 from __future__ import annotations

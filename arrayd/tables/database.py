@@ -39,7 +39,7 @@ class Tables:
         self.monitors = MonitorTable(connection)
         self.estate = read_rows(connection)
         """As they were when the tables were opened."""
-        self.pairs = read_pairs(connection)
+        self.pairs = read_pairs(connection, len(MIGRATIONS))
         """Likewise."""
 
     @classmethod

@@ -84,7 +84,7 @@ def _read_of(connection: sqlite3.Connection, path: Path, serial: str) -> Stored:
         raise ValueError(f"{path}: belongs to the array with serial {row[0]!r}, not {serial!r}")
     return Stored(
         read_rows(connection) if version >= ESTATE_VERSION else EstateRows(),
-        read_pairs(connection) if version >= PAIRS_VERSION else StoredPairs(),
+        read_pairs(connection, version) if version >= PAIRS_VERSION else StoredPairs(),
     )
 
 

@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 from arrayd.tables.changes import Work
 
+UNSYNCED_VERSION = 4
+"""The first version of the schema that has `unsynced`: a check looks at tables as they are."""
+
 
 class StoredGroup(NamedTuple):
     """A row of `consistency_groups`."""
@@ -59,10 +62,11 @@ class StoredPairs(NamedTuple):
     last_epoch: str = "0"
 
 
-def read_pairs(connection: sqlite3.Connection) -> StoredPairs:
-    """All rows. Raises sqlite3.Error."""
+def read_pairs(connection: sqlite3.Connection, version: int) -> StoredPairs:
+    """All rows, of tables of this version of the schema. Raises sqlite3.Error."""
     groups = connection.execute(f"SELECT {', '.join(StoredGroup._fields)} FROM consistency_groups ORDER BY name")
-    pairs = connection.execute(f"SELECT {', '.join(StoredPair._fields)} FROM pairs ORDER BY id, number")
+    columns = [each if each != "unsynced" or version >= UNSYNCED_VERSION else "0" for each in StoredPair._fields]
+    pairs = connection.execute(f"SELECT {', '.join(columns)} FROM pairs ORDER BY id, number")
     (last_epoch,) = connection.execute("SELECT last FROM epochs").fetchone()
     return StoredPairs([StoredGroup(*row) for row in groups], [StoredPair(*row) for row in pairs], last_epoch)
 

@@ -42,7 +42,7 @@ class Database:
 
     def pairs(self) -> Pairs:
         """The table as the next daemon finds it."""
-        return Pairs.of(read_pairs(self.connection))
+        return Pairs.of(read_pairs(self.connection, len(MIGRATIONS)))
 
     def holding(self, group: GroupRow, *states: State, last_epoch: int = 9) -> Pairs:
         """The table with one group, whose pairs show these."""

@@ -13,9 +13,9 @@ from arrayd.replication.journal.regions import START
 from arrayd.replication.journaling import Journaling
 from arrayd.replication.redo import RedoFailed
 from arrayd.replication.statuses import Event, Operation, Refusal, State
-from arrayd.volumes.volume import VolumeError, VolumeFailed
+from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 from tests.lab.disk import turns
-from tests.replication.pair_doors import GROUP, Primary, Site
+from tests.replication.pair_doors import GROUP, MIB, Primary, Site
 from tests.replication.stage_lab import GROUP as LAB_GROUP
 from tests.replication.stage_lab import Lab
 
@@ -200,6 +200,67 @@ async def test_it_stands_before_the_stage_is_entered(site: Site) -> None:
     await again.close()
     assert asyncio.get_running_loop().time() - before < fencing.FENCE_SECONDS / 2, "it does not wait for it"
     assert site.stores.names() == ["612067726f75702773206e756d626572-0.fence"], "it stands in the next one, too"
+
+
+async def test_while_it_stands_again_hosts_are_shown_the_volumes_and_wait(site: Site) -> None:
+    """The array's start waited for it, and could not hear that the places were changed meanwhile."""
+    primary = await site.begun(site.row(State.P_PAIR))
+    await primary.ask(FENCE)
+    await primary.leave()
+    again = await site.begun(site.row(State.P_PAIR), found=True)
+    assert again.stage.fenced
+    # As what shows a volume does, whoever used it before.
+    for name in ("v0", "v1", "v2"):
+        async with site.raw[name].lock(0, MIB):
+            pass
+    late = begun(again, 1, b"b" * PAGE)
+    compared = asyncio.ensure_future(locked(site.shown["v2"]))
+    await turns(20)
+    assert not late.done()
+    assert not compared.done()
+    await again.stage._fencing._fence.release()  # type: ignore[union-attr]
+    await asyncio.gather(late, compared)
+    await again.leave()
+
+
+async def locked(volume: Volume) -> None:
+    """As a host that compares and writes."""
+    async with volume.lock(0, PAGE):
+        return
+
+
+async def test_it_stands_again_for_other_pairs_of_the_group_too(site: Site) -> None:
+    """The group could not be taken up, and one of its pairs was ended then: hosts wrote at once."""
+    primary = await site.begun(site.row(State.P_PAIR))
+    await primary.ask(FENCE)
+    await primary.leave()
+    other = await site.begun(site.row(State.P_PAIR, count=2))
+    assert other.stage.fenced
+    await other.leave()
+
+
+async def test_while_it_stands_no_pair_comes_or_leaves(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that waits for a lock behind it would go by the next stage, past the fence there."""
+    await lab.holding(State.P_PAIR, State.P_PAIR)
+    monkeypatch.setattr(type(lab.stage), "fenced", True)
+    assert await lab.happen(Operation.PAIRSPLIT_S, pair=1) == fencing.FENCED
+    assert lab.states == "P-VOL PAIR, P-VOL PAIR"
+    monkeypatch.setattr(type(lab.stage), "fenced", False)
+    await lab.happen(Operation.PAIRSPLIT_S, pair=1)
+    assert lab.states == "P-VOL PAIR"
+
+
+async def test_pairs_that_end_without_their_journal_outlast_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = 0.2
+    monkeypatch.setattr(fencing, "FENCE_SECONDS", seconds)
+    failed = RedoFailed(VolumeError("no disk"), begun=False)
+    lab.fails["journaling prepare"] = [failed, failed]
+    await lab.holding(State.P_PAIR, State.P_PAIR)
+    lab.stores.there[f"{LAB_GROUP.id.hex()}-0.fence"] = lab.volumes["v0"]
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await lab.happen(Operation.PAIRSPLIT_S) is None
+    assert loop.time() - began >= seconds
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -28,7 +28,7 @@ from arrayd.replication.statuses import (
     Status,
 )
 from arrayd.replication.transitions import NEW_GENERATION, NOT_MET, Circumstances
-from arrayd.tables import Work
+from arrayd.tables import MIGRATIONS, Work
 from arrayd.tables.pairs import read_pairs
 from arrayd.turns import CHANGES_MAX
 from tests.lab.search import examples
@@ -331,7 +331,7 @@ def test_damage_is_refused(database: Database, damage: str) -> None:
     database.holding(GROUP, State.P_PAIR, State.P_PAIR)
     database.connection.execute(damage)
     with pytest.raises(ValueError, match=r"tables\.db: pairs: "):
-        Pairs.of(read_pairs(database.connection))
+        Pairs.of(read_pairs(database.connection, len(MIGRATIONS)))
 
 
 STEPS = st.lists(

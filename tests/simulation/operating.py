@@ -16,7 +16,7 @@ from arrayd.commands import slots
 from arrayd.commands.formats import Identification, Request
 from arrayd.commands.processes import REGISTRY
 from arrayd.commands.results import Result
-from arrayd.host import pair_changes, pair_commands, pair_making, pair_takeover
+from arrayd.host import pair_changes, pair_commands, pair_making, pair_replicating, pair_takeover
 from arrayd.host.answers import edited_data
 from arrayd.host.failure import CommandFailed
 from arrayd.host.groups import Group, GroupVolume, Leg, Mode
@@ -24,6 +24,7 @@ from arrayd.host.host import Host
 from arrayd.host.pair_asking import Arrays
 from arrayd.host.pair_status import PairStatus, parse
 from arrayd.host.pair_wait import Sides
+from arrayd.replication.group_rows import Driver
 from arrayd.replication.statuses import Operation
 from tests.simulation import aside
 from tests.simulation.aside import Aside
@@ -117,6 +118,21 @@ class Operator:
     async def set_pace(self, array: str, pace: int) -> None:
         """Another pace of copies, at one side."""
         await self.command(array, pair_commands.Process.PAIR_SET, {"group": self.name, "pace": pace}, ANSWER_SECONDS)
+
+    async def set_driver(self, array: str, driver: Driver) -> None:
+        """Who goes through the loop of figure 16, at one side."""
+        told = {"group": self.name, "driver": driver.value}
+        await self.command(array, pair_commands.Process.PAIR_SET, told, ANSWER_SECONDS)
+
+    async def replicate(self, here: str, turns: int) -> None:
+        """replicate, for so many turns."""
+
+        def loop(arrays: Arrays) -> None:
+            replicating = pair_replicating.Replicating(arrays, lambda _row: None)
+            for _ in range(turns):
+                replicating.turn()
+
+        await self._verb(here, loop)
 
     async def look(self) -> Sides:
         """What both sides say."""

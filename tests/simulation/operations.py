@@ -11,7 +11,7 @@ from typing import Any
 from arrayd.host.failure import CommandFailed
 from arrayd.host.pair_status import PairStatus
 from arrayd.host.pair_wait import Sides
-from arrayd.replication.group_rows import PACE_MAX
+from arrayd.replication.group_rows import PACE_MAX, Driver
 from arrayd.replication.meetings import RUNNING_STATES
 from arrayd.replication.statuses import Operation, Side, State, Status
 from tests.simulation.coverage import cell
@@ -38,15 +38,25 @@ FITTING_SHARE = 0.6
 """So often a verb is one that does something with what the group shows."""
 FITTING = {
     "SMPL": ("paircreate",),
-    "COPY": ("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover -S", "pairresync -c"),
-    "PAIR": ("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover", "horctakeover -S", "pairsplit -S"),
-    "PFUL": ("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover -S", "horctakeover --plan", "pairsplit -S"),
+    "COPY": ("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover -S", "pairresync -c", "replicate"),
+    "PAIR": (
+        *("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover", "horctakeover -S", "pairsplit -S"),
+        "replicate",
+    ),
+    "PFUL": (
+        *("pairsplit", "pairsplit -rw", "horctakeover", "horctakeover -S", "horctakeover --plan", "pairsplit -S"),
+        "replicate",
+    ),
     "PSUS": ("pairresync", "pairsplit -rw", "horctakeover", "horctakeover -S", "pairresync -swaps"),
     "SSUS -rw": ("pairresync", "pairresync -swaps", "pairresync -swapp", "horctakeover", "horctakeover -S"),
     "PSUE": ("pairresync", "pairresync -swaps", "pairresync -swapp", "horctakeover -S"),
     "PFUS": ("pairresync", "pairresync -swaps", "pairresync -swapp", "horctakeover -S", "pairsplit -rw"),
     "SSWS": ("pairresync -swaps", "pairresync -swapp", "pairsplit -S"),
 }
+TURNS_MAX = 4
+"""Turns of figure 16 that he goes through at once, at the most."""
+DRIVING_SHARE = 0.5
+"""So often he goes on driving it afterwards: the arrays do nothing by themselves then."""
 SMPL_SHARE = 0.3
 """So often pairs that were ended are made again by the same hand, at once."""
 SUSPENDED = frozenset({State.P_PSUS, State.P_PSUE, State.P_PFUS})
@@ -75,6 +85,7 @@ class Operations:
             ("pairsplit -S", self._end_pairs, 2),
             ("paircreate", self._create, 4),
             ("pairresync -c", self._set_pace, 2),
+            ("replicate", self._replicate, 3),
         ]
         self.disturbing: Callable[[str | None], Coroutine[Any, Any, None]] | None = None
         """`disturbing(array)` is what may go wrong while a verb is carried out, at that array or at any."""
@@ -183,6 +194,17 @@ class Operations:
     async def _set_pace(self) -> None:
         await self.operator.set_pace(self._somewhere(), self._random.choice(PACES))
 
+    async def _replicate(self) -> None:
+        """The host drives the loop of figure 16, for a while or until it does so again."""
+        await self._drive(Driver.HOST)
+        await self.operator.replicate(self._somewhere(), self._random.randint(1, TURNS_MAX))
+        if self._random.random() >= DRIVING_SHARE:
+            await self._drive(Driver.ARRAYS)
+
+    async def _drive(self, driver: Driver) -> None:
+        for array in self._arrays:
+            await self.operator.set_driver(array, driver)
+
     # -- and back ----------------------------------------------------------------------------------------------------
 
     async def settle(self) -> Sides:
@@ -223,6 +245,8 @@ class Operations:
             return "pairsplit", self._change(Operation.PAIRSPLIT)  # it could not be taken up after a fault
         if shown & SUSPENDED:
             return "pairresync", self._change(Operation.PAIRRESYNC)
+        if any(each.driver != Driver.ARRAYS for each in (here, there)):
+            return "pair-set driver=arrays", self._drive(Driver.ARRAYS)
         if any(state.status is Status.COPY for state in shown):
             for each in (here, there):
                 if each.pace is not None and each.pace < PACE_MAX:  # a slow one may take minutes over a slow line

@@ -169,7 +169,7 @@ class Watch:
         if isinstance(stage, Journaling):
             self._led(array, stage)
         if side.restarted and isinstance(stage, Journaling | Marking):
-            self._kept(array, row)
+            self._kept(array, stage)
         side.restarted = False
         if isinstance(stage, Following):
             self._follows(array, stage)
@@ -222,9 +222,10 @@ class Watch:
             stored, differing = stage.journal.regions.stored.sequence, stage._group.differing
             self.find(lambda: order.check_led(stored, self.contents(array), differing, f"{array}, P-VOLs lead"))
 
-    def _kept(self, array: str, row: GroupRow) -> None:
+    def _kept(self, array: str, stage: Journaling | Marking) -> None:
         """After a restart hosts are about to see volumes that were theirs: they have what was answered."""
-        hidden = {pair.volume for pair in row.pairs if pair.unsynced}
+        finds = isinstance(stage, Marking) and stage._found
+        hidden = {pair.volume for pair in stage.row.pairs if pair.unsynced and finds}
         for promise, data in zip(self.promises[array].values(), self.contents(array), strict=True):
             if promise.is_open and promise.volume not in hidden:
                 self.find(partial(promise.check_all, data, f"is on {array}, as hosts are shown it"))
@@ -292,6 +293,9 @@ class Watch:
             if isinstance(side.stage, Standing) and side.row is not None and side.row.side is Side.P_VOL:
                 for each in self.promises[array].values():
                     each.lost_syncs()  # ended with a journal that could not be redone
+            for pair in () if side.row is None else side.row.pairs:
+                if pair.unsynced:
+                    self.promises[array][pair.volume].lost_syncs()  # or with one that could not be read
             side.row = side.stage = side.anchor = None
         if side.written_over and not promise.is_open:
             data = self.contents(array)[self.volumes.index(volume)]
