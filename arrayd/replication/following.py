@@ -82,6 +82,8 @@ class Following(Stage):
         self._chores: set[asyncio.Task[None]] = set()
         """What follows on a change of the row."""
         self._stepping = asyncio.Lock()
+        self._driving = asyncio.Lock()
+        """Held by who has the loops run, or not: after one that starts them the next one would wait for their end."""
         """Held while a step is taken that was asked for."""
         self._has_failed = False
         self._copy_ended = False
@@ -211,12 +213,13 @@ class Following(Stage):
 
     async def _drive(self) -> None:
         """The loops run, or do not, as the row says now."""
-        self._pulling.stop()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        if not self._has_failed:
-            self._pulling.resume()
-            self._start()
+        async with self._driving:
+            self._pulling.stop()
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+            if not self._has_failed:
+                self._pulling.resume()
+                self._start()
 
     def _moved(self) -> None:
         """Something new was heard, acquired, restored, or copied."""

@@ -124,6 +124,19 @@ async def test_a_loop_that_waits_for_an_answer_is_stopped(copying: Parts) -> Non
     assert stage._tasks == set()
 
 
+async def test_a_driver_that_is_changed_twice_keeps_nothing_from_its_end(parts: Parts) -> None:
+    """Once and back at once: the second change waited for the loops that the first had started, and the end of the stage for it."""
+    stage = await parts.entered()
+    for driver in (Driver.HOST, Driver.ARRAYS):
+        stage.changed(replace(stage.row, driver=driver))
+    parts.writes()
+    await parts.alike()
+    assert stage._tasks
+    async with asyncio.timeout(5):
+        assert await stage.stop(parts.next(State.S_PSUE)) is None
+    assert stage._tasks == set()
+
+
 async def test_a_copy_goes_on_from_where_it_was_stopped(copying: Parts) -> None:
     copying.row = copying.primary.row = replace(copying.row, driver=Driver.HOST)
     stage = await copying.entered()
