@@ -125,7 +125,7 @@ async def test_a_loop_that_waits_for_an_answer_is_stopped(copying: Parts) -> Non
 
 
 async def test_a_driver_that_is_changed_twice_keeps_nothing_from_its_end(parts: Parts) -> None:
-    """Once and back at once: the second change waited for the loops that the first had started, and the end of the stage for it."""
+    """The second change waited for the loops that the first had started, and the end of the stage for it."""
     stage = await parts.entered()
     for driver in (Driver.HOST, Driver.ARRAYS):
         stage.changed(replace(stage.row, driver=driver))

@@ -86,6 +86,7 @@ class Operations:
             ("paircreate", self._create, 4),
             ("pairresync -c", self._set_pace, 2),
             ("replicate", self._replicate, 3),
+            ("pair-set driver", self._set_driver, 1),
         ]
         self.disturbing: Callable[[str | None], Coroutine[Any, Any, None]] | None = None
         """`disturbing(array)` is what may go wrong while a verb is carried out, at that array or at any."""
@@ -201,6 +202,10 @@ class Operations:
         if self._random.random() >= DRIVING_SHARE:
             await self._drive(Driver.ARRAYS)
 
+    async def _set_driver(self) -> None:
+        """At one side: the other goes on as before."""
+        await self.operator.set_driver(self._somewhere(), self._random.choice(list(Driver)))
+
     async def _drive(self, driver: Driver) -> None:
         for array in self._arrays:
             await self.operator.set_driver(array, driver)
@@ -246,7 +251,7 @@ class Operations:
         if shown & SUSPENDED:
             return "pairresync", self._change(Operation.PAIRRESYNC)
         if any(each.driver != Driver.ARRAYS for each in (here, there)):
-            return "pair-set driver=arrays", self._drive(Driver.ARRAYS)
+            return "pair-set driver", self._drive(Driver.ARRAYS)
         if any(state.status is Status.COPY for state in shown):
             for each in (here, there):
                 if each.pace is not None and each.pace < PACE_MAX:  # a slow one may take minutes over a slow line
