@@ -19,6 +19,7 @@ from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.journal import AuxiliaryJournal, JournalError, JournalFull, Position, Role
 from arrayd.replication.journal.format import end_of_run
 from arrayd.replication.journal.reading import RUN_RECORDS_MAX
+from arrayd.replication.journal.recent import Budget, Recent
 from arrayd.replication.journal.superblocks import has_journal
 from arrayd.replication.pulling import NS, Pauses, Pulling
 from arrayd.volumes.volume import Volume
@@ -240,11 +241,14 @@ class Acquisition:
         return max((told.now - time) / NS + since, 0.0) if time else None
 
 
-async def open_journal(row: GroupRow, volume: Volume, found: bool) -> AuxiliaryJournal:
+async def open_journal(row: GroupRow, volume: Volume, found: bool, budget: Budget) -> AuxiliaryJournal:
     """The auxiliary journal of the row's epoch on `volume`; a new one if it is not there, unless it must be `found`.
-    Raises JournalError, VolumeError."""
+    What it keeps in memory is of this budget. Raises JournalError, VolumeError."""
     if await has_journal(volume, Role.AUXILIARY, row.id, row.epoch):
-        return await AuxiliaryJournal.open(volume)
-    if found:
+        journal = await AuxiliaryJournal.open(volume)
+    elif found:
         raise JournalError(f"the journal of group {row.name} in epoch {row.epoch} is not on volume {row.journal}")
-    return await AuxiliaryJournal.create(volume, row.id, row.epoch)
+    else:
+        journal = await AuxiliaryJournal.create(volume, row.id, row.epoch)
+    journal.recent = Recent(budget)
+    return journal

@@ -101,7 +101,7 @@ class Following(Stage):
     async def _prepare(self, found: bool) -> None:
         row = self.row
         self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
-        journal = await open_journal(row, self.doors.volume(row.journal), found)
+        journal = await open_journal(row, self.doors.volume(row.journal), found, self.doors.recent)
         self.restoration = Restoration(journal, self._volumes, self._images, self._copies, self._moved)
         self.acquisition = Acquisition(row, self._pulling, journal, self._moved)
         self.restoration.ends = self.acquisition.ends
@@ -359,6 +359,8 @@ class Following(Stage):
         """See Stage: what the next one does not need is removed."""
         await self._halt()
         await self._close_stores(self.copying)
+        if self.journal is not None:
+            self.journal.recent.clear()
         row, stores = self.after, self.doors.stores
         for number in self._volumes:
             if row is None or number not in row.states:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from arrayd.buffers import PooledBuffer
@@ -28,6 +28,7 @@ from arrayd.link.channel import Call
 from arrayd.replication.asking import Outcome, Question, refused
 from arrayd.replication.differences import Differences
 from arrayd.replication.group_rows import GroupRow, PeerRows
+from arrayd.replication.journal.recent import Budget
 from arrayd.replication.journal.regions import Position
 from arrayd.replication.statuses import Event, Refusal
 from arrayd.volumes.volume import Volume
@@ -101,6 +102,8 @@ class Doors:
     another way; None: the volume itself. What waits in the one they saw goes by it (`Volume.replace`). Returns when
     what that one was handed before has ended, but for what goes by the new one."""
     stores: Stores
+    recent: Budget = field(default_factory=Budget)
+    """What auxiliary journals keep in memory, all together."""
 
 
 @dataclass(frozen=True, slots=True)

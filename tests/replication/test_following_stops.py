@@ -13,6 +13,7 @@ from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.before_images import BeforeImages
 from arrayd.replication.following import NOT_IN_TIME
 from arrayd.replication.group_rows import Driver
+from arrayd.replication.journal.recent import RECENT_BYTES_MAX
 from arrayd.replication.journal.regions import START
 from arrayd.replication.statuses import Event, State
 from arrayd.volumes.volume import VolumeFailed
@@ -111,6 +112,18 @@ async def test_a_suspension_waits_for_nothing(state: State) -> None:
     await stage.acquire()
     assert await stage.stop(parts.next(state)) is None
     assert stage.position == START
+
+
+async def test_memory_that_groups_share_is_given_back() -> None:
+    """What came is not restored yet when the stage ends."""
+    parts = Parts(driver=Driver.HOST)
+    stage = await parts.entered()
+    parts.writes(40)
+    await stage.acquire()
+    assert stage.doors.recent.left < RECENT_BYTES_MAX
+    assert await stage.stop(parts.next(State.S_PSUE)) is None
+    await stage.close()
+    assert stage.doors.recent.left == RECENT_BYTES_MAX
 
 
 async def test_a_loop_that_waits_for_an_answer_is_stopped(copying: Parts) -> None:

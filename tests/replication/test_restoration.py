@@ -10,8 +10,9 @@ from arrayd.replication import restoration as restoration_module
 from arrayd.replication.acquisition import Acquisition
 from arrayd.replication.before_images import BeforeImages
 from arrayd.replication.copying import Copies
-from arrayd.replication.journal import AuxiliaryJournal, JournalError, Kind, Position, Record, auxiliary
+from arrayd.replication.journal import AuxiliaryJournal, JournalError, Kind, Position, Record
 from arrayd.replication.journal.reading import RUN_RECORDS_MAX, Reader
+from arrayd.replication.journal.recent import RECORD_COST, Budget, Recent
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.restoration import Restoration
 from arrayd.replication.statuses import State
@@ -104,7 +105,8 @@ async def test_the_order_and_one_sync_for_many_records(parts: Parts) -> None:
 
 async def test_what_came_a_moment_ago_is_not_read_again(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """As much as is kept: here the last two of four runs."""
-    monkeypatch.setattr(auxiliary, "RECENT_BYTES_MAX", 2 * 8 * (1024 + auxiliary.RECORD_COST))
+    budget = Budget(limit := 2 * 8 * (1024 + RECORD_COST))
+    parts.journal.recent = Recent(budget)
     read: list[tuple[Position, Position]] = []
     records = Reader.records
 
@@ -115,15 +117,23 @@ async def test_what_came_a_moment_ago_is_not_read_again(parts: Parts, monkeypatc
     monkeypatch.setattr(Reader, "records", watched)
     for _ in range(4):
         await parts.acquired(8)
-    assert len(parts.journal._recent) == 2
-    kept = parts.journal._recent[0][0].entry.begin
+    kept, _ = (run[0].entry.begin for run in parts.journal.recent)
+    assert not budget.left
     begin = parts.journal.regions.oldest
     while await parts.restoration.once():
         pass
     assert read == [(begin, kept)]
     assert parts.site.contents == parts.primary.volumes
-    assert not parts.journal._recent
-    assert parts.journal._recent_bytes == 0
+    assert budget.left == limit
+
+
+async def test_what_has_no_room_is_read_again(parts: Parts) -> None:
+    """Other groups have it."""
+    parts.journal.recent = Recent(Budget(100))
+    await parts.acquired(8)
+    assert not list(parts.journal.recent)
+    assert await parts.restoration.once()
+    assert parts.site.contents == parts.primary.volumes
 
 
 @pytest.fixture
@@ -147,7 +157,7 @@ async def test_batches_end_where_runs_do(parts: Parts) -> None:
 async def test_after_a_restart_runs_are_what_is_read_at_once(parts: Parts) -> None:
     await parts.acquired(RUN_RECORDS_MAX + 44)
     parts.acquisition.ends.clear()
-    parts.journal._recent.clear()
+    parts.journal.recent.clear()
     ends = []
     while await parts.restoration.once():
         ends.append(parts.journal.regions.oldest.sequence)

@@ -7,20 +7,15 @@ What came a moment ago is restored from memory: it is on the disk, and need not 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Self
 
 from arrayd.replication.journal.format import Record, Role, Superblock, decode_parts
 from arrayd.replication.journal.journal import Journal
 from arrayd.replication.journal.reading import JournalError, JournalFull, Reader
+from arrayd.replication.journal.recent import Budget, Recent
 from arrayd.replication.journal.regions import START, AuxiliaryRegions, Position
 from arrayd.volumes.volume import Volume
-
-RECENT_BYTES_MAX = 32 * 1024 * 1024
-"""Of what came last and is not restored yet: so much is kept in memory, too, with RECORD_COST for each record."""
-RECORD_COST = 512
-"""What a record takes in memory beside its data, in bytes, roughly."""
 
 
 class AuxiliaryJournal(Journal[AuxiliaryRegions]):
@@ -32,9 +27,8 @@ class AuxiliaryJournal(Journal[AuxiliaryRegions]):
 
     def __init__(self, volume: Volume, superblock: Superblock, regions: AuxiliaryRegions, reader: Reader) -> None:
         super().__init__(volume, superblock, regions, reader)
-        self._recent: deque[list[Record]] = deque()
-        """Runs as they came, one after the other, up to the last."""
-        self._recent_bytes = 0
+        self.recent = Recent(Budget())
+        """Who opens it may have it share memory with others."""
 
     @classmethod
     async def create(
@@ -103,15 +97,12 @@ class AuxiliaryJournal(Journal[AuxiliaryRegions]):
             batch.add(volume, kind, offset, extent, data, data_crc, time, flags)
         self._chain = chain
         self._remember(end, chain)
-        self._recent.append(records)
-        self._recent_bytes += _cost(records)
-        while self._recent_bytes > RECENT_BYTES_MAX:
-            self._recent_bytes -= _cost(self._recent.popleft())
+        self.recent.add(records)
         return end
 
     async def runs(self, at: Position, end: Position) -> AsyncIterator[list[Record]]:
         """See `Journal.runs`."""
-        for records in list(self._recent):
+        for records in self.recent:
             begin, after = records[0].entry.begin, records[-1].entry.end
             if begin < at or after > end:
                 continue
@@ -131,10 +122,4 @@ class AuxiliaryJournal(Journal[AuxiliaryRegions]):
         """All before `end` is durable in the S-VOLs: its room is free once that is durable here. Raises JournalError
         if no write begins there, VolumeError."""
         await self._save(lambda regions: regions.restored(end))
-        while self._recent and self._recent[0][-1].entry.end <= end:
-            self._recent_bytes -= _cost(self._recent.popleft())
-
-
-def _cost(records: list[Record]) -> int:
-    """Of a run that is kept."""
-    return sum(len(record.data) for record in records) + len(records) * RECORD_COST
+        self.recent.restored(end)
