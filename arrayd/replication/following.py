@@ -217,9 +217,10 @@ class Following(Stage):
             self._pulling.stop()
             while self._tasks:
                 await asyncio.wait(self._tasks)
-            if not self._has_failed:
-                self._pulling.resume()
-                self._start()
+            async with self._stepping:  # what a host has asked for ends first: nothing is restored by two at once
+                if not self._has_failed:
+                    self._pulling.resume()
+                    self._start()
 
     def _moved(self) -> None:
         """Something new was heard, acquired, restored, or copied."""
@@ -279,13 +280,14 @@ class Following(Stage):
         """See Stage. A split waits for the last of the group's writes, a takeover for what is here, a swap for the last
         of them while the other side's hosts wait; then the S-VOLs are at one position, restoration-completed."""
         await self._halt()
-        self._pulling.resume()
-        try:
-            refusal = await self._come_to_end(row)
-        except (JournalError, BitmapError) as error:
-            raise VolumeFailed(str(error)) from error
-        finally:
-            self._pulling.stop()
+        async with self._stepping:  # no instruction of a host in between
+            self._pulling.resume()
+            try:
+                refusal = await self._come_to_end(row)
+            except (JournalError, BitmapError) as error:
+                raise VolumeFailed(str(error)) from error
+            finally:
+                self._pulling.stop()
         if refusal is not None and not self._has_failed:
             self._pulling.resume()
             self._start()

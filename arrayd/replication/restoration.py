@@ -64,11 +64,12 @@ class Restoration:
     async def redo(self) -> None:
         """Carries out what was to be restored and need not have been. Raises JournalError, VolumeError."""
         regions = self.journal.regions
-        begin, end = regions.oldest, regions.to_be_restored
-        if begin != end:
-            async with self.batch:
-                await self._carry_out(begin, end)
-            self._moved()
+        async with self.batch:
+            begin, end = regions.oldest, regions.to_be_restored
+            if begin == end:
+                return
+            await self._carry_out(begin, end)
+        self._moved()
 
     async def _carry_out(self, begin: Position, end: Position) -> None:
         touched: dict[int, Volume] = {}

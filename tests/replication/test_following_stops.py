@@ -15,8 +15,10 @@ from arrayd.replication.following import NOT_IN_TIME
 from arrayd.replication.group_rows import Driver
 from arrayd.replication.journal.recent import RECENT_BYTES_MAX
 from arrayd.replication.journal.regions import START
+from arrayd.replication.pulling import Stopped
 from arrayd.replication.statuses import Event, State
 from arrayd.volumes.volume import VolumeFailed
+from tests.lab.disk import turns
 from tests.replication.following_doors import GROUP, no_answer, row_of, until
 from tests.replication.following_parts import NUMBERS, SIZE, Parts
 from tests.replication.modelled import ModelFile
@@ -112,6 +114,61 @@ async def test_a_suspension_waits_for_nothing(state: State) -> None:
     await stage.acquire()
     assert await stage.stop(parts.next(state)) is None
     assert stage.position == START
+
+
+async def test_the_arrays_drive_when_the_hosts_last_instruction_has_ended() -> None:
+    """Both restored the same records at once."""
+    parts = Parts(driver=Driver.HOST)
+    stage = await parts.entered()
+    parts.writes()
+    assert await stage.acquire()
+    began, gate, once = asyncio.Event(), asyncio.Event(), stage.restoration.once
+
+    async def slowly() -> bool:
+        began.set()
+        await gate.wait()
+        return await once()
+
+    with pytest.MonkeyPatch.context() as now:
+        now.setattr(stage.restoration, "once", slowly)
+        instruction = asyncio.ensure_future(stage.restore())
+        await began.wait()
+    stage.changed(replace(stage.row, driver=Driver.ARRAYS))
+    await turns(20)
+    assert not stage._tasks
+    gate.set()
+    with pytest.raises(Stopped):
+        await instruction
+    assert stage.position == parts.primary.end
+    await until(lambda: bool(stage._tasks))
+    await parts.close()
+
+
+async def test_no_instruction_of_a_host_comes_in_between_while_a_stage_ends() -> None:
+    """Both restored the same records (seed 1203357 of the simulation)."""
+    parts = Parts(driver=Driver.HOST)
+    stage = await parts.entered()
+    parts.writes()
+    assert await stage.acquire()
+    began, gate, redo = asyncio.Event(), asyncio.Event(), stage.restoration.redo
+
+    async def slowly() -> None:
+        began.set()
+        await gate.wait()
+        await redo()
+
+    with pytest.MonkeyPatch.context() as now:
+        now.setattr(stage.restoration, "redo", slowly)
+        ending = asyncio.ensure_future(stage.stop(parts.next(State.S_PSUE)))
+        await began.wait()
+    instruction = asyncio.ensure_future(stage.restore())
+    await turns(20)
+    assert not instruction.done()
+    gate.set()
+    assert await ending is None
+    with pytest.raises(Stopped):
+        await instruction
+    await stage.close()
 
 
 async def test_memory_that_groups_share_is_given_back() -> None:

@@ -107,11 +107,12 @@ class Watch:
     def _restarting(self, machine: Machine, power: bool) -> None:
         side = self.sides[machine.name]
         side.restarted = True
+        failed = {volume for volume in self.volumes if f"{volume}.img" in machine.disk.failed}
         for volume, promise in self.promises[machine.name].items():
-            if power or f"{volume}.img" in machine.disk.failed:
+            if power or volume in failed:
                 promise.lost_power(power)
         for (array, _), order in self.orders.items():
-            if power and array == machine.name:
+            if (power or failed) and array == machine.name:
                 order.lost_power()
 
     # -- what is found -----------------------------------------------------------------------------------------------
