@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from functools import partial
 
 from arrayd.link.channel import Call, Service
-from arrayd.log import get_logger
 from arrayd.replication.asking import Asked, Outcome, Question, met, refused, rows_of
 from arrayd.replication.at_work import TOGETHER_SECONDS, AtWork
 from arrayd.replication.changes import Save
@@ -23,8 +22,6 @@ from arrayd.replication.over_link import service
 from arrayd.replication.pairs import Outcome as PairOutcome
 from arrayd.replication.pairs import Pairs, PairsError
 from arrayd.replication.statuses import Operation
-
-log = get_logger("replication")
 
 
 class ReplicationError(Exception):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from arrayd.log import get_logger
 from arrayd.replication.choosing import of_one_mind
 from arrayd.replication.fencing import outlast
 from arrayd.replication.group_rows import GroupRow
@@ -23,8 +22,6 @@ from arrayd.replication.stages import Stage
 from arrayd.replication.statuses import Event, Refusal
 from arrayd.replication.transitions import Circumstances
 from arrayd.replication.unsynced import write_again
-
-log = get_logger("replication")
 
 
 class Stays(Exception):

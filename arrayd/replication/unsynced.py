@@ -33,9 +33,10 @@ async def write_again(
     that there is nothing that they could be given; hosts' writes may be missing."""
     volumes = {pair.number: doors.volume(pair.volume) for pair in row.pairs if pair.number in numbers}
     failure = None
-    for number in list(volumes):
-        # One that has failed takes no write before another start.
-        if error := await _failing({number: volumes[number]}):
+    for number, volume in list(volumes.items()):
+        try:
+            await flush_all({number: volume})
+        except VolumeError as error:  # it takes no write before another start
             failure = RedoFailed(error, begun=True)
             del volumes[number]
     if not volumes:
@@ -58,14 +59,6 @@ async def write_again(
         except (VolumeError, JournalError) as error:
             failure = RedoFailed(error, begun=True)
     return synced, failure
-
-
-async def _failing(volumes: dict[int, Volume]) -> VolumeError | None:
-    try:
-        await flush_all(volumes)
-    except VolumeError as error:
-        return error
-    return None
 
 
 async def _journal(row: GroupRow, place: Volume) -> PrimaryJournal:

@@ -7,10 +7,11 @@ from typing import cast
 
 import pytest
 
-from arrayd.buffers import BufferPool
+from arrayd.buffers import BufferPool, PooledBuffer
 from arrayd.link.channel import Call, LinkError, Request
 from arrayd.replication.asking import SERVICE, Asked, Outcome, Question, Refused, decode_done, fence
 from arrayd.replication.over_link import asker, service
+from arrayd.replication.stages import Answer
 from tests.replication.stage_lab import FakeCall
 
 GROUP = b"a group's number"
@@ -24,13 +25,20 @@ class Wire:
         self.sent.append((array, request))
 
 
-async def test_a_long_answer_stays_where_it_was_received_until_it_is_released() -> None:
-    wire, pool = Wire(), BufferPool(1 << 20)
+async def received(pool: BufferPool) -> tuple[asyncio.Future[Answer], Request, PooledBuffer]:
+    """A question whose answer, of 7 bytes, has begun to come into a buffer of the pool."""
+    wire = Wire()
     asking = asyncio.ensure_future(asker(wire)("there", fence(GROUP, 3), 4096))
     await asyncio.sleep(0)
     ((_, request),) = wire.sent
     request.buffer = buffer = pool.take(7)
     assert buffer is not None
+    return asking, request, buffer
+
+
+async def test_a_long_answer_stays_where_it_was_received_until_it_is_released() -> None:
+    pool = BufferPool(1 << 20)
+    asking, request, buffer = await received(pool)
     buffer.view[:] = b"\x00answer"
     request.end(buffer.view)
     with await asking as answer:
@@ -40,12 +48,8 @@ async def test_a_long_answer_stays_where_it_was_received_until_it_is_released() 
 
 
 async def test_a_long_answer_that_comes_as_nobody_waits_any_more_is_released() -> None:
-    wire, pool = Wire(), BufferPool(1 << 20)
-    asking = asyncio.ensure_future(asker(wire)("there", fence(GROUP, 3), 4096))
-    await asyncio.sleep(0)
-    ((_, request),) = wire.sent
-    request.buffer = buffer = pool.take(7)
-    assert buffer is not None
+    pool = BufferPool(1 << 20)
+    asking, request, buffer = await received(pool)
     request.end(buffer.view)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
