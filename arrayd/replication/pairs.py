@@ -305,7 +305,8 @@ class Pairs:
         if group is None:
             raise PairsError(f"group {name}: there is none")
         try:
-            kept = replace(group, pace=pace or group.pace, driver=driver or group.driver).with_unsynced(synced, False)
+            kept = replace(group, pace=group.pace if pace is None else pace, driver=driver or group.driver)
+            kept = kept.with_unsynced(synced, False)
         except ValueError as error:
             raise PairsError(f"group {name}: {error}") from error
         return await self._commit(group, kept, save, None)

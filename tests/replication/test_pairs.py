@@ -264,8 +264,9 @@ async def test_what_is_kept_beside_the_states(database: Database) -> None:
     await pairs.keep("oradb", database.save, synced={1})
     kept = row(database.pairs())
     assert (kept.pace, kept.driver, [pair.unsynced for pair in kept.pairs]) == (15, Driver.HOST, [True, False])
-    with pytest.raises(PairsError, match="copy pace 16: expected 1 to 15"):
-        await pairs.keep("oradb", database.save, pace=16)
+    for pace in (0, 16):
+        with pytest.raises(PairsError, match=f"copy pace {pace}: expected 1 to 15"):
+            await pairs.keep("oradb", database.save, pace=pace)
     with pytest.raises(PairsError, match="group nothing: there is none"):
         await pairs.keep("nothing", database.save, pace=1)
 
