@@ -206,3 +206,16 @@ async def go_back(stage: Stage) -> None:
         # From here on they lead to where the S-VOL is.
         await BeforeImages.create(doors.stores, name, volume, row.id, pair.number)
         await doors.stores.close(name)
+
+
+async def half_copied(stage: Stage) -> bool:
+    """Whether the S-VOLs of a group have before-images of a copy that has not ended. Nobody has the stores open. Raises
+    VolumeError."""
+    for pair in stage.row.pairs:
+        name = stage.images_name(pair.number)
+        volume = stage.doors.volume(pair.volume)
+        images = await BeforeImages.open(stage.doors.stores, name, volume, stage.row.id, pair.number)
+        await stage.doors.stores.close(name)
+        if images is not None:
+            return True
+    return False

@@ -2,7 +2,7 @@
 
 Three things go on beside one another, each with a `once` that does one step and a loop that does them all: acquisition
 (figure 13), restoration (figure 14) and, in COPY, copying (figure 11). The array runs the loops (driver: arrays), or
-whoever drives takes the steps (driver: host). Hosts see the S-VOLs guarded.
+whoever drives takes the steps (driver: host). Hosts see the S-VOLs guarded, and in COPY they do not read them.
 
 At every instant the S-VOLs are durably the group's writes up to one of them, or what is to be restored leads there, or
 the state is COPY; then before-images lead back, if they were consistent before.
@@ -26,7 +26,7 @@ from arrayd.replication.copying import CopiedPair, Copies, Copying
 from arrayd.replication.differences import Differences, differences
 from arrayd.replication.draining import drain, restore_all
 from arrayd.replication.group_rows import Driver, GroupRow
-from arrayd.replication.guarded import GuardedVolume
+from arrayd.replication.guarded import GuardedVolume, UnreadableVolume
 from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, Position
 from arrayd.replication.pair_stores import clear_stores, forget_stores, whole_bitmap
 from arrayd.replication.pulling import Pulling, Stopped
@@ -147,9 +147,13 @@ class Following(Stage):
 
     async def enter(self) -> None:
         """See Stage."""
-        for pair in self.row.pairs:
-            await self.doors.show(pair.volume, GuardedVolume(self._volumes[pair.number]))
+        await self._show()
         self._start()
+
+    async def _show(self) -> None:
+        for pair in self.row.pairs:
+            kind = UnreadableVolume if pair.state.status is Status.COPY else GuardedVolume
+            await self.doors.show(pair.volume, kind(self._volumes[pair.number]))
 
     def _start(self) -> None:
         """The loops, if the arrays drive."""
@@ -195,8 +199,9 @@ class Following(Stage):
             self._begin(self._drive(), self._chores)
 
     async def _settle(self, copying: Copying) -> None:
-        """The copy has ended, and the row says so: bitmaps are clear, before-images are not needed any more. What is
-        not removed is so at the next start."""
+        """The copy has ended, and the row says so: hosts may read, bitmaps are clear, before-images are not needed any
+        more. What is not removed is so at the next start."""
+        await self._show()
         async with self.restoration.batch:
             self._images.clear()
         self._images_stay = True

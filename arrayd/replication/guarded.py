@@ -1,7 +1,8 @@
 """A volume that hosts read and do not write: an S-VOL that its journal writes to, a fenced P-VOL, a journal's own LUN.
 
 Hosts are told DATA PROTECT, WRITE PROTECTED; MODE SENSE says so before they try. Whoever owns the volume writes to it
-as ever: only hosts see it by this way. A P-VOL whose journal is not redone they do not read either: NOT READY.
+as ever: only hosts see it by this way. What is no state of its group they do not read either (NOT READY): an S-VOL in
+the middle of a copy, a P-VOL whose journal is not redone.
 """
 
 from __future__ import annotations
@@ -45,9 +46,8 @@ class GuardedVolume(Front):
         raise VolumeReadOnly
 
 
-class UnsureVolume(GuardedVolume):
-    """A P-VOL whose journal is not redone, or that is `unsynced`. It may have older data than hosts were answered, or
-    get some by the redo: so nothing is read, and no flush promises that what is there stays. Both raise
+class UnreadableVolume(GuardedVolume):
+    """An S-VOL that is a mix of what it was and what a copy has brought: nothing is read, which raises
     VolumeNotReady."""
 
     def __init__(self, volume: Volume) -> None:
@@ -58,7 +58,12 @@ class UnsureVolume(GuardedVolume):
 
     def read(self, _offset: int, _view: memoryview) -> Awaitable[None] | None:
         """See `Volume.read`."""
-        raise VolumeNotReady("what hosts were answered may be missing")
+        raise VolumeNotReady("what is there is no state of its group")
+
+
+class UnsureVolume(UnreadableVolume):
+    """A P-VOL whose journal is not redone, or that is `unsynced`. It may have older data than hosts were answered, or
+    get some by the redo: no flush promises that what is there stays, either."""
 
     def flush(self) -> Awaitable[None] | None:
         """See `Volume.flush`."""

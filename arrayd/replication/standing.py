@@ -1,6 +1,7 @@
 """The stage of S-VOLs that stand still, and of P-VOLs that are fenced: hosts read them and do not write.
 
-Nothing goes on here: what comes next begins where the stage before has ended, durably.
+Nothing goes on here: what comes next begins where the stage before has ended, durably. S-VOLs that stand in the middle
+of a copy hosts do not read either: a resync goes on with it, who opens them goes back to what they were.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import asyncio
 
 from arrayd.log import get_logger
-from arrayd.replication.before_images import OPENED, go_back
+from arrayd.replication.before_images import OPENED, go_back, half_copied
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.differences import Differences, differences
 from arrayd.replication.group_rows import GroupRow, PairRow
-from arrayd.replication.guarded import GuardedVolume, UnsureVolume
+from arrayd.replication.guarded import GuardedVolume, UnreadableVolume, UnsureVolume
+from arrayd.replication.meetings import RUNNING_STATES
 from arrayd.replication.pair_stores import forget_pair, gone, open_bitmap
 from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
@@ -28,6 +30,8 @@ class Standing(Stage):
     def __init__(self, row: GroupRow, doors: Doors, told: Told) -> None:
         super().__init__(row, doors, told)
         self._went_back = False
+        self._mixed = False
+        """Whether S-VOLs are no point of the group's writes, as far as anybody knows."""
         self._reading = asyncio.Lock()
         """Held while a bitmap is read."""
         self._ended = False
@@ -47,6 +51,18 @@ class Standing(Stage):
             log.error("a volume is not durable", group=self.row.name, reason=str(error))
         for pair in self.row.pairs:
             await self._look(pair)
+        if self.row.side is Side.S_VOL:
+            self._mixed = await self._is_mixed()
+
+    async def _is_mixed(self) -> bool:
+        row = self.row
+        if not row.consistent or RUNNING_STATES & set(row.states.values()):  # these could not be taken up
+            return True
+        try:
+            return await half_copied(self)
+        except VolumeError as error:
+            log.warning("before-images cannot be read", group=row.name, reason=str(error))
+            return True
 
     async def _look(self, pair: PairRow) -> None:
         """How much the pair differs in, as its bitmap has it; a bitmap that cannot be read is for others to see to."""
@@ -82,8 +98,8 @@ class Standing(Stage):
     def _guarded(self, pair: PairRow) -> GuardedVolume:
         # P-VOLs that run are here if they could not be taken up as they should.
         unsure = pair.unsynced or bool(set(P_RUNNING) & set(self.row.states.values()))
-        volume = self.doors.volume(pair.volume)
-        return UnsureVolume(volume) if unsure else GuardedVolume(volume)
+        kind = UnsureVolume if unsure else UnreadableVolume if self._mixed else GuardedVolume
+        return kind(self.doors.volume(pair.volume))
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See `Stage.stop`. S-VOLs that hosts may write to next, or that become P-VOLs, and whose copy has not ended,

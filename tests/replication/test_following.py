@@ -19,7 +19,7 @@ from arrayd.replication.pair_stores import new_bitmap, whole_bitmap
 from arrayd.replication.pulling import Stopped
 from arrayd.replication.stages import Progress
 from arrayd.replication.statuses import Event, State
-from arrayd.volumes.volume import VolumeError, VolumeFailed
+from arrayd.volumes.volume import VolumeError, VolumeFailed, VolumeNotReady, VolumeReadOnly, finished
 from tests.replication.following_doors import GROUP, TIME, no_answer, until
 from tests.replication.following_parts import NUMBERS, SIZE, Parts
 
@@ -74,6 +74,25 @@ async def test_a_copy_ends_once(copying: Parts) -> None:
     assert {name.rpartition(".")[2] for name in copying.site.stores.files} == {"bitmap"}
     copying.writes()
     await copying.alike()
+
+
+async def test_hosts_read_s_vols_when_their_copy_has_ended(copying: Parts) -> None:
+    stage = await copying.entered()
+    await until(lambda: bool(copying.site.events))
+    view = memoryview(bytearray(512))
+    for front in copying.site.shown.values():
+        assert front is not None
+        with pytest.raises(VolumeNotReady):
+            front.read(0, view)
+        with pytest.raises(VolumeReadOnly):
+            front.write(0, view)
+    stage.changed(replace(copying.next(State.S_PAIR), consistent=True))
+    await until(lambda: not copying.site.stores.open_names)
+    for front in copying.site.shown.values():
+        assert front is not None
+        await finished(front.read(0, view))
+        with pytest.raises(VolumeReadOnly):
+            front.write(0, view)
 
 
 async def test_a_copy_has_not_ended_before_what_it_read_is_restored(copying: Parts) -> None:

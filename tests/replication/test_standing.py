@@ -9,15 +9,16 @@ from dataclasses import replace
 import pytest
 
 from arrayd.replication.before_images import BLOCK_BYTES, BeforeImages
+from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.guarded import GuardedVolume
 from arrayd.replication.standing import Standing
 from arrayd.replication.statuses import State
-from arrayd.volumes.volume import VolumeError, VolumeFailed, VolumeReadOnly
+from arrayd.volumes.volume import VolumeError, VolumeFailed, VolumeNotReady, VolumeReadOnly
 from tests.lab.waiting import until
 from tests.replication.still import GROUP, Still, block, content, row_of
 
 REGION = 4096
-ROW = row_of(State.S_SSUS)
+ROW = row_of(State.S_SSUS, consistent=True)
 BITMAPS = [f"{GROUP.hex()}-{number}.bitmap" for number in range(2)]
 
 
@@ -53,13 +54,53 @@ async def test_hosts_read_and_do_not_write(still: Still) -> None:
     assert isinstance(still.seen["data"], GuardedVolume), "what comes next shows another one"
 
 
+async def mixed(still: Still, row: GroupRow) -> None:
+    """S-VOLs of this row stand, and nothing is read of them."""
+    stage = Standing(row, still.doors, still.told)
+    await stage.prepare()
+    await stage.enter()
+    for each in still.seen.values():
+        assert not each.read_now(0, memoryview(bytearray(512)))
+        with pytest.raises(VolumeNotReady):
+            each.read(0, memoryview(bytearray(512)))
+        with pytest.raises(VolumeReadOnly):
+            each.write(0, block(2))
+    await stage.stop(row)
+    await stage.close()
+
+
+@pytest.mark.parametrize("state", [State.S_SSUS, State.S_PSUE, State.S_PFUS])
+async def test_s_vols_in_the_middle_of_a_copy_are_not_read(still: Still, state: State) -> None:
+    """One of the two is enough: the other one has what came to it after that point."""
+    stage = Standing(replace(ROW, pairs=row_of(state).pairs), still.doors, still.told)
+    name = stage.images_name(1)
+    await BeforeImages.create(still.doors.stores, name, still.doors.volume("log"), GROUP, 1)
+    await still.stores.close(name)
+    await mixed(still, stage.row)
+    await still.stores.remove(name)
+    stage = await entered(still)
+    assert content(still.seen["data"], 0) == bytes(4096)
+    await stage.stop(ROW)
+    await stage.close()
+
+
+async def test_s_vols_that_never_were_a_point_or_of_which_nobody_knows_are_not_read(still: Still) -> None:
+    await mixed(still, replace(ROW, consistent=False))
+    await mixed(still, row_of(State.S_PAIR, consistent=True))
+    name = f"{GROUP.hex()}-0.before"
+    await still.stores.create(name, 4096)
+    await still.stores.close(name)
+    still.stores.fails, still.stores.failing = VolumeFailed("no disk"), name
+    await mixed(still, ROW)
+
+
 async def test_it_stands_without_bitmaps_that_can_be_read(still: Still) -> None:
     await still.stores.remove(BITMAPS[0])
     stage = await entered(still)
     assert stage.progress().differing == {1: 2 * REGION}
     await stage.stop(ROW)
     await stage.close()
-    still.stores.fails = VolumeFailed("no disk")
+    still.stores.fails, still.stores.failing = VolumeFailed("no disk"), BITMAPS[1]
     again = await entered(still)
     assert again.progress().differing == {}
     await again.stop(ROW)

@@ -13,6 +13,7 @@ from arrayd.replication.copying import HEAD_BYTES, Copying
 from arrayd.replication.fencing import Fence
 from arrayd.replication.following import Following
 from arrayd.replication.group import PrimaryGroup
+from arrayd.replication.guarded import GuardedVolume
 from arrayd.replication.journal import Kind, PrimaryJournal
 from arrayd.replication.journaled import JournaledVolume
 from arrayd.replication.restoration import Restoration
@@ -148,6 +149,10 @@ async def _flush_nothing(_volumes: Any) -> None:
     return
 
 
+async def _never(_stage: Any) -> bool:
+    return False
+
+
 async def _nothing(*_told: Any) -> None:
     return
 
@@ -185,6 +190,8 @@ PAIR_MUTATIONS: dict[str, dict[str, Any]] = {
     "COPY ends too early": {f"{HERE}.following.Following._moved": _end_soon},
     "before-images are not kept": {f"{HERE}.before_images.BeforeImages.keep": _nothing},
     "a copy that was cut short leads": {f"{HERE}.standing._leads": lambda _row: False},
+    "S-VOLs that stand in a copy are read": {f"{HERE}.standing.half_copied": _never},
+    "S-VOLs are read while they are copied": {f"{HERE}.guarded.UnreadableVolume.read": GuardedVolume.read},
     "S-VOLs are not guarded": {f"{HERE}.following.GuardedVolume": lambda volume: volume},
     "a swap does not drain": {
         f"{HERE}.following.Following._drain_fenced": _swap_at_once,
@@ -218,6 +225,8 @@ FIRST_FOUND = {
     "COPY ends too early": 6,
     "before-images are not kept": 9,
     "a copy that was cut short leads": 9,
+    "S-VOLs that stand in a copy are read": 7,
+    "S-VOLs are read while they are copied": 1,
     "S-VOLs are not guarded": 1,
     "a swap does not drain": 13,
     "a fence holds nobody": 13,

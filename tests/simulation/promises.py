@@ -7,7 +7,8 @@ nobody knows what became of it may be there or not, from then on; a flush leaves
 read narrows the sets: nothing goes back. Of writes that overlap in time and place, either may be the last.
 
 A volume of a pair is not always a host's to write: it is `shut` while it is guarded, and what is sent then is never
-answered as carried out. When it is a host's again it may hold what came from the other side (`rebase`).
+answered as carried out; what hosts may read then, if they may, can be known (`Still`). When it is a host's again it may
+hold what came from the other side (`rebase`).
 """
 
 from __future__ import annotations
@@ -116,6 +117,20 @@ class Flush(NamedTuple):
     tenure: int = 0
 
 
+class Still:
+    """A volume that is shut and does not move: hosts read `data`, and nothing where that is None."""
+
+    def __init__(self, data: bytes | None) -> None:
+        self.data = data
+
+    def check(self, volume: str, lbas: range, data: bytes) -> None:
+        """This was read of these blocks. Raises Violated."""
+        if self.data is None:
+            raise Violated(f"volume {volume}: {lbas} was read, which is no state of the group")
+        if data != self.data[lbas.start * BLOCK_BYTES : lbas.stop * BLOCK_BYTES]:
+            raise Violated(f"volume {volume}: {lbas} was read, and is not what the volume stands at")
+
+
 class Promise:
     """One volume, of `size` blocks; `writes` numbers those to it, and to others of its name."""
 
@@ -131,6 +146,8 @@ class Promise:
         self.is_open = True
         """Whether hosts may write to it, and what they read is theirs."""
         self.tenure = 0
+        self.still: Still | None = None
+        """While it is shut, if it does not move."""
         self.fault: Violated | None = None
         """What was found where only the array would have heard of it."""
         self._blocks: dict[int, Block] = {}
@@ -239,14 +256,16 @@ class Promise:
 
     # -- whose it is -------------------------------------------------------------------------------------------------
 
-    def shut(self) -> None:
+    def shut(self, still: Still | None = None) -> None:
         """Hosts' writes are refused from now on."""
+        self.still = still
         if self.is_open:
             self.is_open = False
             self.tenure += 1
 
     def open(self) -> None:
         """They are taken again."""
+        self.still = None
         if not self.is_open:
             self.is_open = True
             self.tenure += 1
@@ -269,8 +288,11 @@ class Promise:
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
-    def was_read(self, lbas: range, data: bytes, era: int, tenure: int = 0) -> None:
-        """A read that was sent in `era` and met no write under way has found `data`. Raises Violated."""
+    def was_read(self, lbas: range, data: bytes, era: int, tenure: int = 0, still: Still | None = None) -> None:
+        """A read that was sent in `era`, while the volume stood `still`, and met no write under way has found `data`.
+        Raises Violated."""
+        if still is not None and still is self.still:
+            still.check(self.volume, lbas, data)
         if era != self.era or tenure != self.tenure or not self.is_open:
             return  # what it found may have been lost since, or is another side's
         self.reads += 1

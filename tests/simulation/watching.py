@@ -19,7 +19,7 @@ from typing import Any
 from arrayd.estate.fronts import Fronts
 from arrayd.replication.following import Following
 from arrayd.replication.group_rows import GroupRow
-from arrayd.replication.guarded import GuardedVolume
+from arrayd.replication.guarded import GuardedVolume, UnreadableVolume
 from arrayd.replication.journal import AuxiliaryJournal, Kind, Position, PrimaryJournal
 from arrayd.replication.journaling import Journaling
 from arrayd.replication.marking import Marking
@@ -31,7 +31,7 @@ from arrayd.replication.statuses import Side, Status
 from tests.simulation.disk import Inode
 from tests.simulation.doors import living
 from tests.simulation.prefixes import Given, Order, check_same, data_of
-from tests.simulation.promises import Promise, Writes
+from tests.simulation.promises import Promise, Still, Writes
 from tests.simulation.world import Machine, Violated, World
 
 APPEND, RESTORED, SHOW = PrimaryJournal.append_now, AuxiliaryJournal.restored, Fronts.show
@@ -53,6 +53,8 @@ class Beside:
         """Whether its volumes are S-VOLs that have been a point of the group's writes since their copy ended."""
         self.anchor: list[bytes] | None = None
         """What they were before a copy that has not ended, if that was such a point."""
+        self.mixed = False
+        """Whether a copy over its volumes has begun that has neither ended nor been undone."""
         self.written_over = False
         """Whether what they hold came from the other side."""
         self.troubled = False
@@ -176,20 +178,22 @@ class Watch:
             self._follows(array, stage)
         elif isinstance(stage, Standing):
             if row.side is Side.S_VOL and RUNNING_STATES & set(row.states.values()):
-                side.whole, side.troubled = False, True  # it could not be taken up: nobody knows what they are
+                # They could not be taken up: nobody knows what they are.
+                side.whole, side.mixed, side.troubled = False, True, True
             elif not row.consistent:
                 side.whole, side.anchor = False, None
             elif side.whole and row.side is Side.S_VOL:  # P-VOLs that stand are of an order of their own
                 self._hear(array, row)
                 self._check(array, row.epoch, "stands")
         elif row.side is Side.S_VOL:
+            side.mixed = False
             if not (isinstance(was, Marking) and before is not None and before.side is Side.S_VOL):
                 self._hear(array, row)
                 self._opened(array, row.epoch, "is opened")
             side.anchor = None
         elif before is not None and before.side is Side.S_VOL:
             self._turned(array, before, row)
-            side.anchor = None
+            side.anchor, side.mixed = None, False
         if side.troubled and not RUNNING_STATES & set(row.states.values()):
             side.troubled = False
             if row.side is Side.S_VOL and row.consistent:
@@ -208,7 +212,7 @@ class Watch:
                 side.anchor = None
             elif side.anchor is None and (side.row is None or side.row.generation != row.generation):
                 side.anchor = self.contents(array)
-            side.whole = False
+            side.whole, side.mixed = False, True
             self.restored(array, row.epoch, regions.oldest.sequence)
             return
         self._whole(array, row)
@@ -233,7 +237,7 @@ class Watch:
 
     def _whole(self, array: str, row: GroupRow) -> None:
         side = self.sides[array]
-        side.row, side.whole, side.anchor = row, True, None
+        side.row, side.whole, side.mixed, side.anchor = row, True, False, None
         if not row.consistent:
             self.find(lambda: self._fail(array, "PAIR, and not consistent"))
 
@@ -287,7 +291,7 @@ class Watch:
             return
         side = self.sides[array]
         if isinstance(front, GuardedVolume):
-            promise.shut()
+            promise.shut(self._still(array, volume, front))
             return
         durable = front is not None or side.whole
         if front is None:
@@ -298,12 +302,23 @@ class Watch:
                 if pair.unsynced:
                     self.promises[array][pair.volume].lost_syncs()  # or with one that could not be read
             side.row = side.stage = side.anchor = None
+            side.mixed = False
         if side.written_over and not promise.is_open:
             data = self.contents(array)[self.volumes.index(volume)]
             self.find(lambda: promise.rebase(data, durable))
         promise.open()
         if all(each.is_open for each in self.promises[array].values()):
             side.written_over = side.whole = False
+
+    def _still(self, array: str, volume: str, front: GuardedVolume) -> Still | None:
+        """What hosts may read of a volume that is guarded, if it does not move."""
+        side = self.sides[array]
+        if isinstance(front, UnreadableVolume):
+            return Still(None)
+        if side.mixed:
+            self.find(lambda: self._fail(array, f"hosts may read {volume}, which is in the middle of a copy"))
+        stands = isinstance(side.stage, Standing) and side.row is not None and side.row.side is Side.S_VOL
+        return Still(self.contents(array)[self.volumes.index(volume)]) if stands else None
 
     # -- between the parts of an array -------------------------------------------------------------------------------
 

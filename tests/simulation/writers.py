@@ -112,10 +112,10 @@ class Region:
         """One read of them; whether it went well."""
         self._read.append(lbas)
         try:
-            era, tenure = self.promise.era, self.promise.tenure
+            era, tenure, still = self.promise.era, self.promise.tenure, self.promise.still
             response = await self.initiator.read(self.lun, lbas.start, len(lbas))
             if response.good:
-                self.promise.was_read(lbas, response.data, era, tenure)
+                self.promise.was_read(lbas, response.data, era, tenure, still)
             else:
                 self._check(response)
             return response.good
