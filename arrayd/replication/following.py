@@ -187,7 +187,7 @@ class Following(Stage):
         driver = self.row.driver
         self.row = self.acquisition.row = row
         if self.copying is not None:
-            self.copying.row = row
+            self.copying.changed(row)
             if not self._copies_now:
                 self._begin(self._settle(self.copying), self._chores)
                 self.copying = None

@@ -26,6 +26,7 @@ from typing import Protocol
 from arrayd.buffers import PooledBuffer
 from arrayd.link.channel import Call
 from arrayd.replication.asking import Outcome, Question, refused
+from arrayd.replication.copy_rate import Limit
 from arrayd.replication.differences import Differences
 from arrayd.replication.group_rows import GroupRow, PeerRows
 from arrayd.replication.journal.recent import Budget
@@ -108,6 +109,8 @@ class Doors:
     stores: Stores
     recent: Budget = field(default_factory=Budget)
     """What auxiliary journals keep in memory, all together."""
+    copy_limit: Limit = field(default_factory=Limit)
+    """How quickly all groups together are copied to this array, at the most."""
 
 
 @dataclass(frozen=True, slots=True)

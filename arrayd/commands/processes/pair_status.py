@@ -95,6 +95,7 @@ class PairStatus(Output):
     last_epoch: int
     driver: str | None = None
     pace: int | None = None
+    copy_rate: int | None = None
     peer: str | None = None
     contact: float | None = None
     sequence: int | None = None
@@ -136,6 +137,7 @@ def _tell(context: Context, row: GroupRow, status: PairStatus) -> None:
     lun_of = context.estate.ledger.held.lun_of
     status.id, status.group, status.generation = row.id.hex(), row.name, row.generation
     status.consistent, status.driver, status.pace = row.consistent, row.driver.value, row.pace
+    status.copy_rate = row.copy_rate
     status.peer, status.contact = row.peer, max(contacts, default=None)
     status.sequence, status.restored = told.sequence, told.restored
     status.lag = Lag(seconds=told.lag_s, writes=told.lag_writes, bytes=told.lag_bytes)
