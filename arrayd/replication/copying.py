@@ -23,6 +23,7 @@ from arrayd.replication.bitmap import Bitmap, Taken
 from arrayd.replication.bitmap.format import PART_BYTES_MAX
 from arrayd.replication.copy_rate import Limit, part_bytes
 from arrayd.replication.group_rows import PACE_MAX, GroupRow
+from arrayd.replication.jobs import Job, Meter
 from arrayd.replication.journal import AuxiliaryJournal, FormatError, Position
 from arrayd.replication.journal.regions import START
 from arrayd.replication.pulling import Pauses, Pulling
@@ -103,6 +104,9 @@ class Copying:
         self._moved = moved
         self._pauses = Pauses(pulling, f"copying of group {row.name}")
         self._to_be_joined = list(pairs)
+        self._meter = Meter(pulling.doors.now())
+        self._failing = False
+        """Whether the last part that was asked for was not copied."""
         self._limit = Limit(row.copy_rate)
         self._limits = (self._limit, pulling.doors.copy_limit)
         self._turn = 0
@@ -113,6 +117,8 @@ class Copying:
 
     def changed(self, row: GroupRow) -> None:
         """The row is another one."""
+        if (row.pace, row.copy_rate) != (self.row.pace, self.row.copy_rate):
+            self._meter.restart(self._pulling.doors.now())
         self.row = row
         self._limit.change(row.copy_rate)
 
@@ -136,6 +142,7 @@ class Copying:
         if self._to_be_joined:
             await self._join(self._to_be_joined[0])
             del self._to_be_joined[0]
+            self._meter.restart(self._pulling.doors.now())
             return True
         for turn in range(len(self.pairs)):
             pair = self.pairs[(self._turn + turn) % len(self.pairs)]
@@ -198,6 +205,20 @@ class Copying:
         """Bytes that are still to be copied."""
         return sum(pair.bitmap.marked_bytes for pair in self.pairs)
 
+    @property
+    def left(self) -> dict[int, int]:
+        """Bytes of each pair that are still to be copied, by its number, where that is known: not before the other
+        side's bitmap is joined, unless all is marked here."""
+        unknown = {pair.number for pair in self._to_be_joined if pair.bitmap.marked_bytes < pair.volume.size}
+        return {pair.number: pair.bitmap.marked_bytes for pair in self.pairs if pair.number not in unknown}
+
+    @property
+    def job(self) -> Job:
+        """How all of it goes."""
+        left = self.left
+        rate = None if self._failing else self._meter.rate(self._pulling.doors.now())
+        return Job(self._meter.done, sum(left.values()) if len(left) == len(self.pairs) else None, rate)
+
     async def save(self) -> None:
         """What is copied is durably so. Raises VolumeError."""
         for pair in self.pairs:
@@ -232,11 +253,12 @@ class Copying:
         ranges = [Range(*each) for each in taken.ranges]
         number = self._copies.begin(self._journal.regions.synced)
         ended = pair.bitmap.restore
-        self._spend(ranges)
+        taken_bytes = sum(each.length for each in ranges)
+        self._spend(taken_bytes)
         try:
             try:
                 question = asking.copy(self.row.id, self.row.generation, pair.number, ranges)
-                expects = sum(each.length for each in ranges) + PIECES_BYTES_MAX + HEAD_BYTES
+                expects = taken_bytes + PIECES_BYTES_MAX + HEAD_BYTES
                 with await self._pulling.answer(question, expects) as answer:
                     stored, pieces = asking.decode_copied(answer)
                     check_pieces(ranges, pieces)
@@ -251,12 +273,17 @@ class Copying:
                 self._moved()
             await finished(pair.volume.flush())
             ended = pair.bitmap.copied
+            self._failing = False
+            self._meter.add(self._pulling.doors.now(), taken_bytes)
+        except BaseException:
+            self._failing = True
+            raise
         finally:
             ended(taken)
             self._ended.set()
 
-    def _spend(self, ranges: Sequence[Range]) -> None:
-        now, count = self._pulling.doors.now(), sum(each.length for each in ranges)
+    def _spend(self, count: int) -> None:
+        now = self._pulling.doors.now()
         for each in self._limits:
             each.spend(now, count)
 

@@ -1,5 +1,5 @@
 """The limit of a copy's speed holds, in virtual time: whatever the pace, for all groups together, and from when it is
-changed on."""
+changed on; and how long the copy will still take is told."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from arrayd.link.channel import LinkError
 from arrayd.replication.asking import Asked, Question, decode_copied
 from arrayd.replication.asking import Piece as Kind
 from arrayd.replication.copy_rate import PART_BYTES_MIN, SAVED_SECONDS, Limit, part_bytes
 from arrayd.replication.group_rows import GroupRow
+from arrayd.replication.jobs import Job
 from arrayd.replication.statuses import State
 from tests.replication.following_doors import row_of
 from tests.replication.test_copying import Parts
@@ -204,3 +206,57 @@ def test_what_was_not_spent_in_time_is_lost() -> None:
 )
 def test_parts_are_short_where_the_limit_is_low(rates: tuple[int | None, ...], part: int) -> None:
     assert part_bytes(map(Limit, rates), 1 << 21) == part
+
+
+def test_how_long_it_takes_is_told_while_it_goes_on_and_not_when_it_fails(loop: SimLoop) -> None:
+    lab = lab_of(loop, copy_rate=RATE // 4)
+    failing = [False]
+
+    async def fails(_question: Question) -> None:
+        if failing[0]:
+            raise LinkError("cut", maybe_done=True)
+
+    async def scenario() -> list[Job]:
+        await lab.make(lab.wanted, marked=False)
+        lab.primary.bitmaps = dict.fromkeys((0, 3), (1 << SIZE // 2 // 4096) - 1)
+        lab.primary.before_answer = fails
+        jobs = [lab.copying.job]
+        copying = asyncio.ensure_future(lab.copying.run())
+        for failing[0], seconds in ((False, 8.0), (True, 2.0), (False, 4.0)):
+            await asyncio.sleep(seconds)
+            jobs.append(lab.copying.job)
+        await copying
+        return [*jobs, lab.copying.job]
+
+    unknown, going, cut, again, done = loop.run_until_complete(scenario())
+    assert unknown == Job(0, None, None), "the other side's bitmap is not known"
+    assert (going.done or 0) + (going.left or 0) == SIZE
+    assert going.rate == pytest.approx(RATE / 4, rel=0.1)
+    assert going.seconds_left == pytest.approx(SIZE / (RATE / 4) - 8.0, abs=1.5)
+    assert (cut.rate, cut.seconds_left) == (None, None)
+    assert cut.left
+    assert again.seconds_left
+    assert (done.done, done.left, done.seconds_left) == (SIZE, 0, 0.0)
+
+
+def test_another_limit_makes_what_was_measured_before_worthless(loop: SimLoop) -> None:
+    lab = lab_of(loop, copy_rate=RATE)
+
+    async def scenario() -> list[float | None]:
+        await lab.make(lab.wanted)
+        copying = asyncio.ensure_future(lab.copying.run())
+        await asyncio.sleep(2.5)
+        rates = [lab.copying.job.rate]
+        lab.copying.changed(replace(lab.wanted, copy_rate=RATE // 8))
+        rates.append(lab.copying.job.rate)
+        await asyncio.sleep(3.0)
+        rates.append(lab.copying.job.rate)
+        lab.copying.changed(lab.wanted)
+        await copying
+        return rates
+
+    before, unknown, after = loop.run_until_complete(scenario())
+    assert before == pytest.approx(RATE, rel=0.3)
+    assert unknown is None
+    assert after
+    assert after < RATE / 4, "a part of before is in it, and no more"
