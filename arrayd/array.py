@@ -35,6 +35,7 @@ from arrayd.link.peers import Links
 from arrayd.log import get_logger
 from arrayd.replication.asking import SERVICE as PAIR_SERVICE
 from arrayd.replication.choosing import KINDS
+from arrayd.replication.copy_rate import Limit
 from arrayd.replication.in_force import Surroundings
 from arrayd.replication.needs import lacking
 from arrayd.replication.over_link import asker
@@ -196,6 +197,7 @@ class Array:
     # -- pairs -------------------------------------------------------------------------------------------------------
 
     def _make_replication(self, config: Config, stores: FileStores) -> Replication:
+        self._copy_limit = Limit(config.replication.copy_rate)
         doors = Doors(
             config.array.name,
             _boot(),
@@ -205,6 +207,7 @@ class Array:
             lambda name: self.estate.volumes.opened[name],
             self.estate.fronts.show,
             stores,
+            copy_limit=self._copy_limit,
         )
 
         def note(severity: str, text: str) -> None:
@@ -280,6 +283,7 @@ class Array:
         """Hosts see the volumes and LUNs of this configuration; who they are is next."""
         self._config = config
         self._node.apply(node_rules(config))
+        self._copy_limit.change(config.replication.copy_rate)
         self._commands.events.add("info", "array", "reloaded")
 
 

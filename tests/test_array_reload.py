@@ -144,6 +144,15 @@ async def test_who_is_no_longer_allowed_is_sent_away(place: Place) -> None:
         assert await attentions(host) == []
 
 
+async def test_another_limit_of_copies_is_taken(place: Place) -> None:
+    async with place.running() as (array, _address):
+        rates = [array._copy_limit.rate]
+        for settings in ({"replication": {"copy_rate": "1MiB"}}, {}):
+            await array.reload(place.load(**settings))
+            rates.append(array._copy_limit.rate)
+        assert rates == [None, MIB, None]
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

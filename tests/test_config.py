@@ -168,7 +168,8 @@ def test_quoted_values_are_text(folder: Path) -> None:
         (SMALL + "statedir: x\n", "statedir: x: expected a known key; did you mean state_dir?"),
         (
             SMALL + "pairs: {}\n",
-            "pairs: (a mapping): expected one of the keys array, state_dir, iscsi, volumes, luns, link, commands",
+            "pairs: (a mapping): expected one of the keys array, state_dir, iscsi, volumes, luns, link, commands, "
+            "replication",
         ),
         (SMALL + "luns: {1: {}}\n", "luns.1: (a mapping): expected one of volume, virtual and command_device"),
         (
@@ -207,6 +208,8 @@ def test_quoted_values_are_text(folder: Path) -> None:
         (SMALL + "iscsi: {initiators: [{name: eui.0123456789abcdef, chapp: {}}]}\n",
          "iscsi.initiators[0].chapp: (a mapping): expected a known key; did you mean chap?"),
         (SMALL + "volumes: {v: {sise: 1GiB}}\n", "volumes.v.sise: 1GiB: expected a known key; did you mean size?"),
+        (SMALL + "replication: {copy_rate: 50}\n",
+         "replication.copy_rate: 50: expected bytes a second, such as 50MiB: 64KiB at the least"),
         (SMALL + "volumes: {v: {size: 1000}}\n", "volumes.v.size: 1000: expected a multiple of the block size, 512"),
         (SMALL + "volumes: {v: {size: 512, block_size: 4096}}\n",
          "volumes.v.size: 512: expected a multiple of the block size, 4096"),

@@ -52,7 +52,7 @@ ARROWS: dict[str, set[str]] = {
         "virtual.near",
         "volumes",
     },
-    "commands": {"estate", "link.channel", "replication", "scsi.inner_initiator", "tables", "volumes"},
+    "commands": {"config.values", "estate", "link.channel", "replication", "scsi.inner_initiator", "tables", "volumes"},
     "statuses": {"commands", "estate", "iscsi.session", "scsi.nexus"},
     "replication": {"blockfile", "buffers", "link", "tables", "turns", "volumes"},
     "host": {  # only the formats, and how files are read

@@ -59,9 +59,9 @@ async def test_tables_of_the_first_version_with_pairs_are_read_as_they_are_and_b
     for statement in (*MIGRATIONS[0], *MIGRATIONS[1], *MIGRATIONS[2], "INSERT INTO array VALUES ('410001')"):
         connection.execute(statement)
     connection.execute("PRAGMA user_version = 3")
-    connection.execute(f"INSERT INTO consistency_groups VALUES ({', '.join('?' * len(group))})", group)
-    of_version_3 = [(*pair[:-1], None) for pair in pairs]
-    connection.executemany(f"INSERT INTO pairs VALUES ({', '.join('?' * len(pairs[0]))})", of_version_3)
+    connection.execute(f"INSERT INTO consistency_groups VALUES ({', '.join('?' * (len(group) - 1))})", group[:-1])
+    of_version_3 = [(*pair[:-2], None) for pair in pairs]
+    connection.executemany(f"INSERT INTO pairs VALUES ({', '.join('?' * (len(pairs[0]) - 1))})", of_version_3)
     connection.close()
     expected = StoredPairs([group], pairs, "0" * 16)
     assert read_beside_daemon(tmp_path, "410001").pairs == expected
@@ -69,3 +69,26 @@ async def test_tables_of_the_first_version_with_pairs_are_read_as_they_are_and_b
     assert tables.pairs == expected
     await tables.close()
     assert read_beside_daemon(tmp_path, "410001").pairs == expected
+
+
+async def test_tables_of_version_4_have_no_limits_of_copies_and_no_copy_that_was_suspended(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    """Read as they are, brought up to date, and kept with both."""
+    group, pairs = GROUP.stored(), GROUP.stored_pairs(GROUP.pairs)
+    connection = sqlite3.connect(tmp_path / "tables.db", isolation_level=None)
+    for statement in (*(each for version in MIGRATIONS[:4] for each in version), "PRAGMA user_version = 4"):
+        connection.execute(statement)
+    connection.execute("INSERT INTO array VALUES ('410001')")
+    connection.execute(f"INSERT INTO consistency_groups VALUES ({', '.join('?' * (len(group) - 1))})", group[:-1])
+    of_version_4 = [pair._replace(unsynced=1)[:-1] for pair in pairs]
+    connection.executemany(f"INSERT INTO pairs VALUES ({', '.join('?' * (len(pairs[0]) - 1))})", of_version_4)
+    connection.close()
+    before = StoredPairs([group], [pair._replace(unsynced=1) for pair in pairs], "0" * 16)
+    assert read_beside_daemon(tmp_path, "410001").pairs == before
+    tables = await Tables.open(tmp_path, "410001", executor)
+    assert tables.pairs == before
+    limited, uncopied = group._replace(copy_rate=1 << 20), [pair._replace(uncopied=1) for pair in pairs]
+    await tables.change(put_group(limited, uncopied, (), "0" * 16))
+    await tables.close()
+    assert read_beside_daemon(tmp_path, "410001").pairs == StoredPairs([limited], uncopied, "0" * 16)

@@ -47,6 +47,7 @@ class WantedGroup:
     mode: Mode
     pace: int
     driver: Driver
+    copy_rate: int | None
     pairs: Sequence[WantedPair]
 
 
@@ -88,6 +89,7 @@ def group_row(context: Context, wanted: WantedGroup) -> GroupRow:
         wanted.mode,
         wanted.pace,
         wanted.driver,
+        copy_rate=wanted.copy_rate,
     )
 
 

@@ -39,6 +39,7 @@ AdvertisedAddress = Annotated[Address, by(values.advertised_address)]
 ChapUser = Annotated[str, by(values.chap_user)]
 FilePath = Annotated[Path, beside_file(values.path)]
 Size = Annotated[int, by(values.size)]
+CopyRate = Annotated[int, by(values.copy_rate)]
 
 
 class ArrayConfig(Section):
@@ -229,6 +230,13 @@ class CommandsConfig(Section):
     """Figure 5: the LUN of the virtual volume that leads to the command device of another array."""
 
 
+class ReplicationConfig(Section):
+    """`replication`: what holds for all pairs of this array."""
+
+    copy_rate: CopyRate | None = Field(default=None, description="bytes a second, such as 50MiB")
+    """How quickly all S-VOLs here are copied to together, at the most. None: no limit."""
+
+
 class Config(Section):
     """A whole configuration file."""
 
@@ -242,6 +250,7 @@ class Config(Section):
     luns: dict[Lun, LunConfig] = Field(default_factory=dict, max_length=LUNS_MAX, description="a mapping of LUNs")
     link: LinkConfig | None = Field(default=None, description="a mapping")
     commands: CommandsConfig = Field(default=CommandsConfig(), description="a mapping")
+    replication: ReplicationConfig = Field(default=ReplicationConfig(), description="a mapping")
 
     @model_validator(mode="before")
     @classmethod

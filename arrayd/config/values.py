@@ -16,6 +16,9 @@ from arrayd.config.document import read_at_once
 SIZE_BYTES_MAX = 1 << 50
 """Of one volume: 1 PiB. The file system of the state directory will say no long before."""
 
+COPY_RATE_MIN = 64 * 1024
+"""Bytes a second: a copy that is slower than that has no end, and a limit below is meant to be another."""
+
 SECRET_BYTES_MIN = 12
 """RFC 7143, 12.1.3: a CHAP secret has at least 96 bits where IPsec does not protect the connection."""
 SECRET_BYTES_MAX = 128
@@ -92,6 +95,14 @@ def size(value: object) -> int:
     if not 0 < number <= SIZE_BYTES_MAX:
         raise ValueError(f"{expected}, at least one block and at most {SIZE_BYTES_MAX >> 40}TiB")
     return number
+
+
+def copy_rate(value: object) -> int:
+    """Bytes a second: a size, COPY_RATE_MIN at the least."""
+    rate = size(value)
+    if rate < COPY_RATE_MIN:
+        raise ValueError(f"bytes a second, such as 50MiB: {COPY_RATE_MIN >> 10}KiB at the least")
+    return rate
 
 
 def listen_address(value: object) -> Address:

@@ -13,11 +13,12 @@ from dataclasses import replace
 
 from arrayd.commands.results import Result
 from arrayd.host import pair_commands
+from arrayd.host.answer_fields import NotAStatus
 from arrayd.host.answers import Command, Ended
 from arrayd.host.failure import CommandFailed
 from arrayd.host.groups import Group
 from arrayd.host.host import Host
-from arrayd.host.pair_status import Heard, NotAStatus, PairStatus, Silence, parse
+from arrayd.host.pair_status import Heard, PairStatus, Silence, parse
 from arrayd.host.pair_wait import Sides
 
 ASK_SECONDS_MAX = 10.0

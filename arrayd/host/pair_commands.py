@@ -80,7 +80,7 @@ def delete(array: str, group: str, generation: int, number: int | None) -> Comma
 
 
 def settings(array: str, group: str, **values: Any) -> Command:
-    """pair-set: the pace of copies, the driver."""
+    """pair-set: the pace of copies, a limit of their speed, the driver."""
     return Command(array, Process.PAIR_SET, {"group": group, **values})
 
 

@@ -46,6 +46,8 @@ class Wanted:
     p_journal: int | None = None
     """The LUN of the P-VOLs' journal (-jp); None: that of the file, or one that is not used."""
     s_journal: int | None = None
+    copy_rate: int | None = None
+    """Of copies: bytes a second at the most (--copy-rate); None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,8 @@ def _commands(group: Group, ends: dict[str, End], new: list[GroupVolume], wanted
     numbered = [(next(numbers), volume) for volume in new]
     epoch = pair_commands.next_epoch(*statuses)
     settings = {"mode": "async", "pace": wanted.pace, "driver": wanted.driver, "copy": wanted.copy, "epoch": epoch}
+    if wanted.copy_rate is not None:
+        settings["copy_rate"] = wanted.copy_rate
     of_side = {end.side: end for end in ends.values()}
     here, there = of_side[Side.P_VOL], of_side[Side.S_VOL]
     for begin in range(0, len(numbered), PAIRS_A_MESSAGE):

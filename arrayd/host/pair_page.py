@@ -67,11 +67,11 @@ def pair_rows(group: Group, here: str, heard: Mapping[str, Heard]) -> list[Row]:
     """A row for each volume and side: the local one, then the others, as pairdisplay has them.
 
     `here` is the array that is asked, and `heard` what each array answered."""
-    sides = list(_sides(group, here))
+    both = list(sides(group, here))
     return [
         _pair_row(group, volume, mark, array, heard.get(array, NOT_ASKED))
         for volume in group.volumes
-        for mark, array in sides
+        for mark, array in both
         if array in volume.luns
     ]
 
@@ -80,7 +80,7 @@ def journal_rows(group: Group, here: str, heard: Mapping[str, Heard]) -> list[Ro
     """A row for each journal and side; of a side that says nothing, one that says so."""
     return [
         row
-        for mark, array in _sides(group, here)
+        for mark, array in sides(group, here)
         for row in _journal_rows(group, mark, array, heard.get(array, NOT_ASKED))
     ]
 
@@ -90,19 +90,20 @@ def show_pairs(
 ) -> None:
     """Prints the page of pairs, or of it what is of this side (`local`). For a program it always has the same
     columns."""
-    output.rows(pair_columns(extended=extended), _of_side(pair_rows(group, here, heard), local))
+    output.rows(pair_columns(extended=extended), of_side(pair_rows(group, here, heard), local))
 
 
 def show_journals(output: Output, group: Group, here: str, heard: Mapping[str, Heard], *, local: bool = False) -> None:
     """Prints the page of journals, or of it what is of this side (`local`)."""
-    output.rows(journal_columns(), _of_side(journal_rows(group, here, heard), local))
+    output.rows(journal_columns(), of_side(journal_rows(group, here, heard), local))
 
 
-def _of_side(rows: list[Row], local: bool) -> list[Row]:
+def of_side(rows: list[Row], local: bool) -> list[Row]:
+    """All rows, or those of the local side."""
     return [row for row in rows if not local or row["side"] == LOCAL]
 
 
-def _sides(group: Group, here: str) -> Iterator[tuple[str, str]]:
+def sides(group: Group, here: str) -> Iterator[tuple[str, str]]:
     """L or R, and the array: the local one first."""
     local = group.local(here)
     yield LOCAL, local
@@ -113,7 +114,7 @@ def _pair_row(group: Group, volume: GroupVolume, mark: str, array: str, heard: H
     lun = volume.luns[array]
     row: Row = {"group": group.name, "volume": volume.name, "side": mark, "array": array, "lun": lun}
     pair = heard.pairs.get(lun) if isinstance(heard, PairStatus) else None
-    return row | _origin(heard) | _pair(pair)
+    return row | origin(heard) | _pair(pair)
 
 
 def _pair(pair: Pair | None) -> Row:
@@ -137,10 +138,10 @@ def _journal_rows(group: Group, mark: str, array: str, heard: Heard) -> Iterator
     row: Row = {"group": group.name, "side": mark, "array": array}
     listed = heard.journals if isinstance(heard, PairStatus) else ()
     for journal in listed:
-        yield row | _origin(heard) | _journal(journal)
+        yield row | origin(heard) | _journal(journal)
     if isinstance(heard, Silence):
         lun = group.journals.get(array)
-        yield row | _origin(heard) | dict.fromkeys(_KEYS) | {"status": UNKNOWN, "lun": lun}
+        yield row | origin(heard) | dict.fromkeys(_KEYS) | {"status": UNKNOWN, "lun": lun}
 
 
 _KEYS = ("jid", "mu", "ctg", "status", "links", "used_percent", "marker", "remaining", "blocks", "lun")
@@ -150,7 +151,7 @@ def _journal(journal: Journal) -> Row:
     return {key: getattr(journal, key) for key in _KEYS}
 
 
-def _origin(heard: Heard) -> Row:
+def origin(heard: Heard) -> Row:
     """Who said it; or why nobody, and when it was last heard of."""
     if isinstance(heard, PairStatus):
         return {"serial": heard.serial, "answers": True, "last_contact": None, "reason": None}

@@ -3,7 +3,9 @@
     {"array": "primary", "serial": "A1", "asynchronous": true, "generation": 3, "sequence": 812, "restored": 800,
      "group": "oradb", "id": "00112233445566778899aabbccddeeff", "last_epoch": 7, "consistent": true,
      "driver": "arrays", "pace": 3, "peer": "remote", "contact": 1795857760.5,
-     "lag": {"seconds": 0.2, "writes": 12, "bytes": 49152},
+     "lag": {"seconds": 0.2, "writes": 12, "bytes": 49152}, "copy_rate": null,
+     "copying": {"done": 1048576, "left": 3145728, "rate": 524288, "seconds_left": 6.0},
+     "restoring": {"done": null, "left": 49152, "rate": null, "seconds_left": null},
      "pairs": [{"lun": 0, "state": "P-VOL PAIR", "fence": "ASYNC", "percent": 100, "ctg": 1, "jid": 1, "number": 0,
                 "name": "data", "volume": "410001:data", "size": 1073741824, "block_size": 512, "error": "",
                 "differing": null}],
@@ -18,15 +20,13 @@ answer. Keys that are not known here are a newer array's, and passed over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from string import hexdigits
 from types import MappingProxyType
-from typing import Any, TypeVar
 
 from arrayd.commands.results import Result
-from arrayd.config.mistakes import MISSING, KeyPath, Mistake, line_of
 from arrayd.config.values import LUN_MAX
+from arrayd.host.answer_fields import Fields, wrong
 from arrayd.replication.statuses import State
 
 PAIRS_MAX = 1024
@@ -34,19 +34,9 @@ PAIRS_MAX = 1024
 JOURNALS_MAX = 256
 CANDIDATES_MAX = 1024
 """Journals that are not used: an array has no more LUNs."""
-TEXT_CHARACTERS_MAX = 32
-"""Of a name or a serial number."""
 IDENTITY_CHARACTERS_MAX = 128
 """Of a volume's identity: array serial, colon, name."""
 BLOCK_BYTES_MAX = 4096
-ERROR_CHARACTERS_MAX = 200
-"""Of the reason why a pair is PSUE; what is longer is cut."""
-ID_CHARACTERS = 32
-"""Of a group's id: 16 bytes in hexadecimal."""
-SECONDS_MAX = float(1 << 40)
-"""Of a time, and of a lag."""
-NUMBER_MAX = (1 << 64) - 1
-"""Of what is counted: a sequence number, a generation, blocks."""
 SMALL_MAX = 0xFFFF
 """Of what CCI numbers: consistency groups, journals, mirrors, links."""
 
@@ -60,12 +50,6 @@ STATES: Mapping[str, State] = {str(state): state for state in State}
 
 ANSWER = "answer"
 """What a mistake's place begins with."""
-
-T = TypeVar("T")
-
-
-class NotAStatus(ValueError):
-    """An answer that is no answer to `pair-status`: the text says where, on one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +101,26 @@ class Lag:
 
 
 UNKNOWN_LAG = Lag()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What takes long, as far as an array knows: None where it does not."""
+
+    done: int | None
+    """Bytes, since it began, or the array has started."""
+    left: int | None
+    rate: int | None
+    """Bytes a second, in the last while."""
+    seconds_left: float | None
+    """How long what is left takes at that rate."""
+
+    @property
+    def percent(self) -> int | None:
+        """How much of all of it is done."""
+        if self.done is None or self.left is None:
+            return None
+        return 100 * self.done // (self.done + self.left) if self.left else 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,12 @@ class PairStatus:
     contact: float | None = None
     """When this array last heard of the other one, in seconds since 1970."""
     lag: Lag = UNKNOWN_LAG
+    copy_rate: int | None = None
+    """Of copies: bytes a second at the most; None: there is no limit of the group."""
+    copying: Job | None = None
+    """The copy, in COPY."""
+    restoring: Job | None = None
+    """What the P-VOLs have and the S-VOLs have not, while the pairs run."""
     candidates: tuple[Candidate, ...] = ()
 
     @property
@@ -209,20 +219,20 @@ Heard = PairStatus | Silence
 
 def parse(value: object) -> PairStatus:
     """The edited data of `pair-status` as JSON has them. Raises NotAStatus."""
-    whole = _Fields((ANSWER,), value)
+    whole = Fields((ANSWER,), value)
     pairs = whole.several("pairs", PAIRS_MAX, _pair)
     by_lun = {pair.lun: pair for pair in pairs}
     if len(by_lun) != len(pairs):
-        raise _wrong((ANSWER, "pairs"), pairs, "every LUN once")
+        raise wrong((ANSWER, "pairs"), pairs, "every LUN once")
     numbers = [pair.number for pair in pairs if pair.number is not None]
     if len(set(numbers)) != len(numbers):
-        raise _wrong((ANSWER, "pairs"), pairs, "every number once")
+        raise wrong((ANSWER, "pairs"), pairs, "every number once")
     journals = whole.several("journals", JOURNALS_MAX, _journal)
     if len({(each.jid, each.mu) for each in journals}) != len(journals):
-        raise _wrong((ANSWER, "journals"), journals, "every mirror of a journal once")
+        raise wrong((ANSWER, "journals"), journals, "every mirror of a journal once")
     sequence, restored = whole.number_or_none("sequence"), whole.number_or_none("restored")
     if sequence is not None and restored is not None and restored > sequence:
-        raise _wrong((ANSWER, "restored"), restored, f"at most sequence, {sequence}")
+        raise wrong((ANSWER, "restored"), restored, f"at most sequence, {sequence}")
     return PairStatus(
         array=whole.text("array"),
         serial=whole.text("serial"),
@@ -241,11 +251,14 @@ def parse(value: object) -> PairStatus:
         peer=whole.text_or_none("peer"),
         contact=whole.seconds_or_none("contact"),
         lag=whole.one_or_none("lag", _lag) or UNKNOWN_LAG,
+        copy_rate=whole.number_or_none("copy_rate"),
+        copying=whole.one_or_none("copying", _job),
+        restoring=whole.one_or_none("restoring", _job),
         candidates=whole.several_or_none("journal_candidates", CANDIDATES_MAX, _candidate),
     )
 
 
-def _pair(fields: _Fields) -> Pair:
+def _pair(fields: Fields) -> Pair:
     return Pair(
         lun=fields.number("lun", LUN_MAX),
         state=STATES[fields.one_of("state", tuple(STATES))],
@@ -267,15 +280,24 @@ def _in_pair(pair: Pair) -> bool:
     return pair.state is not State.SMPL
 
 
-def _lag(fields: _Fields) -> Lag:
+def _lag(fields: Fields) -> Lag:
     return Lag(fields.seconds_or_none("seconds"), fields.number_or_none("writes"), fields.number_or_none("bytes"))
 
 
-def _candidate(fields: _Fields) -> Candidate:
+def _job(fields: Fields) -> Job:
+    return Job(
+        fields.number_or_none("done"),
+        fields.number_or_none("left"),
+        fields.number_or_none("rate"),
+        fields.seconds_or_none("seconds_left"),
+    )
+
+
+def _candidate(fields: Fields) -> Candidate:
     return Candidate(fields.number("lun", LUN_MAX), fields.text_or_none("name"))
 
 
-def _journal(fields: _Fields) -> Journal:
+def _journal(fields: Fields) -> Journal:
     return Journal(
         jid=fields.number("jid", SMALL_MAX),
         mu=fields.number_or_none("mu", SMALL_MAX),
@@ -288,103 +310,3 @@ def _journal(fields: _Fields) -> Journal:
         blocks=fields.number_or_none("blocks"),
         lun=fields.number("lun", LUN_MAX),
     )
-
-
-def _wrong(where: KeyPath, value: object, expected: str) -> NotAStatus:
-    return NotAStatus(line_of(Mistake(where, value, expected)))
-
-
-class _Fields:
-    """A JSON object whose fields are taken one by one, each as what it must be. All raise NotAStatus."""
-
-    def __init__(self, where: KeyPath, value: object) -> None:
-        if not isinstance(value, dict):
-            raise _wrong(where, value, "a JSON object")
-        self._where = where
-        self._value: dict[str, Any] = value
-
-    def text(self, key: str, most: int = TEXT_CHARACTERS_MAX) -> str:
-        """Printable text that is not empty."""
-        value = self._taken(key)
-        if isinstance(value, str) and 0 < len(value) <= most and value.isprintable():
-            return value
-        raise self._mistake(key, f"1 to {most} printable characters")
-
-    def text_or_none(self, key: str, most: int = TEXT_CHARACTERS_MAX) -> str | None:
-        """The same; empty text is none."""
-        return None if self._value.get(key) in (None, "") else self.text(key, most)
-
-    def reason_or_none(self, key: str) -> str | None:
-        """Any text, as one printable line: a system's own words may be in it."""
-        value = self._value.get(key)
-        if value is None:
-            return None
-        if isinstance(value, str):
-            return "".join(char if char.isprintable() else " " for char in value[:ERROR_CHARACTERS_MAX])
-        raise self._mistake(key, "text")
-
-    def id_or_none(self, key: str) -> str | None:
-        """16 bytes in hexadecimal."""
-        value = self._value.get(key)
-        if value is None or (isinstance(value, str) and len(value) == ID_CHARACTERS and set(value) <= set(hexdigits)):
-            return value
-        raise self._mistake(key, f"{ID_CHARACTERS} hexadecimal digits")
-
-    def flag(self, key: str) -> bool:
-        value = self._taken(key)
-        if isinstance(value, bool):
-            return value
-        raise self._mistake(key, "true or false")
-
-    def flag_or_none(self, key: str) -> bool | None:
-        return None if self._value.get(key) is None else self.flag(key)
-
-    def seconds_or_none(self, key: str) -> float | None:
-        """A number, with or without a fraction, 0 to SECONDS_MAX."""
-        value = self._value.get(key)
-        if value is None:
-            return None
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= SECONDS_MAX:
-            return float(value)
-        raise self._mistake(key, "seconds, 0 or more")
-
-    def number(self, key: str, most: int = NUMBER_MAX) -> int:
-        """A whole number, 0 to `most`."""
-        value = self._taken(key)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
-            return value
-        raise self._mistake(key, f"a whole number, 0 to {most}")
-
-    def number_or_none(self, key: str, most: int = NUMBER_MAX) -> int | None:
-        return None if self._value.get(key) is None else self.number(key, most)
-
-    def one_of(self, key: str, known: tuple[str, ...]) -> str:
-        value = self._taken(key)
-        if isinstance(value, str) and value in known:
-            return value
-        raise self._mistake(key, f"one of {', '.join(known)}")
-
-    def one_of_or_none(self, key: str, known: tuple[str, ...]) -> str | None:
-        return None if self._value.get(key) is None else self.one_of(key, known)
-
-    def several(self, key: str, most: int, parsed: Callable[[_Fields], T]) -> tuple[T, ...]:
-        """A list of objects, at most so many."""
-        value = self._taken(key)
-        if not isinstance(value, list) or len(value) > most:
-            raise self._mistake(key, f"a list, at most {most} long")
-        return tuple(parsed(_Fields((*self._where, key, number), each)) for number, each in enumerate(value))
-
-    def several_or_none(self, key: str, most: int, parsed: Callable[[_Fields], T]) -> tuple[T, ...]:
-        """The same; nothing is an empty list."""
-        return () if self._value.get(key) is None else self.several(key, most, parsed)
-
-    def one_or_none(self, key: str, parsed: Callable[[_Fields], T]) -> T | None:
-        """One object."""
-        value = self._value.get(key)
-        return None if value is None else parsed(_Fields((*self._where, key), value))
-
-    def _taken(self, key: str) -> object:
-        return self._value.get(key, MISSING)
-
-    def _mistake(self, key: str, expected: str) -> NotAStatus:
-        return _wrong((*self._where, key), self._taken(key), expected)

@@ -4,11 +4,13 @@ horctakeover. Options and exit codes are those that users of CCI know; `docs/arr
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from arrayd.commands.messages import TIME_LIMIT_MS_MAX
 from arrayd.commands.results import Result
-from arrayd.config.values import LUN_MAX
+from arrayd.config.values import LUN_MAX, copy_rate
 from arrayd.host import machine, pair_commands, pair_making, pair_replicating, pair_takeover
 from arrayd.host.failure import CommandFailed
 from arrayd.host.pair_asking import Arrays
@@ -23,9 +25,28 @@ from arrayd.host.way import TIMEOUT_S
 from arrayd.replication.statuses import Operation
 
 ASYNC = "async"
+NO_LIMIT = "0"
 TURNS_MAX = 1_000_000_000
 INTERVAL_S = 1.0
 INTERVAL_S_MAX = 86_400.0
+
+
+class CopyRate(click.ParamType[int]):
+    """Bytes a second, as a size."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See click.ParamType."""
+        try:
+            return 0 if value == NO_LIMIT else copy_rate(int(value) if value.isdecimal() else value)
+        except ValueError as error:
+            self.fail(f"expected {error}; {NO_LIMIT}: no limit", param, ctx)
+
+
+_COPY_RATE = click.option(
+    "--copy-rate", "rate", metavar="SIZE", type=CopyRate(), help="Of copies: so many bytes a second at the most."
+)
 
 
 @click.command()
@@ -37,6 +58,7 @@ INTERVAL_S_MAX = 86_400.0
               help=f"Of copies: 1, slow, to {PACE_MAX}.")  # fmt: skip
 @click.option("-jp", "p_journal", metavar="LUN", type=click.IntRange(0, LUN_MAX), help="The P-VOLs' journal.")
 @click.option("-js", "s_journal", metavar="LUN", type=click.IntRange(0, LUN_MAX), help="The S-VOLs' journal.")
+@_COPY_RATE
 @click.option("--driver", type=click.Choice(DRIVERS), default=DRIVERS[0], show_default=True,
               help="Who goes through the loop of figure 16.")  # fmt: skip
 @with_group
@@ -49,6 +71,7 @@ def paircreate(
     fence: str,
     nocopy: bool,
     pace: int,
+    rate: int | None,
     p_journal: int | None,
     s_journal: int | None,
     driver: str,
@@ -65,7 +88,7 @@ def paircreate(
         raise click.UsageError(f"-f {fence}: expected {ASYNC}: synchronous pairs are not there yet", context)
     with arrays_of(settings_of(context), group) as arrays:
         p_vols = arrays.local if here else arrays.remote if there else arrays.group.legs[0].start
-        pair_making.create(arrays, Wanted(p_vols, not nocopy, pace, driver, p_journal, s_journal))
+        pair_making.create(arrays, Wanted(p_vols, not nocopy, pace, driver, p_journal, s_journal, rate))
 
 
 @click.command()
@@ -100,9 +123,12 @@ def pairsplit(context: click.Context, group: str, read: bool, write: bool, simpl
 @click.option("-swaps", "swaps", is_flag=True, help="Asked at the S-VOLs' side: they become the P-VOLs.")
 @click.option("-swapp", "swapp", is_flag=True, help="Asked at the P-VOLs' side: they become the S-VOLs.")
 @click.option("-c", "pace", metavar="PACE", type=click.IntRange(1, PACE_MAX), help="Of copies, from now on.")
+@_COPY_RATE
 @with_group
 @click.pass_context
-def pairresync(context: click.Context, group: str, swaps: bool, swapp: bool, pace: int | None) -> None:
+def pairresync(
+    context: click.Context, group: str, swaps: bool, swapp: bool, pace: int | None, rate: int | None
+) -> None:
     """Resume the pairs of a group: what differs is copied, from the P-VOLs to the S-VOLs.
 
     \b
@@ -116,16 +142,19 @@ def pairresync(context: click.Context, group: str, swaps: bool, swapp: bool, pac
         operation = Operation.PAIRRESYNC_SWAPS if swaps else Operation.PAIRRESYNC_SWAPP
     with arrays_of(settings_of(context), group) as arrays:
         _tell(carry_out(arrays, operation))
-        if pace is not None:
-            _set_pace(arrays, pace)
+        given = {"pace": pace, "copy_rate": rate}
+        settings = {key: value for key, value in given.items() if value is not None}
+        if settings:
+            _set(arrays, settings)
 
 
-def _set_pace(arrays: Arrays, pace: int) -> None:
+def _set(arrays: Arrays, settings: dict[str, int]) -> None:
     """At both sides: that with the S-VOLs copies, and they may change places."""
-    told = [pair_commands.settings(array, arrays.group.name, pace=pace) for array in arrays.names]
+    told = [pair_commands.settings(array, arrays.group.name, **settings) for array in arrays.names]
     failed = next((each for each in arrays.tell(told, any_order=True) if each.result != Result.OK), None)
     if failed is not None:
-        raise CommandFailed(failed.result, f"the pairs are resumed, but not with pace {pace}: {failed.reason}")
+        asked = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items())
+        raise CommandFailed(failed.result, f"the pairs are resumed, but not with {asked}: {failed.reason}")
 
 
 @click.command()

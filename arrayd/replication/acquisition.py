@@ -73,6 +73,8 @@ class Acquisition:
         """Of what is in the journal, in order; restoration forgets them."""
         self.room = pulling.event()
         """Set when there is more room."""
+        self.tells: Callable[[], bytes] = bytes
+        """What the other side is told besides, with each question: see `copy_told.py`."""
         self._told_at = 0.0
         self._end = journal.regions.stored
         """Where the next record is."""
@@ -156,7 +158,9 @@ class Acquisition:
     async def _ask(self, wait: float, answered: float | None, most: int = RUN_BYTES_MAX) -> memoryview:
         row, regions = self.row, self.journal.regions
         bytes_max = max(min(most, regions.bytes_end - self._next.byte), 0)
-        question = asking.follow(row.id, row.epoch, self._next, regions.oldest, bytes_max, int(wait * 1000))
+        question = asking.follow(
+            row.id, row.epoch, self._next, regions.oldest, bytes_max, int(wait * 1000), self.tells()
+        )
         return await self._pulling.ask(question, ANSWER_BYTES_MAX, answered)
 
     # -- room --------------------------------------------------------------------------------------------------------
@@ -226,6 +230,11 @@ class Acquisition:
     def _synced(self, syncing: asyncio.Task[None]) -> None:
         if syncing.cancelled() or syncing.exception() is not None:
             self._pulling.stop()
+
+    def behind(self) -> int | None:
+        """Bytes that the S-VOLs have not, as far as this was heard of; None: that is not known."""
+        told = None if self._pulling.doors.now() - self._told_at > STALE_SECONDS else self.told
+        return None if told is None else max(told.stored.byte - self.journal.regions.oldest.byte, 0)
 
     # -- shown -------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from struct import Struct as Layout
 from typing import Any, NamedTuple
 
-from construct import Bytes, ConstructError, Flag, Int8ub, Int16ub, Int32ub, Int64ub, PrefixedArray, Struct
+from construct import Bytes, ConstructError, Flag, GreedyBytes, Int8ub, Int16ub, Int32ub, Int64ub, PrefixedArray, Struct
 
 from arrayd.link.channel import MESSAGE_BYTES_MAX
 from arrayd.replication.group_rows import PAIRS_MAX, PeerRows
@@ -108,6 +108,7 @@ FOLLOW = Struct(
     "restored" / POSITION,  # all before it is durable in the S-VOLs
     "bytes_max" / Int32ub,  # of data
     "wait_ms" / Int32ub,  # until there is something to be served
+    "copying" / GreedyBytes,  # how a copy goes: see `copy_told.py`; empty: nothing new
 )
 COPY = Struct("generation" / Int64ub, "number" / Int16ub, "ranges" / PrefixedArray(Int16ub, RANGE))
 BITMAP = Struct("generation" / Int64ub, "number" / Int16ub, "begin" / Int32ub)
@@ -182,18 +183,12 @@ def meet(group: bytes, rows: PeerRows) -> bytes:
     return _head(Asked.MEET, group) + _rows(rows)
 
 
-def follow(group: bytes, epoch: int, at: Position, restored: Position, bytes_max: int, wait_ms: int) -> bytes:
+def follow(
+    group: bytes, epoch: int, at: Position, restored: Position, bytes_max: int, wait_ms: int, copying: bytes = b""
+) -> bytes:
     """FOLLOW."""
-    return _build(
-        Asked.FOLLOW,
-        group,
-        FOLLOW,
-        epoch=epoch,
-        at=at._asdict(),
-        restored=restored._asdict(),
-        bytes_max=bytes_max,
-        wait_ms=wait_ms,
-    )
+    fields = {"epoch": epoch, "at": at._asdict(), "restored": restored._asdict(), "bytes_max": bytes_max}
+    return _build(Asked.FOLLOW, group, FOLLOW, **fields, wait_ms=wait_ms, copying=copying)
 
 
 def copy(group: bytes, generation: int, number: int, ranges: Sequence[Range]) -> bytes:

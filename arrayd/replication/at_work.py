@@ -138,15 +138,17 @@ class AtWork:
             return NOT_MET
         return await self._saved(change(), save)
 
-    async def keep(self, save: Save, *, pace: int | None, driver: Driver | None) -> GroupRow:
-        """Keeps what is no matter of states. Raises PairsError, and what `save` does."""
-        kept = await self._take(partial(self._keep, save, pace, driver))
+    async def keep(
+        self, save: Save, *, pace: int | None, driver: Driver | None, copy_rate: int | None = None
+    ) -> GroupRow:
+        """Keeps what is no matter of states: see `Pairs.keep`. Raises PairsError, and what `save` does."""
+        kept = await self._take(partial(self._keep, save, pace, driver, copy_rate))
         assert isinstance(kept, GroupRow)
         return kept
 
-    async def _keep(self, save: Save, pace: int | None, driver: Driver | None) -> Outcome:
+    async def _keep(self, save: Save, pace: int | None, driver: Driver | None, copy_rate: int | None) -> Outcome:
         async def change(commit: Any, _between: Any) -> Outcome:
-            return await self._around.table.keep(self.name, commit, pace=pace, driver=driver)
+            return await self._around.table.keep(self.name, commit, pace=pace, driver=driver, copy_rate=copy_rate)
 
         async def whole(work: Work, _row: GroupRow | None) -> None:
             await save(work, None)

@@ -21,7 +21,9 @@ from arrayd.replication.asking import RANGE, RANGES_MAX, CopyPiece, Piece, Range
 from arrayd.replication.before_images import BeforeImages
 from arrayd.replication.bitmap import Bitmap, Taken
 from arrayd.replication.bitmap.format import PART_BYTES_MAX
+from arrayd.replication.copy_rate import Limit, part_bytes
 from arrayd.replication.group_rows import PACE_MAX, GroupRow
+from arrayd.replication.jobs import Job, Meter
 from arrayd.replication.journal import AuxiliaryJournal, FormatError, Position
 from arrayd.replication.journal.regions import START
 from arrayd.replication.pulling import Pauses, Pulling
@@ -36,7 +38,7 @@ PACES_A_PART = 5
 SAVE_SECONDS = 5.0
 """How often it is made durable what is copied already: after a restart no more than this is copied again."""
 IDLE_SECONDS = 1.0
-"""How often it is looked whether the pace is another one."""
+"""How often it is looked whether the pace, or a limit, is another one."""
 HEAD_BYTES = 4096
 """What an answer has besides its data and its pieces, at the most."""
 PIECES_BYTES_MAX = RANGES_MAX * (RANGE.sizeof() + 1)
@@ -102,25 +104,49 @@ class Copying:
         self._moved = moved
         self._pauses = Pauses(pulling, f"copying of group {row.name}")
         self._to_be_joined = list(pairs)
+        self._meter = Meter(pulling.doors.now())
+        self._failing = False
+        """Whether the last part that was asked for was not copied."""
+        self._limit = Limit(row.copy_rate)
+        self._limits = (self._limit, pulling.doors.copy_limit)
         self._turn = 0
         """Which pair is taken from next."""
         self._ended = pulling.event()
         """Set when a part has ended."""
         self._saved_at = pulling.doors.now()
 
+    def changed(self, row: GroupRow) -> None:
+        """The row is another one."""
+        if (row.pace, row.copy_rate) != (self.row.pace, self.row.copy_rate):
+            self._meter.restart(self._pulling.doors.now())
+        self.row = row
+        self._limit.change(row.copy_rate)
+
     # -- one step, and all of them -----------------------------------------------------------------------------------
 
     async def once(self) -> bool:
-        """One step of figure 11: joins a bitmap, or copies a part. Whether there was something to do.
+        """One step of figure 11: joins a bitmap, or copies a part. Whether there was something to do. It waits as long
+        as limits of the speed say.
 
         Raises LinkError, Refused: it is to be tried again; FormatError, VolumeError, Stopped."""
+        await self._until_allowed()
+        return await self._once()
+
+    async def _until_allowed(self) -> None:
+        """Until no limit is in the way of another part, which is to be taken at once then. Raises Stopped."""
+        now = self._pulling.doors.now
+        while seconds := max(each.wait(now()) for each in self._limits):
+            await self._pulling.sleep(min(seconds, IDLE_SECONDS))
+
+    async def _once(self) -> bool:
         if self._to_be_joined:
             await self._join(self._to_be_joined[0])
             del self._to_be_joined[0]
+            self._meter.restart(self._pulling.doors.now())
             return True
         for turn in range(len(self.pairs)):
             pair = self.pairs[(self._turn + turn) % len(self.pairs)]
-            taken = pair.bitmap.take(COPY_BYTES)
+            taken = pair.bitmap.take(part_bytes(self._limits, COPY_BYTES))
             if taken is not None:
                 self._turn += turn + 1
                 await self._copy(pair, taken)
@@ -152,6 +178,7 @@ class Copying:
             if number > (pace - 1) // PACES_A_PART + pace // PACE_MAX:
                 await self._pulling.sleep(IDLE_SECONDS)
                 continue
+            await self._until_allowed()
             begun = self._pulling.doors.now()
             if not await self._tried():
                 if not self.copied:
@@ -162,9 +189,9 @@ class Copying:
         self._ended.set()
 
     async def _tried(self) -> bool:
-        """`once`, and where the other side does not do it, a pause."""
+        """`_once`, and where the other side does not do it, a pause."""
         try:
-            there_was = await self.once()
+            there_was = await self._once()
         except (LinkError, Refused) as error:
             await self._pauses.failed(error)
             return True
@@ -177,6 +204,20 @@ class Copying:
     def marked(self) -> int:
         """Bytes that are still to be copied."""
         return sum(pair.bitmap.marked_bytes for pair in self.pairs)
+
+    @property
+    def left(self) -> dict[int, int]:
+        """Bytes of each pair that are still to be copied, by its number, where that is known: not before the other
+        side's bitmap is joined, unless all is marked here."""
+        unknown = {pair.number for pair in self._to_be_joined if pair.bitmap.marked_bytes < pair.volume.size}
+        return {pair.number: pair.bitmap.marked_bytes for pair in self.pairs if pair.number not in unknown}
+
+    @property
+    def job(self) -> Job:
+        """How all of it goes."""
+        left = self.left
+        rate = None if self._failing else self._meter.rate(self._pulling.doors.now())
+        return Job(self._meter.done, sum(left.values()) if len(left) == len(self.pairs) else None, rate)
 
     async def save(self) -> None:
         """What is copied is durably so. Raises VolumeError."""
@@ -212,13 +253,16 @@ class Copying:
         ranges = [Range(*each) for each in taken.ranges]
         number = self._copies.begin(self._journal.regions.synced)
         ended = pair.bitmap.restore
+        taken_bytes = sum(each.length for each in ranges)
+        self._spend(taken_bytes)
         try:
             try:
                 question = asking.copy(self.row.id, self.row.generation, pair.number, ranges)
-                expects = sum(each.length for each in ranges) + PIECES_BYTES_MAX + HEAD_BYTES
+                expects = taken_bytes + PIECES_BYTES_MAX + HEAD_BYTES
                 with await self._pulling.answer(question, expects) as answer:
                     stored, pieces = asking.decode_copied(answer)
                     check_pieces(ranges, pieces)
+                    self._give_back(pieces)
                     self._copies.need(stored)
                     if pair.images is not None:
                         await pair.images.keep(ranges)
@@ -229,9 +273,24 @@ class Copying:
                 self._moved()
             await finished(pair.volume.flush())
             ended = pair.bitmap.copied
+            self._failing = False
+            self._meter.add(self._pulling.doors.now(), taken_bytes)
+        except BaseException:
+            self._failing = True
+            raise
         finally:
             ended(taken)
             self._ended.set()
+
+    def _spend(self, count: int) -> None:
+        now = self._pulling.doors.now()
+        for each in self._limits:
+            each.spend(now, count)
+
+    def _give_back(self, pieces: Sequence[CopyPiece]) -> None:
+        count = sum(each.length for each in pieces if each.kind is not Piece.DATA)
+        for each in self._limits:
+            each.give_back(count)
 
 
 async def write_piece(piece: CopyPiece, volume: Volume) -> None:

@@ -59,11 +59,17 @@ def figures(row: GroupRow, progress: Progress) -> Figures:
     )
 
 
+def differing(pair: PairRow, progress: Progress) -> int | None:
+    """Bytes of a pair that are marked as differing, or are still to be copied. What is marked here of P-VOLs that were
+    suspended in COPY is not all of it."""
+    return None if progress.differing is None or pair.uncopied else progress.differing.get(pair.number)
+
+
 def percent(pair: PairRow, size: int, progress: Progress) -> int | None:
     """Of a copy: how much of it is done. Else: how much of the volume is the same on both sides."""
-    differing = None if progress.differing is None else progress.differing.get(pair.number)
-    if differing is not None:
-        return 100 * (size - differing) // size
+    marked = differing(pair, progress)
+    if marked is not None:
+        return 100 * max(size - marked, 0) // size
     return 100 if pair.state.status in (Status.PAIR, Status.PFUL) else None
 
 

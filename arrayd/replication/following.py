@@ -22,6 +22,7 @@ from arrayd.replication.asking import Refused
 from arrayd.replication.before_images import OPENED, BeforeImages, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
+from arrayd.replication.copy_told import Telling
 from arrayd.replication.copying import CopiedPair, Copies, Copying
 from arrayd.replication.differences import Differences, differences
 from arrayd.replication.draining import drain, restore_all
@@ -105,6 +106,7 @@ class Following(Stage):
         self.restoration = Restoration(journal, self._volumes, self._images, self._copies, self._moved)
         self.acquisition = Acquisition(row, self._pulling, journal, self._moved)
         self.restoration.ends = self.acquisition.ends
+        self.acquisition.tells = Telling(lambda: self.copying, self.doors.now)
         if self._copies_now and row.consistent:
             await self._open_images()
         await self.restoration.redo()
@@ -191,7 +193,7 @@ class Following(Stage):
         driver = self.row.driver
         self.row = self.acquisition.row = row
         if self.copying is not None:
-            self.copying.row = row
+            self.copying.changed(row)
             if not self._copies_now:
                 self._begin(self._settle(self.copying), self._chores)
                 self.copying = None
@@ -395,5 +397,7 @@ class Following(Stage):
             lag_s=self.acquisition.lag_s(),
             contact=self._pulling.contact,
             used_share=regions.used_share,
-            differing={pair.number: pair.bitmap.marked_bytes for pair in copying.pairs} if copying else None,
+            differing=copying.left if copying else None,
+            copying=copying.job if copying else None,
+            restoring=self.restoration.job(self.acquisition.behind()),
         )

@@ -62,6 +62,8 @@ class PairRow:
     unsynced: bool = False
     """A P-VOL that could not be synced when it was suspended: the journal of the group's epoch may be alone in having
     what hosts were answered. See `unsynced.py`."""
+    uncopied: bool = False
+    """A P-VOL that was suspended in COPY: what was left of the copy is marked at the S-VOL's side, and not here."""
 
     def __post_init__(self) -> None:
         _check(0 <= self.number <= NUMBER_MAX, f"number {self.number}: expected 0 to {NUMBER_MAX}")
@@ -102,6 +104,8 @@ class GroupRow:
     """Up to here the S-VOLs have the group's writes, durably (restoration-completed of figure 15)."""
     acknowledged: Position = START
     """Up to here the other side has said that it has restored, so that the journal may be purged."""
+    copy_rate: int | None = None
+    """Of copies: bytes a second at the most; None: as quickly as the pace says."""
 
     def __post_init__(self) -> None:
         _check(len(self.id) == GROUP_BYTES, f"an id of {len(self.id)} bytes: expected {GROUP_BYTES}")
@@ -110,6 +114,7 @@ class GroupRow:
         _check(0 <= self.peer_journal <= LUN_MAX, f"LUN {self.peer_journal}: expected 0 to {LUN_MAX}")
         _check(0 < self.epoch <= EPOCH_MAX, f"epoch {self.epoch}: expected 1 or more")
         _check(1 <= self.pace <= PACE_MAX, f"copy pace {self.pace}: expected 1 to {PACE_MAX}")
+        _check(self.copy_rate is None or self.copy_rate > 0, f"copy rate {self.copy_rate}: expected 1 or more")
         _check(0 <= self.generation <= GENERATION_MAX, f"generation {self.generation}: expected 0 or more")
         _check(0 < len(self.pairs) <= PAIRS_MAX, f"{len(self.pairs)} pairs: expected 1 to {PAIRS_MAX}")
         numbers = [pair.number for pair in self.pairs]
@@ -153,6 +158,7 @@ class GroupRow:
             stored_epoch(self.epoch),
             "".join(f"{each:016x}" for each in self.restored),
             "".join(f"{each:016x}" for each in self.acknowledged),
+            self.copy_rate,
         )
 
     def stored_pairs(self, pairs: Iterable[PairRow]) -> list[StoredPair]:
@@ -169,6 +175,7 @@ class GroupRow:
                 pair.since,
                 pair.error,
                 int(pair.unsynced),
+                int(pair.uncopied),
             )
             for pair in pairs
         ]
@@ -206,7 +213,7 @@ def groups_of(stored: StoredPairs) -> list[GroupRow]:
         for row in stored.pairs:
             state = State[row.state]
             _check(state is not State.SMPL, f"pair {row.name} is stored, and SMPL")
-            pairs[row.id].append(PairRow(*row[1:6], state, *row[7:9], bool(row.unsynced)))
+            pairs[row.id].append(PairRow(*row[1:6], state, *row[7:9], bool(row.unsynced), bool(row.uncopied)))
         return [_group_of(row, tuple(pairs[row.id])) for row in stored.groups]
     except (ValueError, KeyError) as error:
         raise ValueError(f"tables.db: pairs: {error}") from error
@@ -232,6 +239,7 @@ def _group_of(row: StoredGroup, pairs: tuple[PairRow, ...]) -> GroupRow:
         bool(row.consistent),
         _position(row.restored),
         _position(row.acknowledged),
+        row.copy_rate,
     )
 
 

@@ -22,12 +22,13 @@ from arrayd.replication import asking
 from arrayd.replication.activity import Activity
 from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.bitmap import BitmapError
+from arrayd.replication.copy_told import Heard
 from arrayd.replication.copying_out import CopyingOut
 from arrayd.replication.fencing import FENCE, FENCED, NOT_ALL_THERE, Fencing, changed_places
 from arrayd.replication.group import HAS_ROOM_SHARE, PrimaryGroup
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.high_water import noted
-from arrayd.replication.journal import JournalError, Position, PrimaryJournal, Role
+from arrayd.replication.journal import FormatError, JournalError, Position, PrimaryJournal, Role
 from arrayd.replication.journal.superblocks import has_journal
 from arrayd.replication.journaled import JournaledVolume
 from arrayd.replication.redo import RedoFailed, redo
@@ -47,6 +48,7 @@ class Journaling(Stage):
     _group: PrimaryGroup
     _server: JournalServer
     _copying: CopyingOut
+    _heard: Heard
     _bitmaps: Bitmaps
     _activity: Activity
     _fronts: Mapping[int, JournaledVolume]
@@ -115,6 +117,7 @@ class Journaling(Stage):
         wanted = asyncio.Event()
         self._tending = Tending(row.name, self.doors.now, lambda: self.row.driver is Driver.ARRAYS, wanted)
         self._server = JournalServer(group, acknowledged, self.doors.clock, self.doors.now, wanted.set)
+        self._heard = Heard()
         self._copying = CopyingOut(journal, self._fronts, self._bitmaps)
         fronts = [self._fronts[number] for number in sorted(self._fronts)]
         self._fencing = Fencing(fronts, self.doors.stores, self.store_name(FENCE), self._server.end)
@@ -202,7 +205,7 @@ class Journaling(Stage):
         self._answering += 1
         try:
             await self._answer(question, call)
-        except (JournalError, BitmapError, VolumeError, FrameError) as error:
+        except (JournalError, BitmapError, FormatError, VolumeError, FrameError) as error:
             call.answer(refused(Outcome.FAILED, str(error)))
         finally:
             self._answering -= 1
@@ -212,6 +215,8 @@ class Journaling(Stage):
     async def _answer(self, question: Question, call: Call) -> None:
         asked, _, fields = question
         if asked is Asked.FOLLOW and self._prepared:
+            if fields.epoch == self.row.epoch:
+                self._heard.hear(fields.copying, self.doors.now())
             await self._server.follow(fields, call)
         elif not self._prepared or not self._tending.runs or self._stopping or fields.generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
@@ -240,9 +245,10 @@ class Journaling(Stage):
         """See Stage."""
         if not self._prepared:
             return Progress()
-        told = self._server.progress()
-        differing = self._bitmaps.marked_bytes()
-        return replace(told, contact=self._contact, differing=differing or None)
+        told = replace(self._server.progress(), contact=self._contact)
+        if State.P_COPY in self.row.states.values():
+            return self._heard.progress(told, self.doors.now())
+        return replace(told, differing=self._bitmaps.marked_bytes() or None)
 
     @property
     def acknowledged(self) -> Position:

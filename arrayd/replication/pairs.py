@@ -170,11 +170,12 @@ class Pairs:
         *,
         pace: int | None = None,
         driver: Driver | None = None,
+        copy_rate: int | None = None,
         synced: Collection[int] = (),
     ) -> GroupRow:
-        """Keeps what is not a matter of states; None: as it was. `synced` are the numbers of pairs that are not
-        `unsynced` any more. Raises PairsError, and what `save` does."""
-        kept = await self._in_turn(name, partial(self._keep, name, save, pace, driver, synced))
+        """Keeps what is not a matter of states; None: as it was; a `copy_rate` of 0: no limit. `synced` are the numbers
+        of pairs that are not `unsynced` any more. Raises PairsError, and what `save` does."""
+        kept = await self._in_turn(name, partial(self._keep, name, save, pace, driver, copy_rate, synced))
         assert isinstance(kept, GroupRow)
         return kept
 
@@ -299,6 +300,7 @@ class Pairs:
         save: Save,
         pace: int | None,
         driver: Driver | None,
+        copy_rate: int | None,
         synced: Collection[int],
     ) -> Outcome:
         group = self._groups.get(name)
@@ -306,6 +308,7 @@ class Pairs:
             raise PairsError(f"group {name}: there is none")
         try:
             kept = replace(group, pace=group.pace if pace is None else pace, driver=driver or group.driver)
+            kept = kept if copy_rate is None else replace(kept, copy_rate=copy_rate or None)
             kept = kept.with_unsynced(synced, False)
         except ValueError as error:
             raise PairsError(f"group {name}: {error}") from error

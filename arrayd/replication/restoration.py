@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from arrayd.replication.acquisition import End
 from arrayd.replication.before_images import BeforeImages
 from arrayd.replication.copying import Copies
+from arrayd.replication.jobs import Job, Meter
 from arrayd.replication.journal import AuxiliaryJournal, JournalError, Position, Record
 from arrayd.replication.pulling import Pulling
 from arrayd.replication.redo import carry_out, flush_all
@@ -48,6 +49,8 @@ class Restoration:
         self._images = images
         self._copies = copies
         self._moved = moved
+        self._loop = asyncio.get_running_loop()
+        self._meter = Meter(self._loop.time())
 
     async def once(self) -> bool:
         """A restore instruction, for one batch. Whether there was something to be restored.
@@ -69,7 +72,12 @@ class Restoration:
             if begin == end:
                 return
             await self._carry_out(begin, end)
+            self._meter.add(self._loop.time(), end.byte - begin.byte)
         self._moved()
+
+    def job(self, left: int | None) -> Job:
+        """How it goes, with so many bytes that are still to be acquired or restored."""
+        return Job(None, left, self._meter.rate(self._loop.time()))
 
     async def _carry_out(self, begin: Position, end: Position) -> None:
         touched: dict[int, Volume] = {}

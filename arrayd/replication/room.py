@@ -148,10 +148,12 @@ class Replication:
             await asyncio.gather(meeting, return_exceptions=True)
             await at_work.stop()
 
-    async def keep(self, name: str, save: Save, *, pace: int | None, driver: Driver | None) -> GroupRow | None:
+    async def keep(
+        self, name: str, save: Save, *, pace: int | None, driver: Driver | None, copy_rate: int | None = None
+    ) -> GroupRow | None:
         """Keeps what is no matter of states: see `AtWork.keep`. None: there is no such group."""
         at_work = self._groups.get(name)
-        return None if at_work is None else await at_work.keep(save, pace=pace, driver=driver)
+        return None if at_work is None else await at_work.keep(save, pace=pace, driver=driver, copy_rate=copy_rate)
 
     # -- what other arrays ask ---------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from arrayd.buffers import BufferPool, taken
@@ -22,6 +23,7 @@ from arrayd.replication import asking
 from arrayd.replication.asking import RUN_BYTES_MAX, Followed, Outcome, position_of
 from arrayd.replication.group import PrimaryGroup
 from arrayd.replication.hosts_first import RUN_BYTES, RUN_RECORDS, SHARE_MOST, HostsFirst, share
+from arrayd.replication.jobs import Job, Meter
 from arrayd.replication.journal import JournalError, Position
 from arrayd.replication.journal.format import served_bytes
 from arrayd.replication.journal.reading import RUN_RECORDS_MAX
@@ -61,6 +63,8 @@ class JournalServer:
         self._clock = clock
         self._much = much
         self._journal = group.journal
+        self._now = now
+        self._meter = Meter(now())
         self._oldest = 0
         """When the first record that the other side has not restored was written, in ns since 1970; 0: not known."""
         self._turn = asyncio.Lock()
@@ -157,6 +161,7 @@ class JournalServer:
             log.error("restored to where there is no record", group=self._journal.group.hex(), reason=str(error))
             return
         if self._is_news(restored):
+            self._meter.add(self._now(), restored.byte - self.acknowledged.byte)
             self.acknowledged, self._oldest = restored, oldest
         much = self._journal.regions.used_share >= MUCH_SHARE
         if self._purgeable >= (PURGE_SHARE if much else PURGEABLE_SHARE):
@@ -211,7 +216,9 @@ class JournalServer:
     def progress(self) -> Progress:
         """Of the group; where the age of the oldest write is not known, nothing is said of it."""
         regions = self._journal.regions
-        return Progress(regions.stored, None, self.acknowledged, self._lag_s(), None, regions.used_share)
+        restoring = Job(None, regions.stored.byte - self.acknowledged.byte, self._meter.rate(self._now()))
+        told = Progress(regions.stored, None, self.acknowledged, self._lag_s(), None, regions.used_share)
+        return replace(told, restoring=restoring)
 
     def _lag_s(self) -> float | None:
         """Age of the oldest write that is not restored; None: not known."""

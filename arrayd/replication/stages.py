@@ -26,8 +26,10 @@ from typing import Protocol
 from arrayd.buffers import PooledBuffer
 from arrayd.link.channel import Call
 from arrayd.replication.asking import Outcome, Question, refused
+from arrayd.replication.copy_rate import Limit
 from arrayd.replication.differences import Differences
 from arrayd.replication.group_rows import GroupRow, PeerRows
+from arrayd.replication.jobs import Job
 from arrayd.replication.journal.recent import Budget
 from arrayd.replication.journal.regions import Position
 from arrayd.replication.statuses import Event, Refusal
@@ -108,6 +110,8 @@ class Doors:
     stores: Stores
     recent: Budget = field(default_factory=Budget)
     """What auxiliary journals keep in memory, all together."""
+    copy_limit: Limit = field(default_factory=Limit)
+    """How quickly all groups together are copied to this array, at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,10 @@ class Progress:
     """How full this side's journal is."""
     differing: Mapping[int, int] | None = None
     """Bytes of each pair, by its number, that are marked as differing, or are still to be copied."""
+    copying: Job | None = None
+    """The copy, in COPY."""
+    restoring: Job | None = None
+    """What the S-VOLs have not, on its way to them."""
 
 
 class Stage(ABC):

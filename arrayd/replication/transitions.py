@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from arrayd.replication.group_rows import ERROR_CHARACTERS_MAX, GroupRow, PairRow, PeerRows
 from arrayd.replication.journal.regions import START, Position
 from arrayd.replication.meetings import FOLLOWING, alone, settled, together
-from arrayd.replication.statuses import Event, Happening, Operation, Refusal, Side, State, Status
+from arrayd.replication.statuses import P_RUNNING, Event, Happening, Operation, Refusal, Side, State, Status
 
 NOT_MET = Refusal("the two arrays have not told each other yet what became of the pair: again in a moment")
 NEW_GENERATION = frozenset(
@@ -100,4 +100,6 @@ def pair_in(pair: PairRow, state: State, circumstances: Circumstances) -> PairRo
     if state is pair.state:
         return pair
     error = circumstances.error[:ERROR_CHARACTERS_MAX] if state.status is Status.PSUE else ""
-    return replace(pair, state=state, since=circumstances.when, error=error)
+    suspended = state.side is Side.P_VOL and state not in P_RUNNING
+    uncopied = suspended and (pair.uncopied or pair.state in COPIES)
+    return replace(pair, state=state, since=circumstances.when, error=error, uncopied=uncopied)

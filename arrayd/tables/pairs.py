@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from arrayd.tables.changes import Work
 
-UNSYNCED_VERSION = 4
-"""The first version of the schema that has `unsynced`: a check looks at tables as they are."""
+BEFORE: dict[str, tuple[int, str]] = {"unsynced": (4, "0"), "uncopied": (5, "0"), "copy_rate": (5, "NULL")}
+"""Columns that came later: the first version of the schema that has them, and what they are before. A check looks at
+tables as they are."""
 
 
 class StoredGroup(NamedTuple):
@@ -36,6 +37,7 @@ class StoredGroup(NamedTuple):
     epoch: str
     restored: str
     acknowledged: str
+    copy_rate: int | None
 
 
 class StoredPair(NamedTuple):
@@ -52,6 +54,7 @@ class StoredPair(NamedTuple):
     since: float
     error: str
     unsynced: int
+    uncopied: int
 
 
 class StoredPairs(NamedTuple):
@@ -64,11 +67,17 @@ class StoredPairs(NamedTuple):
 
 def read_pairs(connection: sqlite3.Connection, version: int) -> StoredPairs:
     """All rows, of tables of this version of the schema. Raises sqlite3.Error."""
-    groups = connection.execute(f"SELECT {', '.join(StoredGroup._fields)} FROM consistency_groups ORDER BY name")
-    columns = [each if each != "unsynced" or version >= UNSYNCED_VERSION else "0" for each in StoredPair._fields]
-    pairs = connection.execute(f"SELECT {', '.join(columns)} FROM pairs ORDER BY id, number")
+    of_groups, of_pairs = (_columns(each._fields, version) for each in (StoredGroup, StoredPair))
+    groups = connection.execute(f"SELECT {of_groups} FROM consistency_groups ORDER BY name")
+    pairs = connection.execute(f"SELECT {of_pairs} FROM pairs ORDER BY id, number")
     (last_epoch,) = connection.execute("SELECT last FROM epochs").fetchone()
     return StoredPairs([StoredGroup(*row) for row in groups], [StoredPair(*row) for row in pairs], last_epoch)
+
+
+def _columns(names: Sequence[str], version: int) -> str:
+    """These columns, in tables of this version."""
+    since = ((each, *BEFORE.get(each, (0, ""))) for each in names)
+    return ", ".join(name if version >= first else otherwise for name, first, otherwise in since)
 
 
 def put_group(group: StoredGroup, pairs: Sequence[StoredPair], gone: Sequence[int], last_epoch: str) -> Work:

@@ -115,5 +115,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # 1: a P-VOL that lacks what hosts were answered, which is in the journal
         "ALTER TABLE pairs ADD COLUMN unsynced INTEGER NOT NULL DEFAULT 0",
     ),
+    (
+        # bytes a second that a copy has at the most; NULL: no limit
+        "ALTER TABLE consistency_groups ADD COLUMN copy_rate INTEGER",
+        # 1: a P-VOL that was suspended in COPY: the other side has marked what was left to be copied
+        "ALTER TABLE pairs ADD COLUMN uncopied INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 """What takes the schema from each version to the next; the version is SQLite's user_version."""

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arrayd.host.pair_status import JOURNALS_MAX, PAIRS_MAX, Candidate, Journal, Lag, NotAStatus, Pair, parse
+from arrayd.host.answer_fields import NotAStatus
+from arrayd.host.pair_status import JOURNALS_MAX, PAIRS_MAX, Candidate, Journal, Lag, Pair, parse
 from arrayd.replication.statuses import State
 from tests.host.pairs import answer
 

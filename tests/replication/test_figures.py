@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arrayd.replication.figures import Figures, figures, journal_status, percent
+from arrayd.replication.figures import Figures, differing, figures, journal_status, percent
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.journal.regions import Position
 from arrayd.replication.stages import Progress
@@ -66,6 +66,15 @@ def test_percent_is_100_only_where_nothing_differs() -> None:
     assert percent(pair, size, Progress(differing={1: 0})) is None
     assert percent(row(State.P_PAIR).pairs[0], size, Progress()) == 100
     assert percent(row(State.P_PSUS).pairs[0], size, Progress()) is None
+
+
+def test_of_a_copy_that_was_suspended_the_p_vols_do_not_know_what_is_left() -> None:
+    """What hosts wrote since is marked here, and what was left of the copy at the other side."""
+    pair = replace(row(State.P_PSUS).pairs[0], uncopied=True)
+    told = Progress(differing={0: 4096})
+    assert (percent(pair, 1 << 20, told), differing(pair, told)) == (None, None)
+    copied = replace(pair, uncopied=False)
+    assert (percent(copied, 1 << 20, told), differing(copied, told)) == (99, 4096)
 
 
 @pytest.mark.parametrize(

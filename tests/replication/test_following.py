@@ -9,10 +9,12 @@ import pytest
 from arrayd.link.channel import LinkError
 from arrayd.replication import acquisition as acquisition_module
 from arrayd.replication import pulling as pulling_module
+from arrayd.replication.acquisition import STALE_SECONDS
 from arrayd.replication.asking import Asked
 from arrayd.replication.before_images import BeforeImages
 from arrayd.replication.following import Following
 from arrayd.replication.group_rows import Driver
+from arrayd.replication.jobs import Job
 from arrayd.replication.journal import AuxiliaryJournal, JournalError, PrimaryJournal
 from arrayd.replication.journal.regions import START
 from arrayd.replication.pair_stores import new_bitmap, whole_bitmap
@@ -165,6 +167,9 @@ async def test_progress(copying: Parts) -> None:
     assert (told.stored, told.acquired, told.restored) == (end, end, end)
     assert (told.lag_s, told.contact, told.used_share) == (0.0, TIME / 1e9, 0.0)
     assert told.differing == dict.fromkeys(NUMBERS, 0)
+    assert (told.restoring, told.copying) == (Job(None, 0, None), Job(2 * SIZE, 0, None))
+    copying.now += STALE_SECONDS + 1
+    assert stage.progress().restoring == Job(None, None, None), "nobody was heard of since"
 
 
 # -- who drives --------------------------------------------------------------------------------------------------------

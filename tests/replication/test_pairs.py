@@ -264,6 +264,9 @@ async def test_what_is_kept_beside_the_states(database: Database) -> None:
     await pairs.keep("oradb", database.save, synced={1})
     kept = row(database.pairs())
     assert (kept.pace, kept.driver, [pair.unsynced for pair in kept.pairs]) == (15, Driver.HOST, [True, False])
+    for rate, stored in ((1 << 20, 1 << 20), (None, 1 << 20), (0, None)):
+        await pairs.keep("oradb", database.save, copy_rate=rate)
+        assert row(database.pairs()).copy_rate == stored
     for pace in (0, 16):
         with pytest.raises(PairsError, match=f"copy pace {pace}: expected 1 to 15"):
             await pairs.keep("oradb", database.save, pace=pace)

@@ -15,6 +15,7 @@ from arrayd.link.channel import Call
 from arrayd.replication import asking, serving
 from arrayd.replication.asking import Outcome, Refused
 from arrayd.replication.group_rows import Driver
+from arrayd.replication.jobs import Job
 from arrayd.replication.journal import Kind, Position
 from arrayd.replication.journal.regions import START
 from arrayd.replication.serving import JournalServer
@@ -331,6 +332,26 @@ async def test_the_lag_is_the_age_of_the_oldest_write_that_is_not_restored(prima
     # The clock goes back: never less than nothing.
     site.time_ns = 10**9
     assert primary.stage.progress().lag_s == 0.0
+
+
+async def test_how_long_the_rest_takes_is_told_where_it_goes_on(primary: Primary) -> None:
+    site = primary.site
+    for _ in range(10):
+        await primary.write(0, 0, bytes(4096))
+    await primary.follow_all()
+    assert primary.stage.progress().restoring == Job(None, 10 * 4096, None)
+    for number in range(1, 5):
+        site.moment += 1.0
+        await primary.follow(START, Position(number, number * 4096))
+    restoring = primary.stage.progress().restoring
+    assert restoring == Job(None, 6 * 4096, 4096.0)
+    assert restoring.seconds_left == 6.0
+    site.moment += 60.0
+    assert primary.stage.progress().restoring == Job(None, 6 * 4096, None), "nobody restores"
+    await primary.follow(START, Position(10, 10 * 4096))
+    restoring = primary.stage.progress().restoring
+    assert restoring is not None
+    assert (restoring.left, restoring.seconds_left) == (0, 0.0)
 
 
 # -- power loss --------------------------------------------------------------------------------------------------------

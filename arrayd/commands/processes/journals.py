@@ -137,8 +137,8 @@ async def _step(context: Context, told: GroupName, of: Callable[[Stage], steps.S
         raise CommandError(Result.CONFLICT, f"{group}: it is just being changed: {_shown(stage)}") from error
     except (FormatError, BitmapFormatError) as error:
         raise CommandError(Result.FAILED, f"what {stage.row.peer} answers cannot be taken: {error}") from error
-    differing = stage.progress().differing
-    left = None if differing is None else sum(differing.values())
+    copying = stage.progress().copying
+    left = None if copying is None else copying.left
     return Stepped(group=told.group, done=there_was, journal=_pointers(stage), left=left)
 
 

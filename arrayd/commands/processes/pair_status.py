@@ -8,8 +8,9 @@ from pydantic import Field
 
 from arrayd.commands.pairing import volume_at
 from arrayd.commands.registry import REGISTRY, Input, Output
-from arrayd.replication.figures import Figures, figures, journal_status, percent
+from arrayd.replication.figures import Figures, differing, figures, journal_status, percent
 from arrayd.replication.group_rows import PAIRS_MAX, GroupRow, PairRow
+from arrayd.replication.jobs import Job
 from arrayd.replication.journal.regions import BLOCK_BYTES
 from arrayd.replication.stages import Progress
 from arrayd.replication.statuses import State
@@ -73,6 +74,16 @@ class Lag(Output):
     bytes: int | None
 
 
+class JobShown(Output):
+    """How what takes long goes: bytes `done` since it began, or the array has started, and `left`, the rate of the last
+    while in bytes a second, and how long what is left takes at that."""
+
+    done: int | None
+    left: int | None
+    rate: int | None
+    seconds_left: float | None
+
+
 class Candidate(Output):
     """A volume that may become a journal."""
 
@@ -95,11 +106,14 @@ class PairStatus(Output):
     last_epoch: int
     driver: str | None = None
     pace: int | None = None
+    copy_rate: int | None = None
     peer: str | None = None
     contact: float | None = None
     sequence: int | None = None
     restored: int | None = None
     lag: Lag | None = None
+    copying: JobShown | None = None
+    restoring: JobShown | None = None
     pairs: list[PairShown]
     journals: list[JournalShown]
     journal_candidates: list[Candidate]
@@ -136,14 +150,28 @@ def _tell(context: Context, row: GroupRow, status: PairStatus) -> None:
     lun_of = context.estate.ledger.held.lun_of
     status.id, status.group, status.generation = row.id.hex(), row.name, row.generation
     status.consistent, status.driver, status.pace = row.consistent, row.driver.value, row.pace
+    status.copy_rate = row.copy_rate
     status.peer, status.contact = row.peer, max(contacts, default=None)
     status.sequence, status.restored = told.sequence, told.restored
     status.lag = Lag(seconds=told.lag_s, writes=told.lag_writes, bytes=told.lag_bytes)
+    status.copying, status.restoring = _job(progress.copying), _job(progress.restoring)
     status.pairs = [
         _pair(context, row, pair, lun_of[pair.volume], progress, trouble) for pair in row.pairs if pair.volume in lun_of
     ]
     if row.journal in lun_of:
         status.journals = [_journal(context, row, lun_of[row.journal], progress, told)]
+
+
+def _job(job: Job | None) -> JobShown | None:
+    if job is None:
+        return None
+    rate, seconds = job.rate, job.seconds_left
+    return JobShown(
+        done=job.done,
+        left=job.left,
+        rate=None if rate is None else round(rate),
+        seconds_left=None if seconds is None else round(seconds, 1),
+    )
 
 
 def _pair(context: Context, row: GroupRow, pair: PairRow, lun: int, progress: Progress, trouble: str) -> PairShown:
@@ -162,7 +190,7 @@ def _pair(context: Context, row: GroupRow, pair: PairRow, lun: int, progress: Pr
         jid=row.ctg,
         since=pair.since,
         error=trouble or (UNSYNCED if pair.unsynced else pair.error) or None,
-        differing=None if progress.differing is None else progress.differing.get(pair.number),
+        differing=differing(pair, progress),
     )
 
 

@@ -13,6 +13,7 @@ from arrayd.commands.pairing import WantedGroup, WantedPair, group_row
 from arrayd.commands.processes.estate import refusals
 from arrayd.commands.registry import REGISTRY, CommandError, Input, Output, Save
 from arrayd.commands.results import Result
+from arrayd.config.values import copy_rate
 from arrayd.replication.changes import Save as RowSave
 from arrayd.replication.group_rows import PAIRS_MAX, Driver, GroupRow, Mode, PeerRows
 from arrayd.replication.in_force import STAGE_ERRORS
@@ -29,6 +30,8 @@ GROUP = Field(min_length=1, max_length=64)
 LUN = Field(ge=0, le=16383)
 NUMBER = Field(ge=0, le=0xFFFF)
 COUNT = Field(ge=0, lt=1 << 63)
+COPY_RATE = Field(default=None, description="bytes a second, or a size such as 50MiB; 0: no limit")
+NO_LIMIT = (0, "0")
 ALONE = frozenset({Operation.SVOL_SSUS, Operation.PVOL_PSUE})
 """What one side does without telling the other, whether that answers or not."""
 STATES = {str(state): state for state in State}
@@ -110,6 +113,16 @@ def pair_refusals() -> Iterator[None]:
         raise CommandError(Result.FAILED, reason) from error
 
 
+def copy_rate_of(told: int | str | None) -> int | None:
+    """Bytes a second; 0: no limit. Raises CommandError."""
+    if told is None or told in NO_LIMIT:
+        return None if told is None else 0
+    try:
+        return copy_rate(told)
+    except ValueError as error:
+        raise CommandError(Result.BAD_INPUT, f"copy_rate: expected {error}") from error
+
+
 class NewPair(Input):
     """A pair: its number and name, the volume at `lun` here and the one at `peer_lun` there: its identity, size and
     block size, in bytes."""
@@ -139,6 +152,7 @@ class NewGroup(Input):
     mode: Literal["async"] = "async"
     pace: int = Field(default=3, ge=1, le=15)
     driver: Literal["arrays", "host"] = "arrays"
+    copy_rate: int | str | None = COPY_RATE
     copy_: bool = Field(default=True, alias="copy")
     pairs: list[NewPair] = Field(min_length=1, max_length=PAIRS_MAX)
 
@@ -157,6 +171,7 @@ class NewGroup(Input):
             Mode(self.mode),
             self.pace,
             Driver(self.driver),
+            copy_rate_of(self.copy_rate) or None,
             [WantedPair(**pair.model_dump()) for pair in self.pairs],
         )
 
@@ -285,11 +300,12 @@ async def pair_takeover(context: Context, told: Group, save: Save) -> After:
 
 
 class Settings(Input):
-    """What is to be another; what is not given stays."""
+    """What is to be another; what is not given stays. A `copy_rate` of 0: no limit."""
 
     group: str = GROUP
     pace: int | None = Field(default=None, ge=1, le=15)
     driver: Literal["arrays", "host"] | None = None
+    copy_rate: int | str | None = COPY_RATE
 
 
 class Kept(Output):
@@ -298,20 +314,27 @@ class Kept(Output):
     group: str
     pace: int
     driver: Driver
+    copy_rate: int | None
 
 
 @REGISTRY.command(67, "pair-set", changes=True, apart="group")
 async def pair_set(context: Context, told: Settings, save: Save) -> Kept:
-    """Set the pace of a group's copies, or who drives it."""
+    """Set the pace of a group's copies, a limit of their speed, or who drives it."""
     row = context.replication.table.group(told.group)
     if row is None:
         raise CommandError(Result.NOT_FOUND, f"group {told.group}: there is none")
     driver = None if told.driver is None else Driver(told.driver)
-    kept = Kept(group=row.name, pace=told.pace or row.pace, driver=driver or row.driver)
+    rate = copy_rate_of(told.copy_rate)
+    kept = Kept(
+        group=row.name,
+        pace=told.pace or row.pace,
+        driver=driver or row.driver,
+        copy_rate=row.copy_rate if rate is None else rate or None,
+    )
 
     async def save_kept(work: Work, _row: GroupRow | None) -> None:
         await save(work, kept)
 
     with pair_refusals():
-        await context.replication.keep(told.group, save_kept, pace=told.pace, driver=driver)
+        await context.replication.keep(told.group, save_kept, pace=told.pace, driver=driver, copy_rate=rate)
     return kept
