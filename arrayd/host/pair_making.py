@@ -18,7 +18,7 @@ from arrayd.host.failure import CommandFailed
 from arrayd.host.groups import Group, GroupVolume
 from arrayd.host.machine import random_bytes
 from arrayd.host.pair_asking import NOT_DONE, Arrays, check_gone
-from arrayd.host.pair_changes import HALF, refusal, side_of
+from arrayd.host.pair_changes import half, side_of
 from arrayd.host.pair_commands import Process
 from arrayd.host.pair_status import Heard, Pair, PairStatus, Silence
 from arrayd.host.pair_wait import Sides
@@ -104,7 +104,7 @@ def _is_new(volume: GroupVolume, statuses: dict[str, PairStatus], sides_of: dict
             raise CommandFailed(Result.CONFLICT, f"{volume.name}: {outcome.text}", array)
     made = [array for array, state in states.items() if state is not State.SMPL]
     if len(made) == 1:
-        raise refusal(next(array for array in states if array not in made), HALF)
+        raise half(next(array for array in states if array not in made), [volume.name])
     return not made
 
 

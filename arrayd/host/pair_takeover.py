@@ -73,6 +73,8 @@ class Lost:
 
 
 NOTHING_LOST = Lost(0, 0, 0.0)
+NOT_KNOWN = Lost()
+"""Also where the takeover is refused: what another way to have the volumes written would cost nobody has told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +105,18 @@ def decide(arrays: Arrays, sides: Sides, *, forced: bool = False) -> Decision:
         check_gone(sides, WITHOUT_IT)
     states = here.by_number.values()
     if not states:
-        return Decision(NO_PAIR, peer, here, there, NOTHING_LOST)
+        return Decision(NO_PAIR, peer, here, there, NOT_KNOWN)
     if forced and any(state.side is Side.P_VOL for state in states):
-        return Decision(P_VOL_HERE, peer, here, there, NOTHING_LOST)
+        return Decision(P_VOL_HERE, peer, here, there, NOT_KNOWN)
     takes = [exit_codes.takeover(state, peer, consistent=here.consistent) for state in states]
     refused = next((each for each in takes if isinstance(each, Refusal)), None)
     if refused is None and len(set(takes)) > 1:
         differ = ", ".join(f"{pair.name or number} {pair.state}" for number, pair in sorted(here.paired.items()))
         raise CommandFailed(UNMATCHED, f"the volumes of the group differ: {differ}", arrays.local)
-    taken = refused or takes[0]
-    lost = NOTHING_LOST if isinstance(taken, Refusal) or taken in LOSES_NOTHING else _lost(here, there)
-    return Decision(taken, peer, here, there, lost)
+    if refused is not None:
+        return Decision(refused, peer, here, there, NOT_KNOWN)
+    lost = NOTHING_LOST if takes[0] in LOSES_NOTHING else _lost(here, there)
+    return Decision(takes[0], peer, here, there, lost)
 
 
 def _peer(here: PairStatus, there: Heard, *, forced: bool) -> Peer:
@@ -130,10 +133,10 @@ def _lost(here: PairStatus, there: Heard) -> Lost:
     its volumes are opened, so that is not lost; of the rest the other side knows how much it is at the most. Of a copy
     nobody knows: its S-VOLs go back to where they were before it; nor of suspended pairs, which may have been one."""
     if isinstance(there, Silence) or not there.by_number:
-        return Lost()
+        return NOT_KNOWN
     follows_on = {*here.by_number.values(), *there.by_number.values()} <= FOLLOWING
     if not follows_on or here.generation != there.generation:
-        return Lost()
+        return NOT_KNOWN
     if here.restored is not None and there.sequence is not None and here.restored >= there.sequence:
         return NOTHING_LOST
     return Lost(there.lag.writes, there.lag.bytes, there.lag.seconds)

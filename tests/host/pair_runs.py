@@ -20,6 +20,9 @@ from arrayd.host.paths import PathTable
 from arrayd.host.way import Way
 from tests.host.pair_arrays import GROUP, HOSTS, TwoArrays
 
+HALF = "the other side is in the pair alone: pairsplit -S ends it"
+"""What is said of pairs that one side lacks, behind their names."""
+
 
 class Ran(NamedTuple):
     """How a verb ended."""

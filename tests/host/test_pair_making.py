@@ -10,13 +10,12 @@ import pytest
 from arrayd.commands.results import Result
 from arrayd.host import pair_making
 from arrayd.host.failure import CommandFailed
-from arrayd.host.pair_changes import HALF
 from arrayd.host.pair_commands import Process
 from arrayd.host.pair_making import Wanted, create
 from arrayd.replication.meetings import half, settled, together
 from arrayd.replication.statuses import PAIRED, Operation, Refusal, Side, State
 from tests.host.pair_arrays import ID, JOURNAL_LUN, SIZE, VOLUMES, after, losing, refusing
-from tests.host.pair_runs import Lab, lab
+from tests.host.pair_runs import HALF, Lab, lab
 
 __all__ = ["lab"]
 
@@ -119,7 +118,7 @@ def test_refusals_say_what_to_do(lab: Lab) -> None:
     lab.two.put(State.P_PSUS, State.S_SSUS)
     assert lab.bad("paircreate -g oradb -vl") == (Result.CONFLICT, f"primary: data: {PAIRED.text}")
     lab.two.put(State.P_PAIR, State.SMPL)
-    assert lab.bad("paircreate -g oradb -vl") == (Result.CONFLICT, f"remote: {HALF.text}")
+    assert lab.bad("paircreate -g oradb -vl") == (Result.CONFLICT, f"remote: data: {HALF}")
     lab.two.put(State.SMPL, State.SMPL)
     lab.two.gone = {"remote"}
     code, reason = lab.bad("paircreate -g oradb -vl")
