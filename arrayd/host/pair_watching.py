@@ -12,10 +12,20 @@ from arrayd.host.pair_asking import Arrays
 from arrayd.host.pair_differences import DIFFERENCES, RANGES_SHOWN, RANGES_SHOWN_MAX
 from arrayd.host.pair_settings import arrays_of, with_group
 from arrayd.host.pair_status import Silence
-from arrayd.host.pair_wait import TIMEOUT_S_MAX, WAITED_FOR, Ended, EventWaiting, Marker, SyncWaiting
+from arrayd.host.pair_wait import (
+    S_VOLS_ONLY,
+    TIMEOUT_S_MAX,
+    WAITED_FOR,
+    Ended,
+    EventWaiting,
+    Judged,
+    Marker,
+    SyncWaiting,
+)
 from arrayd.host.settings import Settings, settings_of
 from arrayd.host.show import Column, complain
 from arrayd.replication.exit_codes import INVALID_VOLUME, UNCONFORMED, UNMATCHED, EventWait, SyncWait
+from arrayd.replication.statuses import Status
 
 ERRORS = 128
 """Codes from here on are errors."""
@@ -105,23 +115,28 @@ def pairvolchk(context: click.Context, group: str, status: bool, remote: bool) -
 
 
 @click.command()
-@click.option("-s", "wanted", metavar="STATUS", multiple=True, help=f"One or more of {', '.join(WAITED_FOR)}.")
+@click.option("-s", "p_wanted", metavar="STATUS", multiple=True,
+              help=f"Of the P-VOLs: one or more of {', '.join(WAITED_FOR)}.")  # fmt: skip
+@click.option("-ss", "s_wanted", metavar="STATUS", multiple=True, help="Of the S-VOLs, likewise.")
 @click.argument("more", metavar="[STATUS]...", nargs=-1)
 @_SECONDS
 @click.option("-nowait", "nowait", is_flag=True, help="Say by the exit code what the status is now.")
+@click.option("-nowaits", "nowaits", is_flag=True, help="The same of the S-VOLs.")
 @_LOCAL
 @with_group
 @click.pass_context
 def pairevtwait(
     context: click.Context,
     group: str,
-    wanted: tuple[str, ...],
+    p_wanted: tuple[str, ...],
+    s_wanted: tuple[str, ...],
     more: tuple[str, ...],
     seconds: float | None,
     nowait: bool,
+    nowaits: bool,
     local: bool,
 ) -> int:
-    """Wait until every pair of a group has one of these statuses, as its P-VOL shows it.
+    """Wait until every pair of a group has one of these statuses, as its P-VOL shows it; with -ss, as its S-VOL does.
 
     Exits with 0, or 233 when time is up, or 234 if a pair was suspended meanwhile. With -nowait: 1 SMPL, 2 COPY,
     3 PAIR, 4 PSUS, 5 PSUE.
@@ -129,20 +144,38 @@ def pairevtwait(
     \b
       arrayctl pairevtwait -g oradb -s pair -t 600
       arrayctl pairevtwait -g oradb -s psus psue -t 60
+      arrayctl pairevtwait -g oradb -ss ssus -t 60
       arrayctl pairevtwait -g oradb -nowait
     """
+    of_s_vols = bool(s_wanted) or nowaits
+    if of_s_vols and (p_wanted or nowait or local):
+        raise click.UsageError("-s, -ss and -l are of the P-VOLs, the S-VOLs and the local side: one of them", context)
+    which = Judged.LOCAL if local else Judged.S_VOLS if of_s_vols else Judged.P_VOLS
     settings = settings_of(context)
-    if nowait:
+    if nowait or nowaits:
         with arrays_of(settings, group) as arrays:
-            return _end(settings, pair_wait.pairevtwait_nowait(_ask(arrays, local), local=local))
-    if seconds is None or not wanted:
+            return _end(settings, pair_wait.pairevtwait_nowait(_ask(arrays, local), which))
+    names = [*p_wanted, *s_wanted, *more]
+    if seconds is None or not (p_wanted or s_wanted):
         raise click.UsageError("-s STATUS and -t SECONDS, or -nowait", context)
-    try:
-        waiting = EventWaiting(pair_wait.wanted_statuses([*wanted, *more]), machine.monotonic(), seconds, local=local)
-    except ValueError as error:
-        raise click.UsageError(f"-s {' '.join([*wanted, *more])}: expected {error}", context) from None
+    wanted = _wanted(context, names, which)
+    waiting = EventWaiting(wanted, machine.monotonic(), seconds, which)
     with arrays_of(settings, group) as arrays:
         return _end(settings, _wait(arrays, waiting, seconds, local=local))
+
+
+def _wanted(context: click.Context, names: list[str], which: Judged) -> frozenset[Status]:
+    """What is waited for. Raises UsageError for what is never shown: nobody waits for it until time is up."""
+    option = "-ss" if which is Judged.S_VOLS else "-s"
+    try:
+        wanted = pair_wait.wanted_statuses(names)
+    except ValueError as error:
+        raise click.UsageError(f"{option} {' '.join(names)}: expected {error}", context) from None
+    never = sorted(status.value.lower() for status in wanted & S_VOLS_ONLY)
+    if never and which is Judged.P_VOLS:
+        reason = f"-s {never[0]}: no P-VOL shows it: -ss {never[0]} waits until the S-VOLs do"
+        raise click.UsageError(reason, context)
+    return wanted
 
 
 @click.command()
