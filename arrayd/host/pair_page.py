@@ -13,7 +13,7 @@ from typing import Any
 
 from arrayd.host.groups import Group, GroupVolume
 from arrayd.host.pair_status import Heard, Journal, Pair, PairStatus, Silence
-from arrayd.host.show import Column, Output, moment
+from arrayd.host.show import Column, Output, instant, instant_in_words
 from arrayd.replication.statuses import Side
 
 UNKNOWN = "unknown"
@@ -36,7 +36,7 @@ PAIRS = (
 )
 FE = (Column("CTG", "ctg"), Column("JID", "jid"))
 """What `-fe` adds."""
-CONTACT = Column("Contact", "last_contact", moment)
+CONTACT = Column("Contact", "last_contact", instant_in_words, instant)
 JOURNALS = (
     Column("L/R", "side"),
     Column("JID", "jid"),

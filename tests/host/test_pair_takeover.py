@@ -176,7 +176,7 @@ def test_what_a_silent_array_had_is_unknown(lab: Lab) -> None:
     assert row["last_contact"] == 1795857760.5
     assert row["reason"] == "remote: nobody listens"
     shown_row = lab.good("horctakeover -g oradb --plan").rstrip("\n").split("\t")
-    assert shown_row[6:10] == ["unknown", "unknown", "unknown", "1795857760.5"]
+    assert shown_row[6:10] == ["unknown", "unknown", "unknown", "2026-11-28T09:22:40Z"]
     lab.two["primary"].more = {"contact": None}
     assert lab.good("horctakeover -g oradb --plan").split("\t")[9] == "unknown"
 

@@ -23,7 +23,7 @@ __all__ = ["lab"]
 
 ENDS = [(here, there) for here, there in product(State, State) if settled(here, there)]
 P_VOLS = [state for state in State if state.side is Side.P_VOL]
-CONTACT = "1795857760.5"
+CONTACT = "2026-11-28T09:22:40Z"
 
 
 def rows(text: str) -> list[list[str]]:
