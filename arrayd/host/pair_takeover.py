@@ -17,7 +17,8 @@ from arrayd.host.answers import Command, Ended
 from arrayd.host.failure import CommandFailed
 from arrayd.host.pair_asking import NOT_DONE, Arrays, check_gone
 from arrayd.host.pair_changes import LOOK_AGAIN, has_come_to, have_met, looks, refusal
-from arrayd.host.pair_page import CONTACT, UNKNOWN
+from arrayd.host.pair_lag import FOLLOWING
+from arrayd.host.pair_page import CONTACT, shown
 from arrayd.host.pair_status import Heard, PairStatus, Silence
 from arrayd.host.pair_wait import Sides
 from arrayd.host.show import Column, size
@@ -34,7 +35,6 @@ NAMES: Mapping[Takeover, str] = {
     Takeover.SVOL_SSUS: "SVOL-SSUS-takeover",
 }
 """As CCI has them."""
-FOLLOWING = frozenset({State.P_PAIR, State.P_PFUL, State.S_PAIR, State.S_PFUL})
 LOSES_NOTHING = frozenset({Takeover.NOTHING, Takeover.SWAP, Takeover.PVOL_SMPL, Takeover.PVOL_PSUE})
 """This side has all that was written, or gets it first."""
 
@@ -53,6 +53,8 @@ PLAN = (
     CONTACT,
     Column("Reason", "reason"),
 )
+FIGURES = ("writes_lost", "bytes_lost", "seconds_lost", "last_contact")
+"""Of a plan: None is not nothing, but unknown."""
 DONE = (
     Column("Group", "group"),
     Column("Takeover", "takeover"),
@@ -173,17 +175,6 @@ def _reason(decision: Decision) -> str | None:
     if not marked or decision.taken in LOSES_NOTHING:
         return None
     return f"{decision.there.array} has marked {sum(marked)} bytes as differing"
-
-
-def shown_unknown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The same where there is no None in what would be lost: an empty cell would look like nothing."""
-    lost = ("writes_lost", "bytes_lost", "seconds_lost", "last_contact")
-    return {key: UNKNOWN if key in lost and value is None else value for key, value in row.items()}
-
-
-def shown(states: Mapping[int, State]) -> str:
-    """What a side shows: each state once."""
-    return ", ".join(dict.fromkeys(str(states[number]) for number in sorted(states))) or str(State.SMPL)
 
 
 # -- doing -------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from arrayd.host.failure import CommandFailed
 from arrayd.host.pair_asking import Arrays
 from arrayd.host.pair_changes import carry_out
 from arrayd.host.pair_making import PACE, PACE_MAX, Wanted
+from arrayd.host.pair_page import shown_unknown
 from arrayd.host.pair_replicating import STEPS, Replicating
 from arrayd.host.pair_settings import arrays_of, with_group
 from arrayd.host.pair_status import DRIVERS
@@ -159,7 +160,7 @@ def horctakeover(context: click.Context, group: str, forced: bool, seconds: floa
 def _show_plan(settings: Settings, arrays: Arrays, *, forced: bool) -> None:
     row = pair_takeover.plan_row(arrays, pair_takeover.decide(arrays, arrays.ask(), forced=forced))
     output = settings.output
-    output.rows(pair_takeover.PLAN, [row if output.as_json else pair_takeover.shown_unknown(row)])
+    output.rows(pair_takeover.PLAN, [row if output.as_json else shown_unknown(row, pair_takeover.FIGURES)])
 
 
 @click.command()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import click
 
 from arrayd.commands.results import Result
-from arrayd.host import machine, pair_differences, pair_page, pair_wait
+from arrayd.host import machine, pair_differences, pair_lag, pair_page, pair_wait
 from arrayd.host.pair_asking import Arrays
 from arrayd.host.pair_differences import DIFFERENCES, RANGES_SHOWN, RANGES_SHOWN_MAX
 from arrayd.host.pair_settings import arrays_of, with_group
@@ -49,8 +49,9 @@ _LOCAL = click.option("-l", "local", is_flag=True, help="Of the local side alone
 @click.command()
 @click.option("-fe", "extended", is_flag=True, help="With the numbers of consistency group and journal.")
 @click.option("-fc", "copied", is_flag=True, help="With how much is copied (as it is without it).")
-@click.option("-v", "view", type=click.Choice(["jnl", "diff"]),
-              help="jnl: the group's journals, and how full they are. diff: ranges that may differ.")  # fmt: skip
+@click.option("-v", "view", type=click.Choice(["jnl", "lag", "diff"]),
+              help="jnl: the group's journals, and how full they are. lag: how far the S-VOLs are behind. "
+              "diff: ranges that may differ.")  # fmt: skip
 @click.option("--limit", metavar="COUNT", type=click.IntRange(1, RANGES_SHOWN_MAX), default=RANGES_SHOWN,
               show_default=True, help="With -v diff: so many ranges of each volume and side.")  # fmt: skip
 @click.option("-CLI", "columns", is_flag=True, help="Columns with a tab between, on a terminal too.")
@@ -74,6 +75,7 @@ def pairdisplay(
     \b
       arrayctl pairdisplay -g oradb -fe
       arrayctl pairdisplay -g oradb -v jnl
+      arrayctl pairdisplay -g oradb -v lag
       arrayctl pairdisplay -g oradb -v diff
     """
     output = settings_of(context).output
@@ -86,6 +88,8 @@ def pairdisplay(
         output.rows(DIFFERENCES, rows)
     elif view is None:
         pair_page.show_pairs(output, arrays.group, arrays.here, heard, extended=extended, local=local)
+    elif view == "lag":
+        pair_lag.show_lag(output, arrays.group, arrays.here, heard, local=local)
     else:
         pair_page.show_journals(output, arrays.group, arrays.here, heard, local=local)
     silent = [each for each in heard.values() if isinstance(each, Silence)]
