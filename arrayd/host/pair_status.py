@@ -6,7 +6,7 @@
      "lag": {"seconds": 0.2, "writes": 12, "bytes": 49152},
      "pairs": [{"lun": 0, "state": "P-VOL PAIR", "fence": "ASYNC", "percent": 100, "ctg": 1, "jid": 1, "number": 0,
                 "name": "data", "volume": "410001:data", "size": 1073741824, "block_size": 512, "error": "",
-                "differing": null}],
+                "differing": null, "holder": null}],
      "journals": [{"jid": 1, "mu": 0, "ctg": 1, "status": "PJNN", "links": 1, "used_percent": 4,
                    "marker": 812, "remaining": 12, "blocks": 2097152, "lun": 20}],
      "journal_candidates": [{"lun": 21, "name": "spare"}]}
@@ -96,6 +96,8 @@ class Pair:
     """Why the pair is PSUE; empty where it is not."""
     differing: int | None = None
     """Bytes that are marked as differing, or are still to be copied."""
+    holder: str | None = None
+    """Of a volume in no pair of the group: what it is in another one, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,7 @@ def _pair(fields: _Fields) -> Pair:
         size=fields.number_or_none("size"),
         block_size=fields.number_or_none("block_size", BLOCK_BYTES_MAX),
         error=fields.reason_or_none("error"),
+        holder=fields.reason_or_none("holder"),
         differing=fields.number_or_none("differing"),
     )
 

@@ -100,7 +100,7 @@ def decide(arrays: Arrays, sides: Sides, *, forced: bool = False) -> Decision:
     CommandFailed where this side says nothing, or its volumes differ."""
     here, there = sides.local, sides.remote
     if isinstance(here, Silence):
-        raise CommandFailed(Result.UNREACHABLE, sides.silences())
+        raise CommandFailed(sides.silence_code(), sides.silences())
     peer = _peer(here, there, forced=forced)
     if not forced:
         # What would be lost by going on without an array that is there is for an operator to say.

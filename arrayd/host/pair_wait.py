@@ -156,17 +156,30 @@ class Sides:
 
     def silences(self) -> str:
         """Which sides that were asked say nothing, and since when; empty if none."""
+        return "; ".join(map(_silence, self._silent()))
+
+    def silence_code(self) -> Result:
+        """The exit code where a side that was asked says nothing: also of an array that has no volume at a LUN."""
+        lacking = any(each.result == Result.NOT_FOUND for each in self._silent())
+        return Result.NOT_FOUND if lacking else Result.UNREACHABLE
+
+    def _silent(self) -> list[Silence]:
         local = self.group.local(self.here)
         names = [local, *(array for array in self.group.arrays if array != local)]
         said = [self.of(array) for array in names if array in self.heard]
-        silent = [each for each in said if isinstance(each, Silence)]
-        return "; ".join(f"{each.reason}, last heard of {_when(each.last_contact)}" for each in silent)
+        return [each for each in said if isinstance(each, Silence)]
 
     def _has(self, side: Side, heard: PairStatus) -> bool:
         return any(state.side is side for state in self.states(heard).values())
 
     def _states(self, array: str, heard: PairStatus) -> dict[str, State] | None:
         return heard.states({volume.name: volume.luns[array] for volume in self.group.volumes})
+
+
+def _silence(silent: Silence) -> str:
+    """Why a side says nothing, and since when: an array that lacks a volume is there."""
+    here = silent.result == Result.NOT_FOUND
+    return silent.reason if here else f"{silent.reason}, last heard of {_when(silent.last_contact)}"
 
 
 def _when(last_contact: float | None) -> str:
@@ -181,7 +194,7 @@ def pairvolchk(sides: Sides, *, status: bool = False, remote: bool = False) -> E
     if both sides are those of one pair."""
     judged = sides.remote if remote else sides.local
     if isinstance(judged, Silence) or (remote and isinstance(sides.local, Silence)):
-        return Ended(Result.UNREACHABLE, sides.silences())
+        return Ended(sides.silence_code(), sides.silences())
     states = sides.states(judged)
     if remote and not sides.conform():
         told = [f"{each.array}: {_shown(sides.states(each))}" for each in sides.said()]
@@ -219,7 +232,7 @@ def pairevtwait_nowait(sides: Sides, which: Judged = Judged.P_VOLS) -> Ended:
     """`pairevtwait -nowait`: what the group shows now."""
     judged = sides.judged(which)
     if judged is None:
-        return Ended(Result.UNREACHABLE, sides.silences())
+        return Ended(sides.silence_code(), sides.silences())
     states = sides.states(judged)
     return Ended(exit_codes.pairevtwait_nowait([state.status for state in states.values()]), _shown(states))
 
@@ -283,7 +296,7 @@ class SyncWaiting:
             taken = _point(sides)
             if isinstance(taken, Marker):
                 self._marker = taken
-            elif taken.code != Result.UNREACHABLE:
+            elif taken.code not in (Result.UNREACHABLE, Result.NOT_FOUND):
                 return taken
             else:
                 return self._waiting.again(now) or Ended(SyncWait.TIMEOUT, taken.text)
@@ -319,7 +332,7 @@ def _point(sides: Sides) -> Marker | Ended:
     """The newest write of the group, by the side with the P-VOLs; or why none is told."""
     leading = sides.leading()
     if leading is None:
-        return Ended(Result.UNREACHABLE, sides.silences())
+        return Ended(sides.silence_code(), sides.silences())
     states = sides.states(leading)
     if not all(state in (State.P_PAIR, State.P_PFUL) for state in states.values()):
         return Ended(exit_codes.INVALID_VOLUME, _shown(states))

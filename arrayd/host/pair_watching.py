@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import click
 
-from arrayd.commands.results import Result
 from arrayd.host import machine, pair_differences, pair_lag, pair_page, pair_wait
 from arrayd.host.pair_asking import Arrays
 from arrayd.host.pair_differences import DIFFERENCES, RANGES_SHOWN, RANGES_SHOWN_MAX
+from arrayd.host.pair_misfits import misfits
 from arrayd.host.pair_settings import arrays_of, with_group
 from arrayd.host.pair_status import Silence
 from arrayd.host.pair_wait import (
@@ -70,7 +70,8 @@ def pairdisplay(
 ) -> int:
     """Show the pairs of a group, on both sides: L is the local one. What is not known is shown as unknown.
 
-    Exits with 0, or with 147 if one side could not be asked.
+    Exits with 0; with 147 if one side could not be asked, 134 if it has no volume at a LUN of the path table, 235 if
+    the arrays have other pairs than that.
 
     \b
       arrayctl pairdisplay -g oradb -fe
@@ -93,9 +94,12 @@ def pairdisplay(
     else:
         pair_page.show_journals(output, arrays.group, arrays.here, heard, local=local)
     silent = [each for each in heard.values() if isinstance(each, Silence)]
-    for reason in [*notes, *(each.reason for each in silent)]:
+    wrong = misfits(sides)
+    for reason in [*notes, *wrong, *(each.reason for each in silent)]:
         complain(reason)
-    return Result.UNREACHABLE if silent else 0
+    if silent:
+        return sides.silence_code()
+    return UNCONFORMED if wrong else 0
 
 
 @click.command()
@@ -114,8 +118,9 @@ def pairvolchk(context: click.Context, group: str, status: bool, remote: bool) -
     """
     settings = settings_of(context)
     with arrays_of(settings, group) as arrays:
-        ended = pair_wait.pairvolchk(_ask(arrays, not remote), status=status, remote=remote)
-    return _end(settings, ended)
+        sides = _ask(arrays, not remote)
+    _complain_of(sides)
+    return _end(settings, pair_wait.pairvolchk(sides, status=status, remote=remote))
 
 
 @click.command()
@@ -158,7 +163,9 @@ def pairevtwait(
     settings = settings_of(context)
     if nowait or nowaits:
         with arrays_of(settings, group) as arrays:
-            return _end(settings, pair_wait.pairevtwait_nowait(_ask(arrays, local), which))
+            sides = _ask(arrays, local)
+        _complain_of(sides)
+        return _end(settings, pair_wait.pairevtwait_nowait(sides, which))
     names = [*p_wanted, *s_wanted, *more]
     if seconds is None or not (p_wanted or s_wanted):
         raise click.UsageError("-s STATUS and -t SECONDS, or -nowait", context)
@@ -220,6 +227,12 @@ def _ask(arrays: Arrays, local: bool) -> pair_wait.Sides:
     return arrays.ask(arrays.local) if local else arrays.ask()
 
 
+def _complain_of(sides: pair_wait.Sides) -> None:
+    """Says where the path table names other volumes than the arrays have in their pairs."""
+    for line in misfits(sides):
+        complain(line)
+
+
 def _wait(arrays: Arrays, waiting: EventWaiting | SyncWaiting, seconds: float, *, local: bool = False) -> Ended:
     """Asks until the wait has ended. No question takes much longer than the time that is left."""
     until = machine.monotonic() + seconds
@@ -228,6 +241,7 @@ def _wait(arrays: Arrays, waiting: EventWaiting | SyncWaiting, seconds: float, *
         sides = arrays.ask(*names, timeout_s=machine.remaining(until))
         step = waiting.heard(sides, machine.monotonic())
         if isinstance(step, Ended):
+            _complain_of(sides)
             return step
         machine.pause(step.pause_s)
 

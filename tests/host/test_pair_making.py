@@ -171,7 +171,7 @@ def test_volumes_have_one_size(lab: Lab) -> None:
 
 
 def test_a_lun_without_a_volume_is_named(lab: Lab) -> None:
-    del lab.two["remote"].volumes[VOLUMES["log"]["remote"]]
+    lab.two["remote"].more = {"pairs": [{"lun": 5, "state": "SMPL"}]}
     assert lab.bad("paircreate -g oradb -vl") == (Result.NOT_FOUND, "remote: no volume at LUN 6: log")
     lab.through_primary_alone()
     lab.two.faults["remote", Process.PAIR_STATUS] = refusing(Result.NOT_FOUND, "LUN 6: there is no volume")
