@@ -63,7 +63,7 @@ def paircreate(
     if here and there:
         raise click.UsageError("-vl and -vr are two directions: one of them", context)
     if fence != ASYNC:
-        raise click.UsageError(f"-f {fence}: expected {ASYNC}: synchronous pairs are not there yet", context)
+        raise click.UsageError(f"-f {fence}: expected {ASYNC}, or no -f: synchronous pairs are not there yet", context)
     with arrays_of(settings_of(context), group) as arrays:
         p_vols = arrays.local if here else arrays.remote if there else arrays.group.legs[0].start
         pair_making.create(arrays, Wanted(p_vols, not nocopy, pace, driver, p_journal, s_journal))
