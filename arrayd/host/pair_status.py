@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from arrayd.commands.results import Result
 from arrayd.config.mistakes import MISSING, KeyPath, Mistake, line_of
 from arrayd.config.values import LUN_MAX
+from arrayd.host.groups import DRIVERS
 from arrayd.replication.statuses import State
 
 PAIRS_MAX = 1024
@@ -50,8 +51,6 @@ NUMBER_MAX = (1 << 64) - 1
 SMALL_MAX = 0xFFFF
 """Of what CCI numbers: consistency groups, journals, mirrors, links."""
 
-DRIVERS = ("arrays", "host")
-"""Who goes through the loop of figure 16."""
 FENCES = ("ASYNC", "NEVER", "DATA", "STATUS")
 """Fence levels, as pairdisplay shows them: of an asynchronous pair there is the first alone."""
 JOURNAL_STATUSES = ("SMPL", "PJNN", "SJNN", "PJNF", "SJNF", "PJSN", "SJSN", "PJSF", "SJSF", "PJSE", "SJSE")

@@ -38,14 +38,14 @@ class Lab:
     def __init__(self, file: Path, runner: asyncio.Runner) -> None:
         self.file = file
         self.two = TwoArrays(runner)
-        self._read = ("", PathTable.load(file))
+        self._read = ("", PathTable.read(file))
 
     @property
     def table(self) -> PathTable:
         """What the file says. It is read again when it says something else."""
         text = self.file.read_text()
         if self._read[0] != text:
-            self._read = (text, PathTable.load(self.file))
+            self._read = (text, PathTable.read(self.file))
         return self._read[1]
 
     def through_primary_alone(self) -> None:
