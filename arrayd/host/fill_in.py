@@ -25,7 +25,7 @@ def fill_in(file: Path, luns: Mapping[str, int]) -> None:
             new.write(changed)
         try:
             os.chmod(new.name, file.stat().st_mode & 0o7777)
-            PathTable.load(Path(new.name))
+            PathTable.read(Path(new.name))
             os.replace(new.name, file.resolve())
         except BaseException:
             os.unlink(new.name)

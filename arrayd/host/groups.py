@@ -9,6 +9,7 @@
         journals: {primary: 20, remote: 20}
         legs:
           - {from: primary, to: remote, mode: async}
+        driver: arrays
 
 A volume is its LUN on each array. A leg says between which arrays its pairs lie, and which of them has the P-VOLs when
 they are made. After that it is the arrays that say: a swap turns pairs round, and the file stays as it is.
@@ -16,7 +17,7 @@ they are made. After that it is the arrays that say: a swap turns pairs round, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -38,11 +39,15 @@ SITES_MAX = 3
 LEGS_MAX = 1
 """A second leg is a third site, which there is not yet."""
 
+DRIVERS = ("arrays", "host")
+"""Who goes through the loop of figure 16."""
+
 LUNS = "a mapping of arrays' names to LUNs"
 SEVERAL_LUNS = f"{LUNS}, 1 to {SITES_MAX} of them"
 SOME_VOLUMES = f"a mapping of volumes' names to their LUN on each array, 1 to {GROUP_VOLUMES_MAX} of them"
 ONE_LEG = "a list of one leg, {from: ARRAY, to: ARRAY, mode: async}: second legs are not there yet"
-GROUP = "a mapping with the keys volumes, legs and, optionally, journals"
+GROUP = "a mapping with the keys volumes, legs and, optionally, journals and driver"
+ONE_DRIVER = " or ".join(DRIVERS)
 LEG = "a mapping with the keys from, to and mode"
 ASYNC = "async"
 SYNC_TO_COME = "async: sync is not there yet"
@@ -73,6 +78,12 @@ def _mode(value: object) -> Mode:
     if value == Mode.ASYNC:
         return Mode.ASYNC
     raise mistake(SYNC_TO_COME if value == "sync" else ASYNC)
+
+
+def _driver(value: object) -> str:
+    if value in DRIVERS:
+        return str(value)
+    raise mistake(ONE_DRIVER)
 
 
 def _mapping(expected: str) -> BeforeValidator:
@@ -106,6 +117,8 @@ class GroupSection(Section):
     )
     journals: LunOnEach | None = Field(default=None, description=SEVERAL_LUNS)
     """By array. One that has none here takes an unused volume that is marked as a journal."""
+    driver: Annotated[str, PlainValidator(_driver)] = Field(default=DRIVERS[0], description=ONE_DRIVER)
+    """Who drives its pairs, unless paircreate is told otherwise."""
     legs: Annotated[tuple[Annotated[LegSection, _mapping(LEG)], ...], FromList, _of(list, LEGS_MAX, ONE_LEG)] = Field(
         description=ONE_LEG
     )
@@ -146,6 +159,8 @@ class Group:
     journals: Mapping[str, int]
     """The LUN of its journal, by array, where the file names one."""
     legs: tuple[Leg, ...]
+    driver: str = DRIVERS[0]
+    """Who is to drive its pairs when they are made: one of DRIVERS."""
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -166,10 +181,22 @@ def groups_of(sections: Mapping[str, GroupSection]) -> Mapping[str, Group]:
 def _group(name: str, section: GroupSection) -> Group:
     volumes = tuple(GroupVolume(each, MappingProxyType(dict(luns))) for each, luns in section.volumes.items())
     legs = tuple(Leg(leg.start, leg.end, leg.mode) for leg in section.legs)
-    return Group(name, volumes, MappingProxyType(dict(section.journals or {})), legs)
+    return Group(name, volumes, MappingProxyType(dict(section.journals or {})), legs, section.driver)
 
 
 # -- what one part of the file says about another ----------------------------------------------------------------------
+
+
+def group_of(mistake: Mistake) -> str | None:
+    """The group that a mistake is in; None: in none, or in all."""
+    key, name = (*mistake.path, None, None)[:2]
+    return name if key == "groups" and isinstance(name, str) else None
+
+
+def without(tree: Tree, names: Collection[str]) -> Tree:
+    """The file without these groups."""
+    assert isinstance(tree, dict), "it has groups"
+    return tree | {"groups": {name: group for name, group in _mapping_in(tree, "groups").items() if name not in names}}
 
 
 def broken_references(tree: Tree) -> list[Mistake]:

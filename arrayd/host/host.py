@@ -68,9 +68,10 @@ class Host:
 
     @classmethod
     def load(cls, file: str | Path, way: Way = DEFAULT) -> Self:
-        """A host by a path table file. Raises CommandFailed (USAGE) with every mistake in it, one a line."""
+        """A host by a path table file. Raises CommandFailed (USAGE) with every mistake in it, one a line; what is wrong
+        in one group is said when that is asked for."""
         try:
-            return cls(PathTable.load(Path(file)), way)
+            return cls(PathTable.read(Path(file)), way)
         except ConfigError as error:
             raise CommandFailed(Result.USAGE, str(error)) from None
 

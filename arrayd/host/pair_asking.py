@@ -176,7 +176,8 @@ class Arrays:
 
 def _heard(array: str, answer: Ended) -> Heard:
     if answer.result != Result.OK:
-        return Silence(answer.reason, None, answer.result)
+        reason = answer.reason if array in answer.reason else f"{array}: {answer.reason}"
+        return Silence(reason, None, answer.result)
     try:
         return parse(answer.edited)
     except NotAStatus as error:

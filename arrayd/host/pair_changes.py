@@ -44,7 +44,6 @@ LOOK_AGAIN = (frozenset(Result) - NOT_DONE - {Result.OK}) | {Result.CONFLICT, Re
 """After these the host looks what the arrays show now."""
 
 RUNNING = frozenset(P_RUNNING + S_RUNNING)
-HALF = Refusal("the other side is in the pair alone: pairsplit -S ends it")
 
 
 def carry_out(arrays: Arrays, operation: Operation, volume: str | None = None) -> list[str]:
@@ -127,7 +126,7 @@ class _Change:
         number = self._number(statuses) if self._volume is not None else None
         after = {array: self._follows(array, heard, number) for array in statuses}
         changing = [array for array in statuses if not _shows(statuses[array], after[array])]
-        if len(statuses) < len(heard) and (changing or self._failed is not None):
+        if len(statuses) < len(heard) and (changing or self._failed is not None or self._operation in NEED_PEER):
             self._alone(sides, heard)
         self._after = {array: after[array] for array in changing}
         group, operation = self._arrays.group.name, self._operation
@@ -164,7 +163,7 @@ class _Change:
         """What this side shows when it is done. Raises CommandFailed for what it refuses."""
         here, there = heard[array], heard[self._arrays.other(array)]
         assert isinstance(here, PairStatus)
-        shown, beside = here.by_number, there.by_number if isinstance(there, PairStatus) else {}
+        shown, beside = here.by_number, there.paired if isinstance(there, PairStatus) else {}
         numbers = sorted({*shown, *beside}) if number is None else [number]
         if not numbers and self._operation is not Operation.PAIRSPLIT_S:
             raise refusal(array, NO_PAIR)
@@ -173,8 +172,10 @@ class _Change:
             state = shown.get(each, State.SMPL)
             wrong = asked(state, self._operation) if array == self._arrays.local else None
             outcome = wrong or follows(state, self._operation, consistent=here.consistent)
+            if isinstance(outcome, Refusal) and state is State.SMPL and each in beside:
+                raise half(array, [pair.name or str(number) for number, pair in beside.items() if number not in shown])
             if isinstance(outcome, Refusal):
-                raise refusal(array, HALF if state is State.SMPL and each in beside else outcome)
+                raise refusal(array, outcome)
             after[each] = outcome
         return after
 
@@ -223,6 +224,12 @@ def has_come_to(status: PairStatus, after: Mapping[int, State]) -> bool:
     """Whether a side shows what it was told to come to, or what that has become by itself: a copy that has ended."""
     shown = [(status.by_number.get(number, State.SMPL), wanted) for number, wanted in after.items()]
     return all(state is wanted or (state.side is wanted.side and {state, wanted} <= RUNNING) for state, wanted in shown)
+
+
+def half(array: str, names: Iterable[str]) -> CommandFailed:
+    """Pairs of these names that this side does not have, and the other has: nothing was done."""
+    named = ", ".join(names)
+    return CommandFailed(Result.CONFLICT, f"{named}: the other side is in the pair alone: pairsplit -S ends it", array)
 
 
 def refusal(array: str, refused: Refusal) -> CommandFailed:

@@ -18,17 +18,20 @@ from arrayd.host.failure import CommandFailed
 from arrayd.host.groups import Group, GroupVolume
 from arrayd.host.machine import random_bytes
 from arrayd.host.pair_asking import NOT_DONE, Arrays, check_gone
-from arrayd.host.pair_changes import HALF, refusal, side_of
+from arrayd.host.pair_changes import half, side_of
 from arrayd.host.pair_commands import Process
 from arrayd.host.pair_status import Heard, Pair, PairStatus, Silence
 from arrayd.host.pair_wait import Sides
-from arrayd.replication.statuses import PEER_SILENT, Operation, Refusal, Side, State, follows
+from arrayd.replication.statuses import Operation, Refusal, Side, State, follows
 
 PAIRS_A_MESSAGE = 256
 """Pairs that one command makes: an input parameter has room for so many. More go behind, into the same group."""
 ID_BYTES = 16
+BOTH = "a pair is made on both arrays: again when both answer"
 PACE, PACE_MAX = 3, 15
 """Of copies: what there is unless another is named, and the quickest."""
+OPTIONS = {Side.P_VOL: "-jp", Side.S_VOL: "-js"}
+"""That name a side's journal."""
 LETTERS = {Side.P_VOL: "P", Side.S_VOL: "S"}
 CREATES = {Side.P_VOL: Operation.PAIRCREATE_VL, Side.S_VOL: Operation.PAIRCREATE_VR}
 
@@ -49,6 +52,10 @@ class Wanted:
     copy_rate: int | None = None
     """Of copies: bytes a second at the most (--copy-rate); None: no limit."""
 
+    def journal(self, side: Side) -> int | None:
+        """That of one side."""
+        return self.p_journal if side is Side.P_VOL else self.s_journal
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -68,14 +75,13 @@ def create(arrays: Arrays, wanted: Wanted) -> None:
     sides_of = {array: Side.P_VOL if array == wanted.p_vols else Side.S_VOL for array in arrays.names}
     new = [volume for volume in arrays.group.volumes if _is_new(volume, statuses, sides_of)]
     if not new:
+        for array, status in statuses.items():
+            _running_journal(arrays.group, array, status, wanted.journal(sides_of[array]))
         return
     for volume in new:
         _check_sizes(volume, statuses)
-    told_journals = {Side.P_VOL: wanted.p_journal, Side.S_VOL: wanted.s_journal}
     ends = {
-        array: End(
-            array, status, sides_of[array], _journal(arrays.group, array, status, told_journals[sides_of[array]])
-        )
+        array: End(array, status, sides_of[array], _journal(arrays.group, array, status, sides_of[array], wanted))
         for array, status in statuses.items()
     }
     for commands in _commands(arrays.group, ends, new, wanted):
@@ -93,12 +99,19 @@ def _statuses(arrays: Arrays, sides: Sides) -> dict[str, PairStatus]:
                 raise CommandFailed(Result.NOT_FOUND, f"no volume at LUN {volume.luns[array]}: {volume.name}", array)
     check_gone(sides)
     if len(raw) < len(arrays.names):
-        raise CommandFailed(Result.UNREACHABLE, f"{sides.silences()}: {PEER_SILENT.text}")
+        raise CommandFailed(Result.UNREACHABLE, f"{sides.silences()}: {BOTH}")
     return raw
 
 
 def _is_new(volume: GroupVolume, statuses: dict[str, PairStatus], sides_of: dict[str, Side]) -> bool:
     """Whether a volume is in no pair. Raises CommandFailed where it is, and not in such a one."""
+    for array, status in statuses.items():
+        holder = status.pairs[volume.luns[array]].holder
+        if holder is not None:
+            reason = (
+                f"{volume.name}: LUN {volume.luns[array]} is {holder}: another LUN in the path table, or end that first"
+            )
+            raise CommandFailed(Result.CONFLICT, reason, array)
     states = {array: status.pairs[volume.luns[array]].state for array, status in statuses.items()}
     for array, state in states.items():
         outcome = follows(state, CREATES[sides_of[array]], consistent=False)
@@ -106,7 +119,7 @@ def _is_new(volume: GroupVolume, statuses: dict[str, PairStatus], sides_of: dict
             raise CommandFailed(Result.CONFLICT, f"{volume.name}: {outcome.text}", array)
     made = [array for array, state in states.items() if state is not State.SMPL]
     if len(made) == 1:
-        raise refusal(next(array for array in states if array not in made), HALF)
+        raise half(next(array for array in states if array not in made), [volume.name])
     return not made
 
 
@@ -120,22 +133,33 @@ def _check_sizes(volume: GroupVolume, statuses: dict[str, PairStatus]) -> None:
             raise CommandFailed(Result.FAILED, f"{volume.name}: {told}: both volumes of a pair have one {what}")
 
 
-def _journal(group: Group, array: str, status: PairStatus, wanted: int | None) -> int:
-    """The LUN of this side's journal: what the group has, else what is asked for, else one that is free."""
+def _running_journal(group: Group, array: str, status: PairStatus, wanted: int | None) -> int | None:
+    """The LUN of the journal that this side's group has; None: it has none yet. Raises CommandFailed if another one is
+    asked for."""
     running = [journal.lun for journal in status.journals] if status.id is not None else []
-    named = wanted if wanted is not None else group.journals.get(array)
-    if running:
-        if wanted not in (None, *running):
-            reason = f"the journal of {group.name} is LUN {running[0]}, not {wanted}: pairsplit -S ends the group first"
-            raise CommandFailed(Result.CONFLICT, reason, array)
-        return running[0]
-    if named is not None:
-        return named
-    luns = [each.lun for each in status.candidates]
-    if not luns:
-        option = "volumes.NAME with use: journal, or name one under groups.NAME.journals"
-        raise CommandFailed(Result.NOT_FOUND, f"no journal volume that is not used: make one ({option})", array)
-    return min(luns)
+    if running and wanted not in (None, *running):
+        reason = f"the journal of {group.name} is LUN {running[0]}, not {wanted}: pairsplit -S ends the group first"
+        raise CommandFailed(Result.CONFLICT, reason, array)
+    return running[0] if running else None
+
+
+def _journal(group: Group, array: str, status: PairStatus, side: Side, wanted: Wanted) -> int:
+    """The LUN of this side's journal: what the group has, else what is asked for, else one that is not used. Raises
+    CommandFailed."""
+    asked = wanted.journal(side)
+    running = _running_journal(group, array, status, asked)
+    if running is not None:
+        return running
+    free = [each.lun for each in status.candidates]
+    named = asked if asked is not None else group.journals.get(array)
+    if named in free or (named is None and free):
+        return min(free) if named is None else named
+    make = "make one (volumes.NAME with use: journal), or name one under groups.NAME.journals"
+    if named is None:
+        raise CommandFailed(Result.NOT_FOUND, f"no journal volume that is not used: {make}", array)
+    who = f"groups.{group.name}.journals" if asked is None else OPTIONS[side]
+    others = f"there is LUN {', '.join(map(str, sorted(free)))}" if free else make
+    raise CommandFailed(Result.NOT_FOUND, f"{who}: LUN {named} is no journal volume that is not used: {others}", array)
 
 
 def _commands(group: Group, ends: dict[str, End], new: list[GroupVolume], wanted: Wanted) -> Iterator[list[Command]]:

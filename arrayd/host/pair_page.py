@@ -8,13 +8,13 @@ Contact, behind the others, says when a side that is silent now was last heard o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from arrayd.host.groups import Group, GroupVolume
 from arrayd.host.pair_status import Heard, Journal, Pair, PairStatus, Silence
-from arrayd.host.show import Column, Output, moment
-from arrayd.replication.statuses import Side
+from arrayd.host.show import Column, Output, instant, instant_in_words
+from arrayd.replication.statuses import Side, State
 
 UNKNOWN = "unknown"
 LOCAL, REMOTE = "L", "R"
@@ -36,7 +36,7 @@ PAIRS = (
 )
 FE = (Column("CTG", "ctg"), Column("JID", "jid"))
 """What `-fe` adds."""
-CONTACT = Column("Contact", "last_contact", moment)
+CONTACT = Column("Contact", "last_contact", instant_in_words, instant)
 JOURNALS = (
     Column("L/R", "side"),
     Column("JID", "jid"),
@@ -67,7 +67,7 @@ def pair_rows(group: Group, here: str, heard: Mapping[str, Heard]) -> list[Row]:
     """A row for each volume and side: the local one, then the others, as pairdisplay has them.
 
     `here` is the array that is asked, and `heard` what each array answered."""
-    both = list(sides(group, here))
+    both = list(sides_of(group, here))
     return [
         _pair_row(group, volume, mark, array, heard.get(array, NOT_ASKED))
         for volume in group.volumes
@@ -80,7 +80,7 @@ def journal_rows(group: Group, here: str, heard: Mapping[str, Heard]) -> list[Ro
     """A row for each journal and side; of a side that says nothing, one that says so."""
     return [
         row
-        for mark, array in sides(group, here)
+        for mark, array in sides_of(group, here)
         for row in _journal_rows(group, mark, array, heard.get(array, NOT_ASKED))
     ]
 
@@ -99,11 +99,21 @@ def show_journals(output: Output, group: Group, here: str, heard: Mapping[str, H
 
 
 def of_side(rows: list[Row], local: bool) -> list[Row]:
-    """All rows, or those of the local side."""
+    """All rows, or those of this side."""
     return [row for row in rows if not local or row["side"] == LOCAL]
 
 
-def sides(group: Group, here: str) -> Iterator[tuple[str, str]]:
+def shown_unknown(row: Row, keys: Iterable[str]) -> Row:
+    """The same with UNKNOWN for None under these keys: an empty cell would look like nothing."""
+    return row | {key: UNKNOWN for key in keys if row[key] is None}
+
+
+def shown(states: Mapping[int, State]) -> str:
+    """What a side shows: each state once."""
+    return ", ".join(dict.fromkeys(str(states[number]) for number in sorted(states))) or str(State.SMPL)
+
+
+def sides_of(group: Group, here: str) -> Iterator[tuple[str, str]]:
     """L or R, and the array: the local one first."""
     local = group.local(here)
     yield LOCAL, local

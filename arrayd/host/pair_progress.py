@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from arrayd.host.groups import Group
-from arrayd.host.pair_page import CONTACT, NOT_ASKED, UNKNOWN, Row, of_side, origin, sides
+from arrayd.host.pair_page import CONTACT, NOT_ASKED, UNKNOWN, Row, of_side, origin, sides_of
 from arrayd.host.pair_status import Heard, Job, PairStatus, Silence
 from arrayd.host.show import NOTHING, Column, Output, duration, plain, size
 
@@ -41,7 +41,7 @@ def progress_rows(group: Group, here: str, heard: Mapping[str, Heard]) -> list[R
     """A row for each job and side, the local one first; of a side that says nothing, one that says so."""
     return [
         row
-        for mark, array in sides(group, here)
+        for mark, array in sides_of(group, here)
         for row in _rows({"group": group.name, "side": mark, "array": array}, heard.get(array, NOT_ASKED))
     ]
 

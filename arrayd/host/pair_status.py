@@ -8,7 +8,7 @@
      "restoring": {"done": null, "left": 49152, "rate": null, "seconds_left": null},
      "pairs": [{"lun": 0, "state": "P-VOL PAIR", "fence": "ASYNC", "percent": 100, "ctg": 1, "jid": 1, "number": 0,
                 "name": "data", "volume": "410001:data", "size": 1073741824, "block_size": 512, "error": "",
-                "differing": null}],
+                "differing": null, "holder": null}],
      "journals": [{"jid": 1, "mu": 0, "ctg": 1, "status": "PJNN", "links": 1, "used_percent": 4,
                    "marker": 812, "remaining": 12, "blocks": 2097152, "lun": 20}],
      "journal_candidates": [{"lun": 21, "name": "spare"}]}
@@ -27,6 +27,7 @@ from types import MappingProxyType
 from arrayd.commands.results import Result
 from arrayd.config.values import LUN_MAX
 from arrayd.host.answer_fields import Fields, wrong
+from arrayd.host.groups import DRIVERS
 from arrayd.replication.statuses import State
 
 PAIRS_MAX = 1024
@@ -40,8 +41,6 @@ BLOCK_BYTES_MAX = 4096
 SMALL_MAX = 0xFFFF
 """Of what CCI numbers: consistency groups, journals, mirrors, links."""
 
-DRIVERS = ("arrays", "host")
-"""Who goes through the loop of figure 16."""
 FENCES = ("ASYNC", "NEVER", "DATA", "STATUS")
 """Fence levels, as pairdisplay shows them: of an asynchronous pair there is the first alone."""
 JOURNAL_STATUSES = ("SMPL", "PJNN", "SJNN", "PJNF", "SJNF", "PJSN", "SJSN", "PJSF", "SJSF", "PJSE", "SJSE")
@@ -80,6 +79,8 @@ class Pair:
     """Why the pair is PSUE; empty where it is not."""
     differing: int | None = None
     """Bytes that are marked as differing, or are still to be copied."""
+    holder: str | None = None
+    """Of a volume in no pair of the group: what it is in another one, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +273,7 @@ def _pair(fields: Fields) -> Pair:
         size=fields.number_or_none("size"),
         block_size=fields.number_or_none("block_size", BLOCK_BYTES_MAX),
         error=fields.reason_or_none("error"),
+        holder=fields.reason_or_none("holder"),
         differing=fields.number_or_none("differing"),
     )
 

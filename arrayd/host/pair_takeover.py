@@ -17,10 +17,11 @@ from arrayd.host.answers import Command, Ended
 from arrayd.host.failure import CommandFailed
 from arrayd.host.pair_asking import NOT_DONE, Arrays, check_gone
 from arrayd.host.pair_changes import LOOK_AGAIN, has_come_to, have_met, looks, refusal
-from arrayd.host.pair_page import UNKNOWN
+from arrayd.host.pair_lag import FOLLOWING
+from arrayd.host.pair_page import CONTACT, shown
 from arrayd.host.pair_status import Heard, PairStatus, Silence
 from arrayd.host.pair_wait import Sides
-from arrayd.host.show import Column, moment, size
+from arrayd.host.show import Column, size
 from arrayd.replication import exit_codes
 from arrayd.replication.exit_codes import CARRIED_OUT, UNMATCHED, Peer, Takeover
 from arrayd.replication.statuses import NO_PAIR, P_VOL_HERE, Operation, Refusal, Side, State, follows
@@ -34,7 +35,6 @@ NAMES: Mapping[Takeover, str] = {
     Takeover.SVOL_SSUS: "SVOL-SSUS-takeover",
 }
 """As CCI has them."""
-FOLLOWING = frozenset({State.P_PAIR, State.P_PFUL, State.S_PAIR, State.S_PFUL})
 LOSES_NOTHING = frozenset({Takeover.NOTHING, Takeover.SWAP, Takeover.PVOL_SMPL, Takeover.PVOL_PSUE})
 """This side has all that was written, or gets it first."""
 
@@ -50,9 +50,11 @@ PLAN = (
     Column("Writes lost", "writes_lost"),
     Column("Bytes lost", "bytes_lost", size),
     Column("Seconds lost", "seconds_lost"),
-    Column("Contact", "last_contact", moment),
+    CONTACT,
     Column("Reason", "reason"),
 )
+FIGURES = ("writes_lost", "bytes_lost", "seconds_lost", "last_contact")
+"""Of a plan: None is not nothing, but unknown."""
 DONE = (
     Column("Group", "group"),
     Column("Takeover", "takeover"),
@@ -73,6 +75,8 @@ class Lost:
 
 
 NOTHING_LOST = Lost(0, 0, 0.0)
+NOT_KNOWN = Lost()
+"""Also where the takeover is refused: what another way to have the volumes written would cost nobody has told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +100,25 @@ def decide(arrays: Arrays, sides: Sides, *, forced: bool = False) -> Decision:
     CommandFailed where this side says nothing, or its volumes differ."""
     here, there = sides.local, sides.remote
     if isinstance(here, Silence):
-        raise CommandFailed(Result.UNREACHABLE, sides.silences())
+        raise CommandFailed(sides.silence_code(), sides.silences())
     peer = _peer(here, there, forced=forced)
     if not forced:
         # What would be lost by going on without an array that is there is for an operator to say.
         check_gone(sides, WITHOUT_IT)
     states = here.by_number.values()
     if not states:
-        return Decision(NO_PAIR, peer, here, there, NOTHING_LOST)
+        return Decision(NO_PAIR, peer, here, there, NOT_KNOWN)
     if forced and any(state.side is Side.P_VOL for state in states):
-        return Decision(P_VOL_HERE, peer, here, there, NOTHING_LOST)
+        return Decision(P_VOL_HERE, peer, here, there, NOT_KNOWN)
     takes = [exit_codes.takeover(state, peer, consistent=here.consistent) for state in states]
     refused = next((each for each in takes if isinstance(each, Refusal)), None)
     if refused is None and len(set(takes)) > 1:
         differ = ", ".join(f"{pair.name or number} {pair.state}" for number, pair in sorted(here.paired.items()))
         raise CommandFailed(UNMATCHED, f"the volumes of the group differ: {differ}", arrays.local)
-    taken = refused or takes[0]
-    lost = NOTHING_LOST if isinstance(taken, Refusal) or taken in LOSES_NOTHING else _lost(here, there)
-    return Decision(taken, peer, here, there, lost)
+    if refused is not None:
+        return Decision(refused, peer, here, there, NOT_KNOWN)
+    lost = NOTHING_LOST if takes[0] in LOSES_NOTHING else _lost(here, there)
+    return Decision(takes[0], peer, here, there, lost)
 
 
 def _peer(here: PairStatus, there: Heard, *, forced: bool) -> Peer:
@@ -130,10 +135,10 @@ def _lost(here: PairStatus, there: Heard) -> Lost:
     its volumes are opened, so that is not lost; of the rest the other side knows how much it is at the most. Of a copy
     nobody knows: its S-VOLs go back to where they were before it; nor of suspended pairs, which may have been one."""
     if isinstance(there, Silence) or not there.by_number:
-        return Lost()
+        return NOT_KNOWN
     follows_on = {*here.by_number.values(), *there.by_number.values()} <= FOLLOWING
     if not follows_on or here.generation != there.generation:
-        return Lost()
+        return NOT_KNOWN
     if here.restored is not None and there.sequence is not None and here.restored >= there.sequence:
         return NOTHING_LOST
     return Lost(there.lag.writes, there.lag.bytes, there.lag.seconds)
@@ -170,17 +175,6 @@ def _reason(decision: Decision) -> str | None:
     if not marked or decision.taken in LOSES_NOTHING:
         return None
     return f"{decision.there.array} has marked {sum(marked)} bytes as differing"
-
-
-def shown_unknown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The same where there is no None in what would be lost: an empty cell would look like nothing."""
-    lost = ("writes_lost", "bytes_lost", "seconds_lost", "last_contact")
-    return {key: UNKNOWN if key in lost and value is None else value for key, value in row.items()}
-
-
-def shown(states: Mapping[int, State]) -> str:
-    """What a side shows: each state once."""
-    return ", ".join(dict.fromkeys(str(states[number]) for number in sorted(states))) or str(State.SMPL)
 
 
 # -- doing -------------------------------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ from arrayd.commands.results import Result
 from arrayd.config.values import LUN_MAX, copy_rate
 from arrayd.host import machine, pair_commands, pair_making, pair_replicating, pair_takeover
 from arrayd.host.failure import CommandFailed
+from arrayd.host.groups import DRIVERS
 from arrayd.host.pair_asking import Arrays
 from arrayd.host.pair_changes import carry_out
 from arrayd.host.pair_making import PACE, PACE_MAX, Wanted
+from arrayd.host.pair_page import shown_unknown
 from arrayd.host.pair_replicating import STEPS, Replicating
 from arrayd.host.pair_settings import arrays_of, with_group
-from arrayd.host.pair_status import DRIVERS
 from arrayd.host.settings import Settings, settings_of
 from arrayd.host.show import complain
 from arrayd.host.way import TIMEOUT_S
@@ -59,8 +60,8 @@ _COPY_RATE = click.option(
 @click.option("-jp", "p_journal", metavar="LUN", type=click.IntRange(0, LUN_MAX), help="The P-VOLs' journal.")
 @click.option("-js", "s_journal", metavar="LUN", type=click.IntRange(0, LUN_MAX), help="The S-VOLs' journal.")
 @_COPY_RATE
-@click.option("--driver", type=click.Choice(DRIVERS), default=DRIVERS[0], show_default=True,
-              help="Who goes through the loop of figure 16.")  # fmt: skip
+@click.option("--driver", type=click.Choice(DRIVERS),
+              help="Who goes through the loop of figure 16. Default: as the path table says.")  # fmt: skip
 @with_group
 @click.pass_context
 def paircreate(
@@ -74,7 +75,7 @@ def paircreate(
     rate: int | None,
     p_journal: int | None,
     s_journal: int | None,
-    driver: str,
+    driver: str | None,
 ) -> None:
     """Make the pairs of a group: all of them, or those that are not there yet. The copy begins at once.
 
@@ -85,9 +86,10 @@ def paircreate(
     if here and there:
         raise click.UsageError("-vl and -vr are two directions: one of them", context)
     if fence != ASYNC:
-        raise click.UsageError(f"-f {fence}: expected {ASYNC}: synchronous pairs are not there yet", context)
+        raise click.UsageError(f"-f {fence}: expected {ASYNC}, or no -f: synchronous pairs are not there yet", context)
     with arrays_of(settings_of(context), group) as arrays:
         p_vols = arrays.local if here else arrays.remote if there else arrays.group.legs[0].start
+        driver = driver or arrays.group.driver
         pair_making.create(arrays, Wanted(p_vols, not nocopy, pace, driver, p_journal, s_journal, rate))
 
 
@@ -188,7 +190,7 @@ def horctakeover(context: click.Context, group: str, forced: bool, seconds: floa
 def _show_plan(settings: Settings, arrays: Arrays, *, forced: bool) -> None:
     row = pair_takeover.plan_row(arrays, pair_takeover.decide(arrays, arrays.ask(), forced=forced))
     output = settings.output
-    output.rows(pair_takeover.PLAN, [row if output.as_json else pair_takeover.shown_unknown(row)])
+    output.rows(pair_takeover.PLAN, [row if output.as_json else shown_unknown(row, pair_takeover.FIGURES)])
 
 
 @click.command()

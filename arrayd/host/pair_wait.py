@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from arrayd.commands.results import Result
 from arrayd.host.attempts import PAUSE_MAX_S, PAUSE_MIN_S
@@ -27,7 +28,17 @@ WAITED_FOR: Mapping[str, Status] = {
     status.value.lower(): status for status in Status if status not in (Status.PDUB, Status.PFUL, Status.PFUS)
 }
 """What may stand behind -s, in small letters. PFUL and PFUS count as PAIR and PSUS; PDUB is no volume's."""
+S_VOLS_ONLY = frozenset({Status.SSUS, Status.SSWS})
+"""What no P-VOL shows."""
 _MARKER = re.compile(r"([0-9a-f]{16})([0-9a-f]{16})")
+
+
+class Judged(Enum):
+    """Which volumes of a group are looked at."""
+
+    P_VOLS = "the P-VOLs, wherever they are"
+    S_VOLS = "the S-VOLs"
+    LOCAL = "those of this side"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +127,19 @@ class Sides:
     def leading(self) -> PairStatus | None:
         """The side that a pair is judged by: that with the P-VOLs (CCI's way), this one if both or neither have them.
         None while that cannot be told, because a side that may have them is silent."""
+        return self._with(Side.P_VOL)
+
+    def judged(self, judged: Judged) -> PairStatus | None:
+        """The side whose volumes are looked at, likewise."""
+        if judged is Judged.LOCAL:
+            return self.local if isinstance(self.local, PairStatus) else None
+        return self._with(Side.P_VOL if judged is Judged.P_VOLS else Side.S_VOL)
+
+    def _with(self, side: Side) -> PairStatus | None:
         local, remote = self.local, self.remote
-        if isinstance(local, PairStatus) and self._has_p_vols(local):
+        if isinstance(local, PairStatus) and self._has(side, local):
             return local
-        if isinstance(remote, PairStatus) and self._has_p_vols(remote):
+        if isinstance(remote, PairStatus) and self._has(side, remote):
             return remote
         return local if isinstance(local, PairStatus) and isinstance(remote, PairStatus) else None
 
@@ -136,17 +156,30 @@ class Sides:
 
     def silences(self) -> str:
         """Which sides that were asked say nothing, and since when; empty if none."""
+        return "; ".join(map(_silence, self._silent()))
+
+    def silence_code(self) -> Result:
+        """The exit code where a side that was asked says nothing: also of an array that has no volume at a LUN."""
+        lacking = any(each.result == Result.NOT_FOUND for each in self._silent())
+        return Result.NOT_FOUND if lacking else Result.UNREACHABLE
+
+    def _silent(self) -> list[Silence]:
         local = self.group.local(self.here)
         names = [local, *(array for array in self.group.arrays if array != local)]
         said = [self.of(array) for array in names if array in self.heard]
-        silent = [each for each in said if isinstance(each, Silence)]
-        return "; ".join(f"{each.reason}, last heard of {_when(each.last_contact)}" for each in silent)
+        return [each for each in said if isinstance(each, Silence)]
 
-    def _has_p_vols(self, heard: PairStatus) -> bool:
-        return any(state.side is Side.P_VOL for state in self.states(heard).values())
+    def _has(self, side: Side, heard: PairStatus) -> bool:
+        return any(state.side is side for state in self.states(heard).values())
 
     def _states(self, array: str, heard: PairStatus) -> dict[str, State] | None:
         return heard.states({volume.name: volume.luns[array] for volume in self.group.volumes})
+
+
+def _silence(silent: Silence) -> str:
+    """Why a side says nothing, and since when: an array that lacks a volume is there."""
+    here = silent.result == Result.NOT_FOUND
+    return silent.reason if here else f"{silent.reason}, last heard of {_when(silent.last_contact)}"
 
 
 def _when(last_contact: float | None) -> str:
@@ -161,7 +194,7 @@ def pairvolchk(sides: Sides, *, status: bool = False, remote: bool = False) -> E
     if both sides are those of one pair."""
     judged = sides.remote if remote else sides.local
     if isinstance(judged, Silence) or (remote and isinstance(sides.local, Silence)):
-        return Ended(Result.UNREACHABLE, sides.silences())
+        return Ended(sides.silence_code(), sides.silences())
     states = sides.states(judged)
     if remote and not sides.conform():
         told = [f"{each.array}: {_shown(sides.states(each))}" for each in sides.said()]
@@ -195,11 +228,11 @@ class Waiting:
         return Again(pause_s)
 
 
-def pairevtwait_nowait(sides: Sides, *, local: bool = False) -> Ended:
-    """`pairevtwait -nowait`: what the group shows now. `local` (-l): on this side."""
-    judged = _judged(sides, local)
+def pairevtwait_nowait(sides: Sides, which: Judged = Judged.P_VOLS) -> Ended:
+    """`pairevtwait -nowait`: what the group shows now."""
+    judged = sides.judged(which)
     if judged is None:
-        return Ended(Result.UNREACHABLE, sides.silences())
+        return Ended(sides.silence_code(), sides.silences())
     states = sides.states(judged)
     return Ended(exit_codes.pairevtwait_nowait([state.status for state in states.values()]), _shown(states))
 
@@ -207,15 +240,15 @@ def pairevtwait_nowait(sides: Sides, *, local: bool = False) -> Ended:
 class EventWaiting:
     """pairevtwait: until every volume of the group shows one of the statuses that were asked for."""
 
-    def __init__(self, wanted: Collection[Status], now: float, timeout_s: float, *, local: bool = False) -> None:
-        """`local` (-l): on this side. Else where the P-VOLs are. Raises ValueError."""
+    def __init__(self, wanted: Collection[Status], now: float, timeout_s: float, which: Judged = Judged.P_VOLS) -> None:
+        """Raises ValueError."""
         self._wanted = wanted
-        self._local = local
+        self._which = which
         self._waiting = Waiting(now, timeout_s)
 
     def heard(self, sides: Sides, now: float) -> Step:
         """What to do after an answer."""
-        judged = _judged(sides, self._local)
+        judged = sides.judged(self._which)
         shown = sides.states(judged) if judged is not None else {}
         ends = [self._end_of(state.status) for state in shown.values()]
         if ends and all(end is EventWait.REACHED for end in ends):
@@ -228,12 +261,6 @@ class EventWaiting:
         """How waiting has ended for a volume that shows this: any of what was asked for will do."""
         ends = {exit_codes.pairevtwait(wanted, shown) for wanted in self._wanted}
         return next((end for end in (EventWait.REACHED, EventWait.SUSPENDED) if end in ends), None)
-
-
-def _judged(sides: Sides, local: bool) -> PairStatus | None:
-    if not local:
-        return sides.leading()
-    return sides.local if isinstance(sides.local, PairStatus) else None
 
 
 def _shown(states: Mapping[str, State]) -> str:
@@ -269,7 +296,7 @@ class SyncWaiting:
             taken = _point(sides)
             if isinstance(taken, Marker):
                 self._marker = taken
-            elif taken.code != Result.UNREACHABLE:
+            elif taken.code not in (Result.UNREACHABLE, Result.NOT_FOUND):
                 return taken
             else:
                 return self._waiting.again(now) or Ended(SyncWait.TIMEOUT, taken.text)
@@ -305,7 +332,7 @@ def _point(sides: Sides) -> Marker | Ended:
     """The newest write of the group, by the side with the P-VOLs; or why none is told."""
     leading = sides.leading()
     if leading is None:
-        return Ended(Result.UNREACHABLE, sides.silences())
+        return Ended(sides.silence_code(), sides.silences())
     states = sides.states(leading)
     if not all(state in (State.P_PAIR, State.P_PFUL) for state in states.values()):
         return Ended(exit_codes.INVALID_VOLUME, _shown(states))

@@ -6,16 +6,26 @@ from __future__ import annotations
 
 import click
 
-from arrayd.commands.results import Result
-from arrayd.host import machine, pair_differences, pair_page, pair_progress, pair_wait
+from arrayd.host import machine, pair_differences, pair_lag, pair_page, pair_progress, pair_wait
 from arrayd.host.pair_asking import Arrays
 from arrayd.host.pair_differences import DIFFERENCES, RANGES_SHOWN, RANGES_SHOWN_MAX
+from arrayd.host.pair_misfits import misfits
 from arrayd.host.pair_settings import arrays_of, with_group
 from arrayd.host.pair_status import Silence
-from arrayd.host.pair_wait import TIMEOUT_S_MAX, WAITED_FOR, Ended, EventWaiting, Marker, SyncWaiting
+from arrayd.host.pair_wait import (
+    S_VOLS_ONLY,
+    TIMEOUT_S_MAX,
+    WAITED_FOR,
+    Ended,
+    EventWaiting,
+    Judged,
+    Marker,
+    SyncWaiting,
+)
 from arrayd.host.settings import Settings, settings_of
 from arrayd.host.show import Column, complain
 from arrayd.replication.exit_codes import INVALID_VOLUME, UNCONFORMED, UNMATCHED, EventWait, SyncWait
+from arrayd.replication.statuses import Status
 
 ERRORS = 128
 """Codes from here on are errors."""
@@ -39,9 +49,10 @@ _LOCAL = click.option("-l", "local", is_flag=True, help="Of the local side alone
 @click.command()
 @click.option("-fe", "extended", is_flag=True, help="With the numbers of consistency group and journal.")
 @click.option("-fc", "copied", is_flag=True, help="With how much is copied (as it is without it).")
-@click.option("-v", "view", type=click.Choice(["jnl", "diff", "progress"]),
-              help="jnl: the group's journals, and how full they are. diff: ranges that may differ. progress: copies, "
-                   "and what is on its way: how much is done, and how long it will take.")  # fmt: skip
+@click.option("-v", "view", type=click.Choice(["jnl", "lag", "diff", "progress"]),
+              help="jnl: the group's journals, and how full they are. lag: how far the S-VOLs are behind. "
+                   "diff: ranges that may differ. progress: copies, and what is on its way: how much is done, and how "
+                   "long it will take.")  # fmt: skip
 @click.option("--limit", metavar="COUNT", type=click.IntRange(1, RANGES_SHOWN_MAX), default=RANGES_SHOWN,
               show_default=True, help="With -v diff: so many ranges of each volume and side.")  # fmt: skip
 @click.option("-CLI", "columns", is_flag=True, help="Columns with a tab between, on a terminal too.")
@@ -60,11 +71,13 @@ def pairdisplay(
 ) -> int:
     """Show the pairs of a group, on both sides: L is the local one. What is not known is shown as unknown.
 
-    Exits with 0, or with 147 if one side could not be asked.
+    Exits with 0; with 147 if one side could not be asked, 134 if it has no volume at a LUN of the path table, 235 if
+    the arrays have other pairs than that.
 
     \b
       arrayctl pairdisplay -g oradb -fe
       arrayctl pairdisplay -g oradb -v jnl
+      arrayctl pairdisplay -g oradb -v lag
       arrayctl pairdisplay -g oradb -v diff
       arrayctl pairdisplay -g oradb -v progress
     """
@@ -80,12 +93,17 @@ def pairdisplay(
         pair_progress.show_progress(output, arrays.group, arrays.here, heard, local=local)
     elif view is None:
         pair_page.show_pairs(output, arrays.group, arrays.here, heard, extended=extended, local=local)
+    elif view == "lag":
+        pair_lag.show_lag(output, arrays.group, arrays.here, heard, local=local)
     else:
         pair_page.show_journals(output, arrays.group, arrays.here, heard, local=local)
     silent = [each for each in heard.values() if isinstance(each, Silence)]
-    for reason in [*notes, *(each.reason for each in silent)]:
+    wrong = misfits(sides)
+    for reason in [*notes, *wrong, *(each.reason for each in silent)]:
         complain(reason)
-    return Result.UNREACHABLE if silent else 0
+    if silent:
+        return sides.silence_code()
+    return UNCONFORMED if wrong else 0
 
 
 @click.command()
@@ -104,28 +122,34 @@ def pairvolchk(context: click.Context, group: str, status: bool, remote: bool) -
     """
     settings = settings_of(context)
     with arrays_of(settings, group) as arrays:
-        ended = pair_wait.pairvolchk(_ask(arrays, not remote), status=status, remote=remote)
-    return _end(settings, ended)
+        sides = _ask(arrays, not remote)
+    _complain_of(sides)
+    return _end(settings, pair_wait.pairvolchk(sides, status=status, remote=remote))
 
 
 @click.command()
-@click.option("-s", "wanted", metavar="STATUS", multiple=True, help=f"One or more of {', '.join(WAITED_FOR)}.")
+@click.option("-s", "p_wanted", metavar="STATUS", multiple=True,
+              help=f"Of the P-VOLs: one or more of {', '.join(WAITED_FOR)}.")  # fmt: skip
+@click.option("-ss", "s_wanted", metavar="STATUS", multiple=True, help="Of the S-VOLs, likewise.")
 @click.argument("more", metavar="[STATUS]...", nargs=-1)
 @_SECONDS
 @click.option("-nowait", "nowait", is_flag=True, help="Say by the exit code what the status is now.")
+@click.option("-nowaits", "nowaits", is_flag=True, help="The same of the S-VOLs.")
 @_LOCAL
 @with_group
 @click.pass_context
 def pairevtwait(
     context: click.Context,
     group: str,
-    wanted: tuple[str, ...],
+    p_wanted: tuple[str, ...],
+    s_wanted: tuple[str, ...],
     more: tuple[str, ...],
     seconds: float | None,
     nowait: bool,
+    nowaits: bool,
     local: bool,
 ) -> int:
-    """Wait until every pair of a group has one of these statuses, as its P-VOL shows it.
+    """Wait until every pair of a group has one of these statuses, as its P-VOL shows it; with -ss, as its S-VOL does.
 
     Exits with 0, or 233 when time is up, or 234 if a pair was suspended meanwhile. With -nowait: 1 SMPL, 2 COPY,
     3 PAIR, 4 PSUS, 5 PSUE.
@@ -133,20 +157,40 @@ def pairevtwait(
     \b
       arrayctl pairevtwait -g oradb -s pair -t 600
       arrayctl pairevtwait -g oradb -s psus psue -t 60
+      arrayctl pairevtwait -g oradb -ss ssus -t 60
       arrayctl pairevtwait -g oradb -nowait
     """
+    of_s_vols = bool(s_wanted) or nowaits
+    if of_s_vols and (p_wanted or nowait or local):
+        raise click.UsageError("-s, -ss and -l are of the P-VOLs, the S-VOLs and the local side: one of them", context)
+    which = Judged.LOCAL if local else Judged.S_VOLS if of_s_vols else Judged.P_VOLS
     settings = settings_of(context)
-    if nowait:
+    if nowait or nowaits:
         with arrays_of(settings, group) as arrays:
-            return _end(settings, pair_wait.pairevtwait_nowait(_ask(arrays, local), local=local))
-    if seconds is None or not wanted:
+            sides = _ask(arrays, local)
+        _complain_of(sides)
+        return _end(settings, pair_wait.pairevtwait_nowait(sides, which))
+    names = [*p_wanted, *s_wanted, *more]
+    if seconds is None or not (p_wanted or s_wanted):
         raise click.UsageError("-s STATUS and -t SECONDS, or -nowait", context)
-    try:
-        waiting = EventWaiting(pair_wait.wanted_statuses([*wanted, *more]), machine.monotonic(), seconds, local=local)
-    except ValueError as error:
-        raise click.UsageError(f"-s {' '.join([*wanted, *more])}: expected {error}", context) from None
+    wanted = _wanted(context, names, which)
+    waiting = EventWaiting(wanted, machine.monotonic(), seconds, which)
     with arrays_of(settings, group) as arrays:
         return _end(settings, _wait(arrays, waiting, seconds, local=local))
+
+
+def _wanted(context: click.Context, names: list[str], which: Judged) -> frozenset[Status]:
+    """What is waited for. Raises UsageError for what is never shown: nobody waits for it until time is up."""
+    option = "-ss" if which is Judged.S_VOLS else "-s"
+    try:
+        wanted = pair_wait.wanted_statuses(names)
+    except ValueError as error:
+        raise click.UsageError(f"{option} {' '.join(names)}: expected {error}", context) from None
+    never = sorted(status.value.lower() for status in wanted & S_VOLS_ONLY)
+    if never and which is Judged.P_VOLS:
+        reason = f"-s {never[0]}: no P-VOL shows it: -ss {never[0]} waits until the S-VOLs do"
+        raise click.UsageError(reason, context)
+    return wanted
 
 
 @click.command()
@@ -187,6 +231,12 @@ def _ask(arrays: Arrays, local: bool) -> pair_wait.Sides:
     return arrays.ask(arrays.local) if local else arrays.ask()
 
 
+def _complain_of(sides: pair_wait.Sides) -> None:
+    """Says where the path table names other volumes than the arrays have in their pairs."""
+    for line in misfits(sides):
+        complain(line)
+
+
 def _wait(arrays: Arrays, waiting: EventWaiting | SyncWaiting, seconds: float, *, local: bool = False) -> Ended:
     """Asks until the wait has ended. No question takes much longer than the time that is left."""
     until = machine.monotonic() + seconds
@@ -195,6 +245,7 @@ def _wait(arrays: Arrays, waiting: EventWaiting | SyncWaiting, seconds: float, *
         sides = arrays.ask(*names, timeout_s=machine.remaining(until))
         step = waiting.heard(sides, machine.monotonic())
         if isinstance(step, Ended):
+            _complain_of(sides)
             return step
         machine.pause(step.pause_s)
 

@@ -12,7 +12,7 @@ on the array that the host is connected to, of the virtual volume that leads to 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -108,7 +108,11 @@ class Route:
 class PathTable:
     """The table, and what can be found in it."""
 
-    def __init__(self, file: PathFile, name: str = "the path table") -> None:
+    def __init__(
+        self, file: PathFile, name: str = "the path table", refused: Mapping[str, ConfigError] | None = None
+    ) -> None:
+        """`refused`: groups that the file has, and that cannot be used."""
+        self.refused = refused or {}
         self.rows = file.paths
         self.site = file.site
         self.initiator = file.initiator
@@ -118,15 +122,38 @@ class PathTable:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads the file, and the secrets' files it names. Raises ConfigError with every mistake in it."""
+        table = cls.read(path)
+        if table.refused:
+            raise ConfigError(table.mistakes)
+        return table
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The same, but what is wrong in one group stands in the way of that group alone: see `refused`. Raises
+        ConfigError where something else is wrong, too."""
         try:
             tree, mistakes = read_tree(path)
         except UnreadableError as error:
             raise ConfigError.of(path, [error.mistake]) from None
-        file, more = validate(PathFile, tree, path.absolute().parent)
+        base = path.absolute().parent
+        file, more = validate(PathFile, tree, base)
         mistakes += [*more, *_broken_references(tree), *groups.broken_references(tree)]
-        if file is None or mistakes:
+        of_group: dict[str, list[Mistake]] = {}
+        for each in mistakes:
+            name = groups.group_of(each)
+            if name is None:
+                raise ConfigError.of(path, mistakes)
+            of_group.setdefault(name, []).append(each)
+        if of_group:
+            file, _ = validate(PathFile, groups.without(tree, of_group), base)
+        if file is None:
             raise ConfigError.of(path, mistakes)
-        return cls(file, str(path))
+        return cls(file, str(path), {name: ConfigError.of(path, wrong) for name, wrong in of_group.items()})
+
+    @property
+    def mistakes(self) -> list[str]:
+        """What is wrong in the groups that are refused, a line each."""
+        return [line for error in self.refused.values() for line in error.lines]
 
     @property
     def here(self) -> str:
@@ -135,6 +162,8 @@ class PathTable:
 
     def group(self, name: str) -> Group:
         """The group of this name. Raises PathError."""
+        if name in self.refused:
+            raise PathError(str(self.refused[name]))
         found = self.groups.get(name)
         if found is None:
             raise PathError(f"{self._name} has no group {name}{hint(name, self.groups)}")

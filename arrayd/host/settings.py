@@ -52,11 +52,11 @@ class Settings:
 
     @property
     def table(self) -> PathTable:
-        """The path table. Raises CommandFailed."""
+        """The path table, less groups with mistakes. Raises CommandFailed."""
         from arrayd.host.paths import PathTable
 
         try:
-            return PathTable.load(self.file)
+            return PathTable.read(self.file)
         except ConfigError as error:
             raise CommandFailed(Result.USAGE, str(error)) from None
 

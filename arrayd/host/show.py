@@ -10,17 +10,22 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from arrayd.commands.results import Result
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 NOTHING = "-"
 """Stands for what there is not."""
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 EXIT_CODES = range(128, 256)
+GAP = 2
+"""Characters between two columns."""
 
 Value = Callable[[Any], str]
 
@@ -57,10 +62,24 @@ def duration(value: Any) -> str:
 
 def moment(value: Any) -> str:
     """Seconds since 1970 as a person reads them, in UTC; a text as it is."""
+    return _time(value, lambda time: time.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00"))
+
+
+def instant(value: Any) -> str:
+    """The same as ISO 8601 has it, for a program."""
+    return _time(value, lambda time: time.isoformat(timespec="seconds").replace("+00:00", "Z"))
+
+
+def instant_in_words(value: Any) -> str:
+    """The same for a person, who is shown date and time as two words."""
+    return _time(value, lambda time: time.isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z"))
+
+
+def _time(value: Any, shown: Callable[[datetime], str]) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return plain(value)
     try:
-        return datetime.fromtimestamp(value, UTC).isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+        return shown(datetime.fromtimestamp(value, UTC))
     except (ValueError, OverflowError, OSError):
         return plain(value)
 
@@ -71,11 +90,12 @@ def yes(value: Any) -> str:
 
 
 class Column(NamedTuple):
-    """One column: its head, the key of a row that it shows, and how a person is shown it."""
+    """One column: its head, the key of a row that it shows, and how a person is shown it, and a program."""
 
     head: str
     key: str
     human: Value = plain
+    program: Value = plain
 
 
 class Output:
@@ -98,32 +118,75 @@ class Output:
             _draw(columns, listed)
         else:
             for row in listed:
-                click.echo("\t".join(plain(row.get(column.key)) for column in columns))
+                click.echo("\t".join(column.program(row.get(column.key)) for column in columns))
 
     def line(self, columns: Sequence[Column], row: Mapping[str, Any]) -> None:
         """One row of a table that has no end."""
         if self.as_json:
             click.echo(json.dumps(row))
         else:
-            cells = ((column.human if self.for_people else plain)(row.get(column.key)) for column in columns)
+            shown = ((column.human if self.for_people else column.program, column.key) for column in columns)
+            cells = (show(row.get(key)) for show, key in shown)
             click.echo(("  " if self.for_people else "\t").join(cells))
         sys.stdout.flush()
 
 
 def _draw(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich.box import SIMPLE_HEAD
+    """A table; where that does not fit without breaking words, each row as lines of head and value."""
+    from rich.cells import cell_len
     from rich.console import Console
+
+    console = Console()
+    cells = [[column.human(row.get(column.key)) for column in columns] for row in rows]
+    told = [at for at in range(len(columns)) if not cells or any(row[at] != NOTHING for row in cells)]
+    heads = [columns[at].head for at in told]
+    shown = [[row[at] for at in told] for row in cells]
+    in_column = [list(each) for each in zip(heads, *shown, strict=True)]
+    widths = fitted(
+        [max(cell_len(text) for text in texts) for texts in in_column],
+        [max((cell_len(word) for text in texts for word in text.split()), default=0) for texts in in_column],
+        console.width - GAP * len(told),
+    )
+    console.print(_records(heads, shown) if widths is None else _table(heads, shown, widths))
+
+
+def fitted(wide: Sequence[int], narrow: Sequence[int], room: int) -> list[int] | None:
+    """Widths of columns that have these at the most and at the least, and `room` for all; None: they do not fit."""
+    if sum(narrow) > room:
+        return None
+    widths = list(wide)
+    for _ in range(sum(wide) - room):
+        widest = max((at for at in range(len(widths)) if widths[at] > narrow[at]), key=lambda at: widths[at])
+        widths[widest] -= 1
+    return widths
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    cells = [[column.human(row.get(column.key)) for column in columns] for row in rows]
-    told = [at for at in range(len(columns)) if not cells or any(row[at] != NOTHING for row in cells)]
-    for at in told:
-        table.add_column(columns[at].head, overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(row[at]) for at in told))
-    Console().print(table)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for head, width in zip(heads, widths, strict=True):
+        table.add_column(head, width=width)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _records(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for number, row in enumerate(rows):
+        if number:
+            table.add_row()
+        for head, text in zip(heads, row, strict=True):
+            table.add_row(head, Text(text))
+    return table
 
 
 def exit_code(result: int) -> int:

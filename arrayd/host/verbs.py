@@ -81,8 +81,10 @@ FOUND = (
 @click.command()
 @with_settings
 @click.pass_context
-def arrays(context: click.Context) -> None:
+def arrays(context: click.Context) -> int:
     """List the path table: which array is reached how (figure 25). No array is asked.
+
+    Exits with 128 if there is a mistake in one of its groups, and says every one.
 
     \b
       arrayctl arrays
@@ -91,6 +93,9 @@ def arrays(context: click.Context) -> None:
     settings = settings_of(context)
     with settings.host() as host:
         settings.output.rows(ARRAYS, [_path_row(host, name) for name in host.table.rows])
+        for line in host.table.mistakes:
+            complain(line)
+        return Result.USAGE if host.table.refused else 0
 
 
 def _path_row(host: Host, name: str) -> dict[str, Any]:

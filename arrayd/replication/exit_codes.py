@@ -129,7 +129,8 @@ STATUS_CODES: Mapping[tuple[Side, Status], int] = {
 and so is never PFUL or PFUS: CCI has these as 47, 48, 57 and 58 only."""
 
 UNCONFORMED = 235
-"""CCI's EX_EVOLCE: `pairvolchk -c` of two sides that are not those of one pair."""
+"""CCI's EX_EVOLCE: `pairvolchk -c` of two sides that are not those of one pair; pairdisplay of a group that has other
+volumes in the path table than on the arrays."""
 UNMATCHED = 236
 """CCI's EX_ENQVOL: the volumes of a group are not all on one side."""
 

@@ -83,9 +83,9 @@ class Following(Stage):
         self._chores: set[asyncio.Task[None]] = set()
         """What follows on a change of the row."""
         self._stepping = asyncio.Lock()
+        """Held while a step is taken that was asked for."""
         self._driving = asyncio.Lock()
         """Held by who has the loops run, or not: after one that starts them the next one would wait for their end."""
-        """Held while a step is taken that was asked for."""
         self._has_failed = False
         self._copy_ended = False
 
@@ -350,13 +350,9 @@ class Following(Stage):
 
     def too_late(self) -> Refusal | None:
         """See Stage: the other side's hosts wait for a while only."""
-        late = self._swaps and self.fenced_at is not None and self.doors.now() - self.fenced_at >= SWAP_SECONDS
+        swaps = self.after is not None and self.after.side is Side.P_VOL
+        late = swaps and self.fenced_at is not None and self.doors.now() - self.fenced_at >= SWAP_SECONDS
         return NOT_IN_TIME if late else None
-
-    @property
-    def _swaps(self) -> bool:
-        """Whether the S-VOLs become P-VOLs next."""
-        return self.after is not None and self.after.side is Side.P_VOL
 
     async def _close_stores(self, copying: Copying | None) -> None:
         for pair in copying.pairs if copying is not None else ():

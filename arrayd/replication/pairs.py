@@ -106,11 +106,16 @@ class Pairs:
         """Why a volume may not be deleted, resized or mapped elsewhere, in a few words; None: it may."""
         if volume in self._ending:
             return "in a pair that is just being ended"
+        role = self.role(volume)
+        return None if role is None else f"{role}: pairsplit -S ends it"
+
+    def role(self, volume: str) -> str | None:
+        """What a volume is in the pairs, in a few words; None: nothing."""
         if volume in self._journals:
-            return f"the journal of group {self._journals[volume].name}: pairsplit -S ends it"
+            return f"the journal of group {self._journals[volume].name}"
         for group, pair in self.of_volume(volume):
             kind = "P-VOL" if pair.state.side is Side.P_VOL else "S-VOL"
-            return f"the {kind} of pair {pair.name} in group {group.name}: pairsplit -S ends it"
+            return f"the {kind} of pair {pair.name} in group {group.name}"
         return None
 
     @contextmanager

@@ -153,6 +153,7 @@ def _exit_codes() -> Iterator[str]:
         code = STATUS_CODES[side, Status.PDUB]
         yield _line(f"pairvolchk -ss {code}, {code + ASYNCHRONOUS}", "the group's volumes differ, and none is COPY")
     yield _line(f"pairvolchk -c {exit_codes.UNCONFORMED}", "the two sides are not those of one pair")
+    yield _line(f"pairdisplay {exit_codes.UNCONFORMED}", "the arrays have other pairs than the path table")
     yield _line(f"pairvolchk {exit_codes.UNMATCHED}", "the group's volumes are not all on one side")
     for evented in exit_codes.EventWait:
         yield _line(f"pairevtwait {evented.value}", evented.name)

@@ -67,16 +67,16 @@ class Both:
     async def states(self, array: str) -> set[State]:
         return {pair.state for pair in (await self.said(array)).pairs.values()}
 
-    async def rows(self, array: str) -> dict[str, Any]:
+    async def rows(self, array: str, group: str) -> dict[str, Any]:
         """What a host tells the other array of this one."""
-        told = await self.command(array, "pair-status", group="oradb")
+        told = await self.command(array, "pair-status", group=group)
         states = {str(pair["number"]): pair["state"] for pair in told["pairs"]}
         return {"generation": told["generation"], "consistent": told["consistent"], "states": states}
 
-    async def told(self, array: str, **more: Any) -> dict[str, Any]:
+    async def told(self, array: str, group: str = "oradb", **more: Any) -> dict[str, Any]:
         """What both sides' commands have in common."""
-        here, there = await self.rows(array), await self.rows(OTHER[array])
-        return {"group": "oradb", "generation": here["generation"], "rows": there, **more}
+        here, there = await self.rows(array, group), await self.rows(OTHER[array], group)
+        return {"group": group, "generation": here["generation"], "rows": there, **more}
 
     async def both(self, command: str, /, first: str = "a", **more: Any) -> None:
         """One after the other, with what both were seen to show before."""
@@ -153,6 +153,10 @@ async def test_volumes_in_no_pair_are_told_of_with_all_that_paircreate_asks(arra
         Result.NOT_FOUND,
         "LUN 99: there is no volume of this array",
     )
+    await made(arrays)
+    told = await arrays.command("b", "pair-status", group="other", luns=[LUN["log"], LUN["journal"]])
+    holders = ["the S-VOL of pair log in group oradb", "the journal of group oradb"]
+    assert [(each["state"], each["holder"]) for each in told["pairs"]] == [("SMPL", holder) for holder in holders]
 
 
 async def test_figure_10_a_group_is_made_shown_split_and_ended_on_both_sides(arrays: Both) -> None:

@@ -108,6 +108,9 @@ class FakeArray:
         return edited | ({"sequence": 812} if process == Process.PAIR_TAKEOVER else {})
 
     def _status(self, luns: list[int]) -> dict[str, Any]:
+        for lun in luns:
+            if lun not in self.volumes:
+                raise Refused(Result.NOT_FOUND, f"LUN {lun}: there is no volume of this array")
         row = self.row
         by_volume = {} if row is None else {pair.volume: pair for pair in row.pairs}
         pairs = []

@@ -20,6 +20,9 @@ from arrayd.host.paths import PathTable
 from arrayd.host.way import Way
 from tests.host.pair_arrays import GROUP, HOSTS, TwoArrays
 
+HALF = "the other side is in the pair alone: pairsplit -S ends it"
+"""What is said of pairs that one side lacks, behind their names."""
+
 
 class Ran(NamedTuple):
     """How a verb ended."""
@@ -35,14 +38,14 @@ class Lab:
     def __init__(self, file: Path, runner: asyncio.Runner) -> None:
         self.file = file
         self.two = TwoArrays(runner)
-        self._read = ("", PathTable.load(file))
+        self._read = ("", PathTable.read(file))
 
     @property
     def table(self) -> PathTable:
         """What the file says. It is read again when it says something else."""
         text = self.file.read_text()
         if self._read[0] != text:
-            self._read = (text, PathTable.load(self.file))
+            self._read = (text, PathTable.read(self.file))
         return self._read[1]
 
     def through_primary_alone(self) -> None:

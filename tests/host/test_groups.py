@@ -77,6 +77,40 @@ def test_journals_may_be_left_out(tmp_path: Path) -> None:
     assert table_of(tmp_path, changed("journals", to={"remote": 9})).group("oradb").journals == {"remote": 9}
 
 
+@pytest.mark.parametrize("driver", ["arrays", "host"])
+def test_who_drives_may_be_said(tmp_path: Path, driver: str) -> None:
+    assert table_of(tmp_path, FILE).group("oradb").driver == "arrays"
+    assert table_of(tmp_path, changed("driver", to=driver)).group("oradb").driver == driver
+
+
+def test_a_mistake_in_a_group_is_of_that_group_alone(tmp_path: Path) -> None:
+    tree = changed("legs", 0, "mode", to="sync")
+    tree["groups"]["Second"] = {"volumes": {"x": {"primary": 7, "remote": 7}}, "legs": FILE["groups"]["oradb"]["legs"]}
+    tree["groups"]["third"] = copy.deepcopy(tree["groups"]["Second"])
+    tree["groups"]["third"]["volumes"]["x"]["primary"] = 8
+    tree["groups"]["third"]["volumes"]["x"]["remote"] = 8
+    file = tmp_path / "hosts.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    wrong = {
+        "Second": f"{file}: groups.Second: Second: {NAMED}",
+        "oradb": f"{file}: groups.oradb.legs[0].mode: sync: expected async: sync is not there yet",
+    }
+    with Host.load(file) as host:
+        assert host.group("third").name == "third"
+        for name, line in wrong.items():
+            with pytest.raises(CommandFailed) as caught:
+                host.group(name)
+            assert (caught.value.result, str(caught.value)) == (Result.USAGE, line)
+    with pytest.raises(ConfigError) as refused:
+        PathTable.load(file)
+    assert sorted(refused.value.lines) == sorted(wrong.values())
+    tree["site"] = "nobody"
+    file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(CommandFailed) as all_of_it:
+        Host.load(file)
+    assert len(str(all_of_it.value).splitlines()) == 3
+
+
 def test_a_group_does_not_change(tmp_path: Path) -> None:
     group: Any = table_of(tmp_path, FILE).group("oradb")
     with pytest.raises(AttributeError):
@@ -149,6 +183,8 @@ TWO_LEGS = [FILE["groups"]["oradb"]["legs"][0], {"from": "remote", "to": "third"
         (("legs", 0, "from"), 7, f"legs[0].from: 7: {ARRAY}, in quotes"),
         (("legs", 0, "to"), "primary", "legs[0].to: primary: expected another array than the one it leads from"),
         (("legs", 0, "to"), "remot", f"legs[0].to: remot: {ARRAY}; did you mean remote?"),
+        (("driver",), "me", "driver: me: expected arrays or host"),
+        (("driver",), None, "driver: (nothing): expected arrays or host"),
         (("volume",), {}, "volume: (a mapping): expected a known key; did you mean volumes?"),
     ],
 )  # fmt: skip
@@ -164,7 +200,8 @@ def test_a_mistake_is_named(where: tuple[str | int, ...], value: Any, expected: 
         ({"a b": FILE["groups"]["oradb"]}, f"groups.a b: a b: {NAMED}"),
         (
             {"oradb": None},
-            "groups.oradb: (nothing): expected a mapping with the keys volumes, legs and, optionally, journals",
+            "groups.oradb: (nothing): expected a mapping with the keys volumes, legs and, optionally, journals and "
+            "driver",
         ),
     ],
 )

@@ -10,13 +10,12 @@ import pytest
 from arrayd.commands.results import Result
 from arrayd.host import pair_making
 from arrayd.host.failure import CommandFailed
-from arrayd.host.pair_changes import HALF
 from arrayd.host.pair_commands import Process
 from arrayd.host.pair_making import Wanted, create
 from arrayd.replication.meetings import half, settled, together
 from arrayd.replication.statuses import PAIRED, Operation, Refusal, Side, State
-from tests.host.pair_arrays import ID, JOURNAL_LUN, SIZE, VOLUMES, after, losing, refusing
-from tests.host.pair_runs import Lab, lab
+from tests.host.pair_arrays import ID, JOURNAL_LUN, SIZE, after, losing, refusing
+from tests.host.pair_runs import HALF, Lab, lab
 
 __all__ = ["lab"]
 
@@ -81,8 +80,8 @@ def test_without_a_copy(lab: Lab) -> None:
     ("line", "reason"),
     [
         ("-vl -vr", "-vl and -vr are two directions: one of them"),
-        ("-f never", "-f never: expected async: synchronous pairs are not there yet"),
-        ("-f data", "-f data: expected async: synchronous pairs are not there yet"),
+        ("-f never", "-f never: expected async, or no -f: synchronous pairs are not there yet"),
+        ("-f data", "-f data: expected async, or no -f: synchronous pairs are not there yet"),
         ("-c 0", "Invalid value for '-c'"),
         ("-jp x", "Invalid value for '-jp'"),
         ("--driver me", "Invalid value for '--driver'"),
@@ -119,12 +118,15 @@ def test_refusals_say_what_to_do(lab: Lab) -> None:
     lab.two.put(State.P_PSUS, State.S_SSUS)
     assert lab.bad("paircreate -g oradb -vl") == (Result.CONFLICT, f"primary: data: {PAIRED.text}")
     lab.two.put(State.P_PAIR, State.SMPL)
-    assert lab.bad("paircreate -g oradb -vl") == (Result.CONFLICT, f"remote: {HALF.text}")
+    assert lab.bad("paircreate -g oradb -vl") == (Result.CONFLICT, f"remote: data: {HALF}")
     lab.two.put(State.SMPL, State.SMPL)
     lab.two.gone = {"remote"}
     code, reason = lab.bad("paircreate -g oradb -vl")
     assert code == Result.UNREACHABLE
-    assert reason.startswith("remote: nobody listens, last heard of ")
+    assert reason == (
+        "remote: nobody listens, last heard of 2026-11-28 09:22:40.500 UTC: "
+        "a pair is made on both arrays: again when both answer"
+    )
     assert lab.two["primary"].told == []
 
 
@@ -171,8 +173,17 @@ def test_volumes_have_one_size(lab: Lab) -> None:
     )
 
 
+def test_a_volume_of_another_group_is_named(lab: Lab) -> None:
+    role = "the S-VOL of pair log in group other"
+    lab.two["remote"].more = {"pairs": [{"lun": 5, "state": "SMPL"}, {"lun": 6, "state": "SMPL", "holder": role}]}
+    assert lab.bad("paircreate -g oradb") == (
+        Result.CONFLICT,
+        f"remote: log: LUN 6 is {role}: another LUN in the path table, or end that first",
+    )
+
+
 def test_a_lun_without_a_volume_is_named(lab: Lab) -> None:
-    del lab.two["remote"].volumes[VOLUMES["log"]["remote"]]
+    lab.two["remote"].more = {"pairs": [{"lun": 5, "state": "SMPL"}]}
     assert lab.bad("paircreate -g oradb -vl") == (Result.NOT_FOUND, "remote: no volume at LUN 6: log")
     lab.through_primary_alone()
     lab.two.faults["remote", Process.PAIR_STATUS] = refusing(Result.NOT_FOUND, "LUN 6: there is no volume")
@@ -187,6 +198,21 @@ def test_journals_by_lun(lab: Lab) -> None:
     assert (told["remote"]["journal"], told["primary"]["journal"]) == (30, 31)
     assert (told["remote"]["peer_journal"], told["primary"]["peer_journal"]) == (31, 30)
     assert lab.good("paircreate -g oradb -vr -jp 30") == ""
+
+
+def test_a_journal_that_is_none_is_named(lab: Lab) -> None:
+    """With what named it, and what there is instead; nothing is told to the arrays."""
+    for options, reason in (
+        ("-jp 0", "primary: -jp: LUN 0 is no journal volume that is not used: there is LUN 20"),
+        ("-vr -js 7", "primary: -js: LUN 7 is no journal volume that is not used: there is LUN 20"),
+        ("-js 7", "remote: -js: LUN 7 is no journal volume that is not used: there is LUN 20"),
+    ):
+        assert lab.bad(f"paircreate -g oradb {options}") == (Result.NOT_FOUND, reason)
+    lab.two["remote"].journals.clear()
+    code, reason = lab.bad("paircreate -g oradb")
+    assert code == Result.NOT_FOUND
+    assert reason.startswith("remote: groups.oradb.journals: LUN 20 is no journal volume that is not used: make one (")
+    assert all(array.told == [] for array in lab.two.arrays.values())
 
 
 def test_a_journal_that_is_not_named_is_one_that_is_not_used(lab: Lab) -> None:
@@ -212,6 +238,8 @@ def test_the_journal_of_a_group_is_not_changed_by_more_pairs(lab: Lab) -> None:
     code, reason = lab.bad("paircreate -g oradb -vl -jp 30")
     assert code == Result.CONFLICT
     assert reason.startswith("primary: the journal of oradb is LUN 20, not 30")
+    assert lab.good("paircreate -g oradb -vl") == ""
+    assert lab.bad("paircreate -g oradb -vl -jp 30") == (code, reason)
 
 
 # -- when one side does not --------------------------------------------------------------------------------------------

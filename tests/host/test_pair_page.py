@@ -53,11 +53,13 @@ def test_the_other_side_sees_itself_as_local(capsys: pytest.CaptureFixture[str])
 
 def test_a_silent_side_is_unknown_with_its_last_contact(capsys: pytest.CaptureFixture[str]) -> None:
     show_pairs(Output(False), GROUP, "primary", CUT, extended=True)
-    assert lines(capsys.readouterr().out)[1] == ("oradb\tdata\tR\t5\t-\tunknown\tunknown\t-\t-\t-\t-\t1795857760.5")
+    assert lines(capsys.readouterr().out)[1] == (
+        "oradb\tdata\tR\t5\t-\tunknown\tunknown\t-\t-\t-\t-\t2026-11-28T09:22:40Z"
+    )
     show_journals(Output(False), GROUP, "primary", CUT)
     assert lines(capsys.readouterr().out) == [
         "L\t3\t0\t1\tPJNN\t2\t4\t812\t12\t2097152\tA1\t20\t-",
-        "R\t-\t-\t-\tunknown\t-\t-\t-\t-\t-\t-\t-\t1795857760.5",
+        "R\t-\t-\t-\tunknown\t-\t-\t-\t-\t-\t-\t-\t2026-11-28T09:22:40Z",
     ]
 
 
@@ -82,9 +84,9 @@ def test_a_person_sees_tables(capsys: pytest.CaptureFixture[str], monkeypatch: p
     ]
     assert [row.split() for row in rows] == [
         ["oradb", "data", "L", "0", "A1", "P-VOL", "PAIR", "ASYNC", "100", "1", "3", "-"],
-        ["oradb", "data", "R", "5", "-", "unknown", "unknown", "-", "-", "-", "-", "2026-11-28", "09:22:40.500"],
+        ["oradb", "data", "R", "5", "-", "unknown", "unknown", "-", "-", "-", "-", "2026-11-28", "09:22:40Z"],
         ["oradb", "log", "L", "1", "A1", "P-VOL", "COPY", "ASYNC", "100", "1", "3", "-"],
-        ["oradb", "log", "R", "6", "-", "unknown", "unknown", "-", "-", "-", "-", "2026-11-28", "09:22:40.500"],
+        ["oradb", "log", "R", "6", "-", "unknown", "unknown", "-", "-", "-", "-", "2026-11-28", "09:22:40Z"],
     ]
 
 

@@ -176,7 +176,7 @@ def test_what_a_silent_array_had_is_unknown(lab: Lab) -> None:
     assert row["last_contact"] == 1795857760.5
     assert row["reason"] == "remote: nobody listens"
     shown_row = lab.good("horctakeover -g oradb --plan").rstrip("\n").split("\t")
-    assert shown_row[6:10] == ["unknown", "unknown", "unknown", "1795857760.5"]
+    assert shown_row[6:10] == ["unknown", "unknown", "unknown", "2026-11-28T09:22:40Z"]
     lab.two["primary"].more = {"contact": None}
     assert lab.good("horctakeover -g oradb --plan").split("\t")[9] == "unknown"
 
@@ -224,10 +224,19 @@ def test_what_a_copy_has_brought_is_lost_with_it(lab: Lab, here: State) -> None:
 
 
 def test_a_refusal_in_a_plan(lab: Lab) -> None:
+    """Nobody knows what is lost where the copy is given up, and lag and position are not those of a point."""
     lab.two.put(State.S_COPY, State.P_COPY)
+    lab.two["remote"].more = {"sequence": 900, "lag": {"seconds": 0, "writes": 0, "bytes": 0}}
     row = plan(lab)
     assert (row["takeover"], row["exit"], row["reason"]) == ("refused", 135, COPYING.text)
-    assert lost(row) == NOTHING
+    assert (lost(row), row["last_contact"]) == (UNKNOWN, 1795857760.5)
+    lab.two.gone = {"remote"}
+    lab.two.put(State.S_COPY, State.P_COPY, consistent=False)
+    row = plan(lab)
+    assert (row["takeover"], row["reason"]) == ("refused", NEVER_WHOLE.text)
+    assert (lost(row), row["last_contact"]) == (UNKNOWN, 1795857760.5)
+    lab.two.put(State.SMPL, State.SMPL)
+    assert (plan(lab)["takeover"], lost(plan(lab))) == ("refused", UNKNOWN)
 
 
 def test_no_plan_without_this_side(lab: Lab) -> None:

@@ -16,6 +16,7 @@ from arrayd.host.pair_wait import (
     Again,
     Ended,
     EventWaiting,
+    Judged,
     Marker,
     Sides,
     Step,
@@ -124,8 +125,21 @@ def test_a_suspension_ends_it_unless_it_was_waited_for() -> None:
 def test_the_p_vols_are_judged_wherever_they_are() -> None:
     split = sides(said(P, State.S_PAIR), said(S, State.P_PSUS))
     assert code(EventWaiting(PAIR, 0, 9).heard(split, 0)) is None
-    assert code(EventWaiting(PAIR, 0, 9, local=True).heard(split, 0)) == EventWait.REACHED
+    assert code(EventWaiting(PAIR, 0, 9, Judged.LOCAL).heard(split, 0)) == EventWait.REACHED
     assert code(EventWaiting({Status.PSUS}, 0, 9).heard(split, 0)) == EventWait.REACHED
+
+
+def test_the_s_vols_are_judged_wherever_they_are() -> None:
+    for split in (
+        sides(said(P, State.P_PSUS), said(S, State.S_SSUS)),
+        sides(said(P, State.S_SSUS), said(S, State.P_PSUS)),
+        sides(said(P, State.S_SSUS), GONE),
+    ):
+        assert code(EventWaiting({Status.SSUS}, 0, 9, Judged.S_VOLS).heard(split, 0)) == EventWait.REACHED
+    ended = sides(said(P, State.SMPL), said(S, State.SMPL))
+    assert code(EventWaiting({Status.SMPL}, 0, 9, Judged.S_VOLS).heard(ended, 0)) == EventWait.REACHED
+    silent = sides(said(P, State.P_PSUS), GONE)
+    assert code(EventWaiting({Status.SSUS}, 0, 9, Judged.S_VOLS).heard(silent, 9)) == EventWait.TIMEOUT
 
 
 @pytest.mark.parametrize("here", [State.S_PAIR, State.S_SSWS, State.SMPL])
@@ -136,7 +150,7 @@ def test_a_silent_p_vol_is_waited_for(here: State) -> None:
     assert EventWaiting(everything, 0, 9).heard(silent, 9) == Ended(
         EventWait.TIMEOUT, "remote: no link, last heard of 2026-11-28 09:22:40.500 UTC"
     )
-    assert code(EventWaiting(everything, 0, 9, local=True).heard(silent, 0)) == EventWait.REACHED
+    assert code(EventWaiting(everything, 0, 9, Judged.LOCAL).heard(silent, 0)) == EventWait.REACHED
 
 
 @given(states=st.lists(st.sampled_from(State), min_size=1, max_size=6), wanted=st.sets(st.sampled_from(Status)))
@@ -164,7 +178,7 @@ def test_a_wait_ends_in_time_with_one_of_its_codes(states: list[State], wanted: 
 )  # fmt: skip
 def test_nowait_says_what_is_shown(states: tuple[State, ...], expected: int) -> None:
     assert pairevtwait_nowait(sides(said(P, *states), said(S, State.SMPL))).code == expected
-    assert pairevtwait_nowait(sides(said(P, *states), GONE), local=True).code == expected
+    assert pairevtwait_nowait(sides(said(P, *states), GONE), Judged.LOCAL).code == expected
 
 
 def test_nowait_does_not_guess() -> None:

@@ -23,7 +23,7 @@ __all__ = ["lab"]
 
 ENDS = [(here, there) for here, there in product(State, State) if settled(here, there)]
 P_VOLS = [state for state in State if state.side is Side.P_VOL]
-CONTACT = "1795857760.5"
+CONTACT = "2026-11-28T09:22:40Z"
 
 
 def rows(text: str) -> list[list[str]]:
@@ -212,9 +212,21 @@ def test_waits_that_end_otherwise(lab: Lab) -> None:
     assert lab.good("pairevtwait -g oradb -s psue -l -t 3 --at remote") == "data S-VOL PSUE, log S-VOL PSUE\n"
 
 
+def test_waiting_for_the_s_vols(lab: Lab) -> None:
+    lab.two.put(State.P_PSUS, State.S_SSUS)
+    for at in ("primary", "remote"):
+        assert lab.good(f"pairevtwait -g oradb -ss ssus psue -t 3 --at {at}") == "data S-VOL SSUS, log S-VOL SSUS\n"
+        assert lab.run(f"pairevtwait -g oradb -nowaits --at {at}") == (4, "data S-VOL SSUS, log S-VOL SSUS\n", "")
+    assert lab.good("pairevtwait -g oradb -s ssus -l -t 3 --at remote")
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
+        ("pairevtwait -g oradb -s ssus -t 9", "-s ssus: no P-VOL shows it: -ss ssus waits until the S-VOLs do"),
+        ("pairevtwait -g oradb -s pair ssws -t 9", "-s ssws: no P-VOL shows it: -ss ssws waits until the S-VOLs do"),
+        ("pairevtwait -g oradb -s pair -ss pair -t 9", "-s, -ss and -l are of the P-VOLs, the S-VOLs and the local"),
+        ("pairevtwait -g oradb -ss pdub -t 1", "-ss pdub: expected one or more of smpl, copy, pair"),
         ("pairevtwait -g oradb", "-s STATUS and -t SECONDS, or -nowait"),
         ("pairevtwait -g oradb -s pair", "-s STATUS and -t SECONDS, or -nowait"),
         ("pairevtwait -g oradb -s pdub -t 1", "-s pdub: expected one or more of smpl, copy, pair"),

@@ -32,8 +32,8 @@ class WhichGroup(Input):
 
 
 class PairShown(Output):
-    """A volume, in a pair of the group or in none (SMPL). `percent` is of a copy, or of what both sides have the same;
-    sizes and `differing` are in bytes; `volume` is its identity."""
+    """A volume, in a pair of the group or in none (SMPL): `holder` says what it is in another group. `percent` is of a
+    copy, or of what both sides have the same; sizes and `differing` are in bytes; `volume` is its identity."""
 
     lun: int
     state: str
@@ -49,6 +49,7 @@ class PairShown(Output):
     since: float | None = None
     error: str | None = None
     differing: int | None = None
+    holder: str | None = None
 
 
 class JournalShown(Output):
@@ -212,9 +213,14 @@ def _journal(context: Context, row: GroupRow, lun: int, progress: Progress, told
 
 
 def _simplex(context: Context, lun: int) -> PairShown:
-    _, volume = volume_at(context, lun)
+    name, volume = volume_at(context, lun)
     return PairShown(
-        lun=lun, state=str(State.SMPL), volume=volume.identity, size=volume.size, block_size=volume.block_size
+        lun=lun,
+        state=str(State.SMPL),
+        volume=volume.identity,
+        size=volume.size,
+        block_size=volume.block_size,
+        holder=context.replication.table.role(name),
     )
 
 
