@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.simulation import run
-from tests.simulation.linked import linked
 from tests.simulation.world import World
 
 SEEDS = range(1, 11)
@@ -31,10 +30,10 @@ FRESH, FRESH_AT_ONCE = 200, 10
 ROOT = Path(__file__).parent.parent.parent
 PRINT = """
 import sys
-from tests.simulation.linked import linked
+from tests.simulation.run import SCENARIOS
 from tests.simulation.world import World
-world = World(int(sys.argv[1]))
-world.run(linked)
+world = World(int(sys.argv[2]))
+world.run(SCENARIOS[sys.argv[1]])
 sys.stdout.write(world.trace.text())
 """
 
@@ -71,14 +70,15 @@ def test_fresh_seeds_of_pairs_keep_every_promise(_number: int) -> None:
         assert outcome.counts["host writes"] >= 200
 
 
-def test_the_same_seed_is_the_same_trace_and_another_is_not() -> None:
+@pytest.mark.parametrize("scenario", sorted(run.SCENARIOS))
+def test_the_same_seed_is_the_same_trace_and_another_is_not(scenario: str) -> None:
     def trace(seed: int) -> str:
         world = World(seed)
-        world.run(linked)
+        world.run(run.SCENARIOS[scenario])
         return world.trace.text()
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
-    command = [sys.executable, "-c", PRINT, str(SAME)]
+    command = [sys.executable, "-c", PRINT, scenario, str(SAME)]
     elsewhere = subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout
     assert elsewhere.count("\n") > 100
     assert trace(SAME) == elsewhere
