@@ -31,13 +31,15 @@ def cell(what: str, status: str) -> str:
     return f"{what}{SEPARATOR}{status}"
 
 
-def print_tables(counts: Counter[str], console: Console | None = None) -> int:
-    """Prints what was counted by status, and where arrays have died; how many cells are empty."""
+def print_tables(counts: Counter[str], rows: Sequence[str], console: Console | None = None) -> int:
+    """Prints what was counted by status, of all `rows` there are, and where arrays have died; how many cells are
+    empty."""
     console = console or Console(width=WIDTH, highlight=False, color_system=None)
-    kinds = sorted({key.partition(SEPARATOR)[0] for key in counts if SEPARATOR in key})
-    if not kinds:
+    if not rows:
         return 0
-    by_status = _table("by what the pairs showed", kinds, STATUSES, lambda what, status: counts[cell(what, status)])
+    met = {key.partition(SEPARATOR)[0] for key in counts if SEPARATOR in key}
+    assert met <= {*rows}, f"no row for {met - {*rows}}"
+    by_status = _table("by what the pairs showed", rows, STATUSES, lambda what, status: counts[cell(what, status)])
     doors = sorted({*DOORS, *DOORS_OF_CHANGES, *(key.partition(" ")[2] for key in _deaths(counts))})
     by_door = _table("died", doors, MOMENTS, lambda door, moment: _died(counts, door, moment))
     console.print(by_status[0])

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
 
 from tests.simulation.disk import FULL_SHARE
 from tests.simulation.doors import Gone, Plan
@@ -45,6 +44,23 @@ CLOCK_SECONDS = 1000.0
 STARTS_MAX = 20
 UNEVEN = (0, 0, 1, 1, 4)
 """By one of these a kind is more or less frequent in one run than on the average."""
+KINDS = {
+    "kill": 6,
+    "kill_at_start": 2,
+    "stop_and_start": 1,
+    "cut": 3,
+    "stall": 3,
+    "refuse": 1,
+    "full": 1,
+    "slow_down": 1,
+    "fail_syncs": 1,
+    "fail_reads": 1,
+    "fail_commits": 1,
+    "turn_clock": 1,
+}
+"""All kinds, by the names of their methods: how often each comes."""
+UNEVEN_KINDS = {"start_in_trouble": 2}
+"""Likewise those that come in uneven runs only."""
 
 
 class Faults:
@@ -58,41 +74,24 @@ class Faults:
         self._doors_of_changes = DOORS_OF_CHANGES if uneven else DOORS
         self.making: Callable[[str], None] = lambda _kind: None
         """What is to be known when one is made."""
-        kinds: list[tuple[Callable[[], Coroutine[Any, Any, None]], int]] = [
-            (self.kill, 6),
-            (self.kill_at_start, 2),
-            (self.stop_and_start, 1),
-            (self.cut, 3),
-            (self.stall, 3),
-            (self.refuse, 1),
-            (self.full, 1),
-            (self.slow_down, 1),
-            (self.fail_syncs, 1),
-            (self.fail_reads, 1),
-            (self.fail_commits, 1),
-            (self.turn_clock, 1),
-        ]
-        self._kinds = [kind for kind, _ in kinds]
-        self._weights = [weight * (self._random.choice(UNEVEN) if uneven else 1) for _, weight in kinds]
-        if uneven:
-            self._kinds.append(self.start_in_trouble)
-            self._weights.append(2 * self._random.choice(UNEVEN))
-        if not any(self._weights):
-            self._weights = [weight for _, weight in kinds]
+        weights = {**KINDS, **(UNEVEN_KINDS if uneven else {})}
+        self._weights = {kind: n * (self._random.choice(UNEVEN) if uneven else 1) for kind, n in weights.items()}
+        if not any(self._weights.values()):
+            self._weights = weights
 
     async def make(self, until: float) -> None:
         """One fault after the other, some of them at once."""
         going: list[asyncio.Task[None]] = []
         while self._world.loop.time() < until:
             await asyncio.sleep(self._random.expovariate(1 / BETWEEN_SECONDS))
-            (kind,) = self._random.choices(self._kinds, self._weights)
-            self._made(kind.__name__)
-            going.append(asyncio.ensure_future(kind()))
+            (kind,) = self._random.choices(list(self._weights), list(self._weights.values()))
+            going.append(asyncio.ensure_future(getattr(self, kind)()))
             if self._random.random() < 0.7:
                 await going[-1]
         await asyncio.gather(*going)
 
     def _made(self, kind: str) -> None:
+        """One is made now: it is not counted where there is nothing that it could befall."""
         self.made[kind] += 1
         self.making(kind)
         self._world.trace.note("fault", kind)
@@ -123,6 +122,7 @@ class Faults:
         life = machine.life
         if life is None or life.plan is not None:
             return
+        self._made("kill")
         plan = life.plan = self._plan(machine, calls, doors)
         await self._struck(machine, plan)
         await self._a_while(self._random.choice(DOWN_SECONDS))
@@ -140,7 +140,6 @@ class Faults:
     async def disturb(self, array: str | None) -> None:
         """Whatever comes in the middle of a verb: mostly an array is killed, that one or any."""
         (kind,) = self._random.choices((self.kill, self.start_in_trouble, self.cut), (6, 2, 2))
-        self._made(kind.__name__)
         at = next((each for each in self._machines if each.name == array), None)
         await (self.kill(CALLS_SOON_MAX, self._doors_of_changes, at) if kind == self.kill else kind())
 
@@ -149,6 +148,7 @@ class Faults:
         machine = self._machine()
         if machine.life is None or machine.life.plan is not None:
             return
+        self._made("start_in_trouble")
         plan = machine.life.plan = self._plan(machine)
         plan.power = self._random.random() < TROUBLE_POWER_LOSS_SHARE
         await self._struck(machine, plan)
@@ -175,6 +175,7 @@ class Faults:
         machine = self._machine()
         if machine.life is None or machine.life.plan is not None:
             return
+        self._made("kill_at_start")
         if self._random.random() < 0.5:
             machine.life.kill("at rest", self._is_power_loss(machine))
             await self._a_while(self._random.choice(DOWN_SECONDS))
@@ -188,6 +189,8 @@ class Faults:
     async def stop_and_start(self) -> None:
         """An operator restarts an array."""
         machine = self._machine()
+        if machine.life is not None:
+            self._made("stop_and_start")
         await self._stop(machine)
         await self._a_while(self._random.choice(DOWN_SECONDS))
         await self.start(machine)
@@ -218,11 +221,13 @@ class Faults:
             if self._world.network.busy(*line):
                 break
             await self._a_while(BUSY_CHECK_SECONDS)
+        self._made("cut")
         self._world.network.cut(*line)
 
     async def stall(self) -> None:
         """Nothing comes through for a while; then the connections go on, or end."""
         line = self._line()
+        self._made("stall")
         self._world.network.stall(*line, True)
         await self._a_while(2.0 if self._random.random() < 0.5 else 8.0)
         if self._random.random() < 0.3:
@@ -232,6 +237,7 @@ class Faults:
     async def refuse(self) -> None:
         """Connections end, and there are no new ones for a while."""
         line = self._line()
+        self._made("refuse")
         self._world.network.line(*line).refused = True
         self._world.network.cut(*line)
         await self._a_while(4.0)
@@ -242,6 +248,7 @@ class Faults:
     async def full(self) -> None:
         """A disk has no room for a while."""
         machine = self._machine()
+        self._made("full")
         machine.disk.full = True
         await self._a_while(2.0)
         machine.disk.full = False
@@ -250,6 +257,7 @@ class Faults:
         """A disk is slow for a while."""
         life = self._machine().life
         if life is not None:
+            self._made("slow_down")
             life.slow_share = self._random.choice((0.1, 0.5))
             await self._a_while(4.0)
             life.slow_share = 0.0
@@ -257,6 +265,7 @@ class Faults:
     async def fail_syncs(self) -> None:
         """A sync fails: the volume has failed until an operator starts the array again."""
         machine = self._machine()
+        self._made("fail_syncs")
         machine.disk.failing_syncs = 1
         await self._a_while(3.0)
         machine.disk.failing_syncs = 0
@@ -270,14 +279,17 @@ class Faults:
 
     async def fail_reads(self) -> None:
         """Some reads fail."""
+        self._made("fail_reads")
         self._machine().disk.failing_reads = self._random.randint(1, 3)
 
     async def fail_commits(self) -> None:
         """A commit of the tables fails."""
+        self._made("fail_commits")
         self._world.tables.failing_commits[self._machine().name] = 1
 
     async def turn_clock(self) -> None:
         """A clock is set to another time."""
+        self._made("turn_clock")
         self._machine().clock_offset += self._random.uniform(-CLOCK_SECONDS, CLOCK_SECONDS)
 
     # -- end ---------------------------------------------------------------------------------------------------------
