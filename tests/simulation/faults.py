@@ -10,10 +10,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import TYPE_CHECKING
 
 from tests.simulation.disk import FULL_SHARE
 from tests.simulation.doors import Gone, Plan
 from tests.simulation.world import Machine, World
+
+if TYPE_CHECKING:
+    from tests.simulation.filling import Filling
 
 BETWEEN_SECONDS = 1.5
 """Between two faults, on the average."""
@@ -59,8 +63,8 @@ KINDS = {
     "turn_clock": 1,
 }
 """All kinds, by the names of their methods: how often each comes."""
-UNEVEN_KINDS = {"start_in_trouble": 2}
-"""Likewise those that come in uneven runs only."""
+UNEVEN_KINDS = {"start_in_trouble": 2, "fill_journal": 2}
+"""Likewise those that come in uneven runs only, which are runs of pairs."""
 
 
 class Faults:
@@ -74,6 +78,8 @@ class Faults:
         self._doors_of_changes = DOORS_OF_CHANGES if uneven else DOORS
         self.making: Callable[[str], None] = lambda _kind: None
         """What is to be known when one is made."""
+        self.filling: Filling | None = None
+        """Who fills journals, where there are some."""
         weights = {**KINDS, **(UNEVEN_KINDS if uneven else {})}
         self._weights = {kind: n * (self._random.choice(UNEVEN) if uneven else 1) for kind, n in weights.items()}
         if not any(self._weights.values()):
@@ -84,11 +90,16 @@ class Faults:
         going: list[asyncio.Task[None]] = []
         while self._world.loop.time() < until:
             await asyncio.sleep(self._random.expovariate(1 / BETWEEN_SECONDS))
-            (kind,) = self._random.choices(list(self._weights), list(self._weights.values()))
-            going.append(asyncio.ensure_future(getattr(self, kind)()))
+            going.append(asyncio.ensure_future(self.make_one()))
             if self._random.random() < 0.7:
                 await going[-1]
         await asyncio.gather(*going)
+
+    async def make_one(self, alike: bool = False) -> None:
+        """One fault, of any kind that comes in this run; `alike`: each is as frequent as the others."""
+        weights = [weight and 1 if alike else weight for weight in self._weights.values()]
+        (kind,) = self._random.choices(list(self._weights), weights)
+        await getattr(self, kind)()
 
     def _made(self, kind: str) -> None:
         """One is made now: it is not counted where there is nothing that it could befall."""
@@ -176,14 +187,17 @@ class Faults:
         if machine.life is None or machine.life.plan is not None:
             return
         self._made("kill_at_start")
+        plan = self._plan(machine, doors=self._doors_of_changes)
         if self._random.random() < 0.5:
             machine.life.kill("at rest", self._is_power_loss(machine))
             await self._a_while(self._random.choice(DOWN_SECONDS))
             if machine.is_down:
-                machine.next_plan = self._plan(machine, doors=self._doors_of_changes)
+                machine.next_plan = plan
         else:
-            machine.life.plan = self._plan(machine, doors=self._doors_of_changes)
+            machine.life.plan = plan
             await self._stop(machine)
+        await self.start(machine)
+        await self._struck(machine, plan)  # it may be there before that moment has come
         await self.start(machine)
 
     async def stop_and_start(self) -> None:
@@ -242,6 +256,20 @@ class Faults:
         self._world.network.cut(*line)
         await self._a_while(4.0)
         self._world.network.line(*line).refused = False
+
+    async def fill_journal(self) -> None:
+        """Nothing comes through while hosts write much, and for a while after."""
+        assert self.filling is not None
+        if not await self.filling.ready():
+            return
+        line = self._line()
+        self._made("fill_journal")
+        self._world.network.stall(*line, True)
+        await self.filling.fill()
+        then = asyncio.ensure_future(self.filling.then(self))
+        await self._a_while(2.0)
+        self._world.network.stall(*line, False)
+        await then
 
     # -- disks and clocks --------------------------------------------------------------------------------------------
 

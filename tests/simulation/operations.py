@@ -141,6 +141,10 @@ class Operations:
         while self.shown() == "COPY" and loop.time() < late:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
+    async def do_any(self) -> None:
+        """One verb, each as likely as the others. Raises Violated."""
+        await self.do(self._random.choice(list(VERBS)))
+
     async def do(self, name: str) -> None:
         """One verb. Raises Violated."""
         await self._told(name, self._verbs[name]())
