@@ -19,11 +19,12 @@ from tests.simulation.coverage import cell
 from tests.simulation.faults import Faults
 from tests.simulation.figures import Figures
 from tests.simulation.filling import Filling
-from tests.simulation.hosts import BLOCK_BYTES, HostLun, Initiator
+from tests.simulation.hosts import BLOCK_BYTES, Initiator
 from tests.simulation.linked import PORTS, together
 from tests.simulation.operating import Operator
 from tests.simulation.operations import Operations
 from tests.simulation.prefixes import check_same
+from tests.simulation.sending import Way
 from tests.simulation.watching import Watch
 from tests.simulation.world import Machine, Violated, World, replaced
 from tests.simulation.writers import Region, write_on
@@ -37,7 +38,7 @@ COPY_BYTES = (32 * 1024, 128 * 1024, 2 * 1024 * 1024)
 UNPAIRED_SECONDS = 0.5
 """How long hosts write before the pairs are made, on the average."""
 VOLUMES = ("data", "log", "index")
-JOURNAL, DEVICE = 3, 9
+JOURNAL, DEVICE, FAR_DEVICE = 3, 9, 10
 """LUNs, behind those of the volumes."""
 GROUP = "group"
 STREAMS = 3
@@ -67,10 +68,19 @@ class Paired:
             self.watch.add(machine)
             host = Initiator(machine, f"host-{machine.name}", world.random(machine.name))
             host.patience_s += FENCE_SECONDS
-            self.operator.devices[machine.name] = HostLun(host, DEVICE)
             promises = self.watch.promises[machine.name]
             self.regions += [
                 Region(host, lun, promises[volume], range(BLOCKS), mixed=True) for lun, volume in enumerate(VOLUMES)
+            ]
+        near, far = (
+            Initiator(machine, "operator", world.random(f"{machine.name} operator")) for machine in self.machines
+        )
+        for machine, here, there in zip(self.machines, (near, far), (far, near), strict=True):
+            self.operator.ways[machine.name] = [
+                Way(here, machine, DEVICE),
+                Way(there, machine, FAR_DEVICE),
+                Way(here, machine, 0, ()),
+                Way(there, machine, 0, (machine.name,)),
             ]
         names = [machine.name for machine in self.machines]
         self.operations = Operations(self.operator, self.watch, names, world.random("operator"))
@@ -91,6 +101,7 @@ class Paired:
                 **{lun: {"volume": volume} for lun, volume in enumerate(VOLUMES)},
                 JOURNAL: {"volume": "journal"},
                 DEVICE: {"command_device": {}},
+                FAR_DEVICE: {"virtual": {"array": other, "lun": DEVICE}},
             },
             "link": {
                 "listen": f"127.0.0.1:{PORTS[name]}",
@@ -109,6 +120,7 @@ class Paired:
         watch = self.watch
         held = Counter({f"held against the order: {why}": count for why, count in watch.checked.items()})
         held["volumes that were written"] = len(+self._writes())
+        held["commands that were sent again"] = self.operator.executions.again
         held["figures that were compared"] = self.figures.compared
         held["verbs that were refused"] = self.operations.refused.total()
         return held + self.operations.made
@@ -224,6 +236,7 @@ class Paired:
                 if not await region.flush():
                     raise Violated(f"{region.initiator.name}, LUN {region.lun}: cannot be flushed")
         near, far = (self.watch.contents(machine.name) for machine in self.machines)
+        self.operator.executions.check()
         check_same(far, near, "the two sides, which are PAIR")
 
 
