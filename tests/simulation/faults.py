@@ -17,6 +17,7 @@ from tests.simulation.doors import Gone, Plan
 from tests.simulation.world import Machine, World
 
 if TYPE_CHECKING:
+    from tests.simulation.backups import Backup
     from tests.simulation.filling import Filling
 
 BETWEEN_SECONDS = 1.5
@@ -44,6 +45,8 @@ BUSY_CHECKS, BUSY_CHECK_SECONDS = 100, 5e-3
 """How often it is looked whether a line is busy before it is cut."""
 DOWN_SECONDS = (0.01, 2.0)
 """How long an array is away, on the average: one or the other."""
+BACKUP_SECONDS = 3.0
+"""How old tables are that are put back, on the average."""
 CLOCK_SECONDS = 1000.0
 STARTS_MAX = 20
 UNEVEN = (0, 0, 1, 1, 4)
@@ -63,7 +66,7 @@ KINDS = {
     "turn_clock": 1,
 }
 """All kinds, by the names of their methods: how often each comes."""
-UNEVEN_KINDS = {"start_in_trouble": 2, "fill_journal": 2}
+UNEVEN_KINDS = {"start_in_trouble": 2, "fill_journal": 2, "start_with_old_tables": 1}
 """Likewise those that come in uneven runs only, which are runs of pairs."""
 
 
@@ -78,6 +81,8 @@ class Faults:
         self._doors_of_changes = DOORS_OF_CHANGES if uneven else DOORS
         self.making: Callable[[str], None] = lambda _kind: None
         """What is to be known when one is made."""
+        self.backup: Callable[[Machine], Backup] | None = None
+        """`backup(machine)` makes one of its tables, where there are pairs in them."""
         self.filling: Filling | None = None
         """Who fills journals, where there are some."""
         weights = {**KINDS, **(UNEVEN_KINDS if uneven else {})}
@@ -206,6 +211,27 @@ class Faults:
         if machine.life is not None:
             self._made("stop_and_start")
         await self._stop(machine)
+        await self._a_while(self._random.choice(DOWN_SECONDS))
+        await self.start(machine)
+
+    async def start_with_old_tables(self) -> None:
+        """An array is stopped, or killed, and its tables are those of a while ago when it starts again, if it can make
+        up for that."""
+        assert self.backup is not None
+        machine = self._machine()
+        backup = self.backup(machine)
+        await self._a_while(BACKUP_SECONDS)
+        if machine.life is None or machine.life.plan is not None:
+            return
+        if self._random.random() < 0.5:
+            await self._stop(machine)
+        else:
+            machine.life.kill("at rest", self._is_power_loss(machine))
+        if machine.is_down:
+            fits = backup.fits()
+            self._made("start_with_old_tables" if fits else "stop_and_start")
+            if fits:
+                backup.put_back()
         await self._a_while(self._random.choice(DOWN_SECONDS))
         await self.start(machine)
 

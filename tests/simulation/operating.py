@@ -81,7 +81,7 @@ class Operator:
         number = REGISTRY.by_name[command].number if isinstance(command, str) else command
         request = Request(number, Identification(b"operator", 1, next(self._counter)), json.dumps(told).encode())
         self.commanded += 1
-        now, sent = self.world.loop.time, Sent(array, request)
+        now, sent = self.world.loop.time, Sent(array, request, self.executions)
         await self._send_again(array, request, sent, self._again.expovariate(1 / IMPATIENT_SECONDS))
         try:
             answer = await slots.send(

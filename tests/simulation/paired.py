@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from arrayd.replication.fencing import FENCE_SECONDS
+from tests.simulation.backups import Backup
 from tests.simulation.coverage import cell
 from tests.simulation.faults import Faults
 from tests.simulation.figures import Figures
@@ -86,6 +87,7 @@ class Paired:
         self.operations = Operations(self.operator, self.watch, names, world.random("operator"))
         self.operations.disturbing = self._disturbed
         self.faults.making = self._fails
+        self.faults.backup = lambda machine: Backup(machine, self.operator.executions)
         self.faults.filling = Filling(world, self.regions, self.operations, self._journal_bytes)
         self.figures = Figures(self.operator, self.watch, self.machines, world.random("figures"))
 
