@@ -16,26 +16,21 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from arrayd.commands import slots
-from arrayd.commands.formats import Answer, FormatError, Identification, Request, State, decode_answer
-from arrayd.commands.messages import BUFFER_MODE, Destination, Message
+from arrayd.commands.formats import Answer, Identification, Request
 from arrayd.commands.processes import REGISTRY
 from arrayd.commands.results import Result
-from tests.simulation.doors import Gone
-from tests.simulation.hosts import HostLun, Initiator
+from tests.simulation.executions import UNCERTAIN, what_was_done
+from tests.simulation.hosts import HostLun
+from tests.simulation.sending import Sender, Way
 from tests.simulation.world import Machine, Violated, World
 
 SECONDS = 12.0
 """How long one attempt at a command may take."""
-ANSWER_BYTES = 8192
-LANES = 256
 FIRST_LUN, LUNS_EACH = 1000, 1000
 EPOCH = 1
 VOLUME_BYTES = 64 * 1024
 """Of those that are made by command."""
 TRIES = 30
-UNCERTAIN = frozenset({Result.EXPIRED, Result.UNDELIVERABLE, Result.BUSY, Result.NO_SLOT, Result.UNREACHABLE})
-"""Results after which it is not known whether the command was, or will be, executed."""
 HONEST = UNCERTAIN | {Result.OK, Result.FAILED, Result.INTERRUPTED}
 """What a command that is right may end with while there are faults."""
 
@@ -64,7 +59,7 @@ class Command:
             raise Violated(f"{where}: {Result(answer.result).name} {answer.edited.decode()[:300]}")
         if answer.result in UNCERTAIN:
             return
-        if self.answers and _told(answer) != _told(self.answers[0]):
+        if self.answers and what_was_done(answer) != what_was_done(self.answers[0]):
             raise Violated(f"{where}: first {self.answers[0]}, then {answer}")
         self.answers.append(answer)
         if answer.result == Result.OK:
@@ -76,24 +71,6 @@ class Command:
             raise Violated(f"{where}: {said}")
 
 
-def _told(answer: Answer) -> bytes | None:
-    """What an answer says was done: one failure is as good as another, as long as nothing was."""
-    return answer.edited if answer.result == Result.OK else None
-
-
-class Way:
-    """How commands get to a machine: by the command device at `lun` of the array that `initiator` is attached to, or,
-    if `addresses` is not None, by messages with this transfer destination."""
-
-    def __init__(
-        self, initiator: Initiator, machine: Machine, lun: int, addresses: tuple[str, ...] | None = None
-    ) -> None:
-        self.initiator = initiator
-        self.machine = machine
-        self.device = HostLun(initiator, lun)
-        self.addresses = addresses
-
-
 class Commander:
     """A host with an identity of its own; `home` are its own attachments to each machine's command device."""
 
@@ -101,6 +78,7 @@ class Commander:
         self._world = world
         name = f"c{index}"
         self._random: Random = world.random(f"commander {name}")
+        self._sender = Sender(world, self._random, SECONDS)
         self._name = name
         self._identity = name.encode().ljust(8, b"-")[:8]
         self._counter = itertools.count(1)
@@ -159,10 +137,7 @@ class Commander:
 
     async def attempt(self, command: Command, way: Way) -> None:
         """Sends it, and hears what became of it, if it does."""
-        if way.addresses is None:
-            answer = await self._by_device(command.request, way.device)
-        else:
-            answer = await self._by_message(command.request, way.initiator, way.addresses)
+        answer = await self._sender.send(command.request, way, SECONDS)
         told = "nothing" if answer is None else f"{answer.result} {answer.edited.decode()[:120]}"
         self._world.trace.note(self._name, f"{command.name} {command.told}: {told}")
         if answer is not None:
@@ -171,46 +146,6 @@ class Commander:
             if new and command.name == "lun-add" and command.done:
                 self.mapped(command.machine, command.told["volume"], command.told["lun"])
 
-    async def _by_device(self, request: Request, device: HostLun) -> Answer | None:
-        try:
-            return await slots.send(device, request, self._random.randrange, self._now, self._now() + SECONDS)
-        except slots.NoAnswerError:
-            return None
-
-    async def _by_message(self, request: Request, initiator: Initiator, addresses: tuple[str, ...]) -> Answer | None:
-        parts = (Destination(addresses), request) if addresses else (request,)
-        message = Message(request.identification, parts, int(SECONDS * 1000)).encode()
-        until = self._now() + SECONDS
-        while self._now() < until:
-            try:
-                answer = await self._by_lane(message, request, initiator, until)
-            except Gone:
-                answer = None
-            if answer is not None:
-                return answer
-            await asyncio.sleep(0.1)
-        return None
-
-    async def _by_lane(self, message: bytes, request: Request, initiator: Initiator, until: float) -> Answer | None:
-        """WRITE BUFFER, and READ BUFFER until there is an answer; None: to be written again."""
-        lane, length = self._random.randrange(LANES), len(message).to_bytes(3)
-        written = await initiator.command(0, bytes((0x3B, BUFFER_MODE, lane)) + bytes(3) + length + b"\0", message)
-        while written.good and self._now() < until:
-            cdb = bytes((0x3C, BUFFER_MODE, lane)) + bytes(3) + ANSWER_BYTES.to_bytes(3) + b"\0"
-            response = await initiator.command(0, cdb, expected_in=ANSWER_BYTES)
-            if not response.good:
-                return None
-            try:
-                answer = decode_answer(response.data)
-            except FormatError as error:
-                raise Violated(f"{initiator.name}: {error}") from error
-            if answer.identification != request.identification or answer.result == Result.UNKNOWN_IDENTIFICATION:
-                return None
-            if answer.state is not State.RUNNING:
-                return answer
-            await asyncio.sleep(0.05)
-        return None
-
     # -- at the end --------------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
@@ -218,7 +153,7 @@ class Commander:
         for command in self.commands:
             heard = len(command.answers)
             for _ in range(TRIES):
-                answer = await self._by_device(command.request, command.device)
+                answer = await self._sender.by_device(command.request, command.device, SECONDS)
                 if answer is not None:
                     command.answered(answer)
                 if len(command.answers) > heard:

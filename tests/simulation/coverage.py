@@ -26,23 +26,35 @@ ONLY_BEFORE = ("accept", "listen", "tables", "write back")
 before the next."""
 
 
+ONLY_WHILE = {"fill journal": ("PAIR",)}
+"""What is done while a group shows these, and nothing else: a journal fills up, and is PFUL then, where S-VOLs follow
+and are no more copied."""
+
+
 def cell(what: str, status: str) -> str:
     """The name under which it is counted."""
     return f"{what}{SEPARATOR}{status}"
 
 
-def print_tables(counts: Counter[str], console: Console | None = None) -> int:
-    """Prints what was counted by status, and where arrays have died; how many cells are empty."""
+def print_tables(counts: Counter[str], rows: Sequence[str], console: Console | None = None) -> int:
+    """Prints what was counted by status, of all `rows` there are, and where arrays have died; how many cells are
+    empty."""
     console = console or Console(width=WIDTH, highlight=False, color_system=None)
-    kinds = sorted({key.partition(SEPARATOR)[0] for key in counts if SEPARATOR in key})
-    if not kinds:
+    if not rows:
         return 0
-    by_status = _table("by what the pairs showed", kinds, STATUSES, lambda what, status: counts[cell(what, status)])
+    met = {key.partition(SEPARATOR)[0] for key in counts if SEPARATOR in key}
+    assert met <= {*rows}, f"no row for {met - {*rows}}"
+    by_status = _table("by what the pairs showed", rows, STATUSES, lambda what, status: _made(counts, what, status))
     doors = sorted({*DOORS, *DOORS_OF_CHANGES, *(key.partition(" ")[2] for key in _deaths(counts))})
     by_door = _table("died", doors, MOMENTS, lambda door, moment: _died(counts, door, moment))
     console.print(by_status[0])
     console.print(by_door[0])
     return by_status[1] + by_door[1]
+
+
+def _made(counts: Counter[str], what: str, status: str) -> int | None:
+    """None: that cannot be."""
+    return None if status not in ONLY_WHILE.get(what, STATUSES) else counts[cell(what, status)]
 
 
 def _deaths(counts: Counter[str]) -> Iterable[str]:

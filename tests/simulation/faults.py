@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tests.simulation.disk import FULL_SHARE
 from tests.simulation.doors import Gone, Plan
 from tests.simulation.world import Machine, World
+
+if TYPE_CHECKING:
+    from tests.simulation.backups import Backup
+    from tests.simulation.filling import Filling
 
 BETWEEN_SECONDS = 1.5
 """Between two faults, on the average."""
@@ -41,10 +45,29 @@ BUSY_CHECKS, BUSY_CHECK_SECONDS = 100, 5e-3
 """How often it is looked whether a line is busy before it is cut."""
 DOWN_SECONDS = (0.01, 2.0)
 """How long an array is away, on the average: one or the other."""
+BACKUP_SECONDS = 3.0
+"""How old tables are that are put back, on the average."""
 CLOCK_SECONDS = 1000.0
 STARTS_MAX = 20
 UNEVEN = (0, 0, 1, 1, 4)
 """By one of these a kind is more or less frequent in one run than on the average."""
+KINDS = {
+    "kill": 6,
+    "kill_at_start": 2,
+    "stop_and_start": 1,
+    "cut": 3,
+    "stall": 3,
+    "refuse": 1,
+    "full": 1,
+    "slow_down": 1,
+    "fail_syncs": 1,
+    "fail_reads": 1,
+    "fail_commits": 1,
+    "turn_clock": 1,
+}
+"""All kinds, by the names of their methods: how often each comes."""
+UNEVEN_KINDS = {"start_in_trouble": 2, "fill_journal": 2, "start_with_old_tables": 1}
+"""Likewise those that come in uneven runs only, which are runs of pairs."""
 
 
 class Faults:
@@ -58,41 +81,33 @@ class Faults:
         self._doors_of_changes = DOORS_OF_CHANGES if uneven else DOORS
         self.making: Callable[[str], None] = lambda _kind: None
         """What is to be known when one is made."""
-        kinds: list[tuple[Callable[[], Coroutine[Any, Any, None]], int]] = [
-            (self.kill, 6),
-            (self.kill_at_start, 2),
-            (self.stop_and_start, 1),
-            (self.cut, 3),
-            (self.stall, 3),
-            (self.refuse, 1),
-            (self.full, 1),
-            (self.slow_down, 1),
-            (self.fail_syncs, 1),
-            (self.fail_reads, 1),
-            (self.fail_commits, 1),
-            (self.turn_clock, 1),
-        ]
-        self._kinds = [kind for kind, _ in kinds]
-        self._weights = [weight * (self._random.choice(UNEVEN) if uneven else 1) for _, weight in kinds]
-        if uneven:
-            self._kinds.append(self.start_in_trouble)
-            self._weights.append(2 * self._random.choice(UNEVEN))
-        if not any(self._weights):
-            self._weights = [weight for _, weight in kinds]
+        self.backup: Callable[[Machine], Backup] | None = None
+        """`backup(machine)` makes one of its tables, where there are pairs in them."""
+        self.filling: Filling | None = None
+        """Who fills journals, where there are some."""
+        weights = {**KINDS, **(UNEVEN_KINDS if uneven else {})}
+        self._weights = {kind: n * (self._random.choice(UNEVEN) if uneven else 1) for kind, n in weights.items()}
+        if not any(self._weights.values()):
+            self._weights = weights
 
     async def make(self, until: float) -> None:
         """One fault after the other, some of them at once."""
         going: list[asyncio.Task[None]] = []
         while self._world.loop.time() < until:
             await asyncio.sleep(self._random.expovariate(1 / BETWEEN_SECONDS))
-            (kind,) = self._random.choices(self._kinds, self._weights)
-            self._made(kind.__name__)
-            going.append(asyncio.ensure_future(kind()))
+            going.append(asyncio.ensure_future(self.make_one()))
             if self._random.random() < 0.7:
                 await going[-1]
         await asyncio.gather(*going)
 
+    async def make_one(self, alike: bool = False) -> None:
+        """One fault, of any kind that comes in this run; `alike`: each is as frequent as the others."""
+        weights = [weight and 1 if alike else weight for weight in self._weights.values()]
+        (kind,) = self._random.choices(list(self._weights), weights)
+        await getattr(self, kind)()
+
     def _made(self, kind: str) -> None:
+        """One is made now: it is not counted where there is nothing that it could befall."""
         self.made[kind] += 1
         self.making(kind)
         self._world.trace.note("fault", kind)
@@ -123,6 +138,7 @@ class Faults:
         life = machine.life
         if life is None or life.plan is not None:
             return
+        self._made("kill")
         plan = life.plan = self._plan(machine, calls, doors)
         await self._struck(machine, plan)
         await self._a_while(self._random.choice(DOWN_SECONDS))
@@ -140,7 +156,6 @@ class Faults:
     async def disturb(self, array: str | None) -> None:
         """Whatever comes in the middle of a verb: mostly an array is killed, that one or any."""
         (kind,) = self._random.choices((self.kill, self.start_in_trouble, self.cut), (6, 2, 2))
-        self._made(kind.__name__)
         at = next((each for each in self._machines if each.name == array), None)
         await (self.kill(CALLS_SOON_MAX, self._doors_of_changes, at) if kind == self.kill else kind())
 
@@ -149,6 +164,7 @@ class Faults:
         machine = self._machine()
         if machine.life is None or machine.life.plan is not None:
             return
+        self._made("start_in_trouble")
         plan = machine.life.plan = self._plan(machine)
         plan.power = self._random.random() < TROUBLE_POWER_LOSS_SHARE
         await self._struck(machine, plan)
@@ -175,20 +191,47 @@ class Faults:
         machine = self._machine()
         if machine.life is None or machine.life.plan is not None:
             return
+        self._made("kill_at_start")
+        plan = self._plan(machine, doors=self._doors_of_changes)
         if self._random.random() < 0.5:
             machine.life.kill("at rest", self._is_power_loss(machine))
             await self._a_while(self._random.choice(DOWN_SECONDS))
             if machine.is_down:
-                machine.next_plan = self._plan(machine, doors=self._doors_of_changes)
+                machine.next_plan = plan
         else:
-            machine.life.plan = self._plan(machine, doors=self._doors_of_changes)
+            machine.life.plan = plan
             await self._stop(machine)
+        await self.start(machine)
+        await self._struck(machine, plan)  # it may be there before that moment has come
         await self.start(machine)
 
     async def stop_and_start(self) -> None:
         """An operator restarts an array."""
         machine = self._machine()
+        if machine.life is not None:
+            self._made("stop_and_start")
         await self._stop(machine)
+        await self._a_while(self._random.choice(DOWN_SECONDS))
+        await self.start(machine)
+
+    async def start_with_old_tables(self) -> None:
+        """An array is stopped, or killed, and its tables are those of a while ago when it starts again, if it can make
+        up for that."""
+        assert self.backup is not None
+        machine = self._machine()
+        backup = self.backup(machine)
+        await self._a_while(BACKUP_SECONDS)
+        if machine.life is None or machine.life.plan is not None:
+            return
+        if self._random.random() < 0.5:
+            await self._stop(machine)
+        else:
+            machine.life.kill("at rest", self._is_power_loss(machine))
+        if machine.is_down:
+            fits = backup.fits()
+            self._made("start_with_old_tables" if fits else "stop_and_start")
+            if fits:
+                backup.put_back()
         await self._a_while(self._random.choice(DOWN_SECONDS))
         await self.start(machine)
 
@@ -218,11 +261,13 @@ class Faults:
             if self._world.network.busy(*line):
                 break
             await self._a_while(BUSY_CHECK_SECONDS)
+        self._made("cut")
         self._world.network.cut(*line)
 
     async def stall(self) -> None:
         """Nothing comes through for a while; then the connections go on, or end."""
         line = self._line()
+        self._made("stall")
         self._world.network.stall(*line, True)
         await self._a_while(2.0 if self._random.random() < 0.5 else 8.0)
         if self._random.random() < 0.3:
@@ -232,16 +277,32 @@ class Faults:
     async def refuse(self) -> None:
         """Connections end, and there are no new ones for a while."""
         line = self._line()
+        self._made("refuse")
         self._world.network.line(*line).refused = True
         self._world.network.cut(*line)
         await self._a_while(4.0)
         self._world.network.line(*line).refused = False
+
+    async def fill_journal(self) -> None:
+        """Nothing comes through while hosts write much, and for a while after."""
+        assert self.filling is not None
+        if not await self.filling.ready():
+            return
+        line = self._line()
+        self._made("fill_journal")
+        self._world.network.stall(*line, True)
+        await self.filling.fill()
+        then = asyncio.ensure_future(self.filling.then(self))
+        await self._a_while(2.0)
+        self._world.network.stall(*line, False)
+        await then
 
     # -- disks and clocks --------------------------------------------------------------------------------------------
 
     async def full(self) -> None:
         """A disk has no room for a while."""
         machine = self._machine()
+        self._made("full")
         machine.disk.full = True
         await self._a_while(2.0)
         machine.disk.full = False
@@ -250,6 +311,7 @@ class Faults:
         """A disk is slow for a while."""
         life = self._machine().life
         if life is not None:
+            self._made("slow_down")
             life.slow_share = self._random.choice((0.1, 0.5))
             await self._a_while(4.0)
             life.slow_share = 0.0
@@ -257,6 +319,7 @@ class Faults:
     async def fail_syncs(self) -> None:
         """A sync fails: the volume has failed until an operator starts the array again."""
         machine = self._machine()
+        self._made("fail_syncs")
         machine.disk.failing_syncs = 1
         await self._a_while(3.0)
         machine.disk.failing_syncs = 0
@@ -270,14 +333,17 @@ class Faults:
 
     async def fail_reads(self) -> None:
         """Some reads fail."""
+        self._made("fail_reads")
         self._machine().disk.failing_reads = self._random.randint(1, 3)
 
     async def fail_commits(self) -> None:
         """A commit of the tables fails."""
+        self._made("fail_commits")
         self._world.tables.failing_commits[self._machine().name] = 1
 
     async def turn_clock(self) -> None:
         """A clock is set to another time."""
+        self._made("turn_clock")
         self._machine().clock_offset += self._random.uniform(-CLOCK_SECONDS, CLOCK_SECONDS)
 
     # -- end ---------------------------------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ import asyncio
 from typing import Any
 
 from tests.simulation import commanding
-from tests.simulation.commanding import Commander, Way, check_once
+from tests.simulation.commanding import Commander, check_once
 from tests.simulation.faults import Faults
 from tests.simulation.hosts import HostLun, Initiator
 from tests.simulation.promises import Promise
+from tests.simulation.sending import Way
 from tests.simulation.world import Machine, Violated, World
 from tests.simulation.writers import Region, write_on
 

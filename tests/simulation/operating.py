@@ -1,7 +1,8 @@
 """The operator of a group of pairs: the verbs of `arrayctl`, as `arrayd/host/` carries them out, on both arrays.
 
 A verb runs in a thread of its own (`aside.py`). It reaches each array by that array's command device, as a host does
-that is connected with both. What it may end with while things fail are honest results; a fault of the program is none.
+that is connected with both; now and then a command is sent again, by any way. What a verb may end with while things
+fail are honest results; a fault of the program is none.
 """
 
 from __future__ import annotations
@@ -28,13 +29,18 @@ from arrayd.replication.group_rows import Driver
 from arrayd.replication.statuses import Operation
 from tests.simulation import aside
 from tests.simulation.aside import Aside
-from tests.simulation.hosts import HostLun
+from tests.simulation.executions import Executions, Sent
+from tests.simulation.sending import Sender, Way
 from tests.simulation.world import Violated, World
 
 POLL_SECONDS = 0.05
 """Between two looks for an answer: `arrayctl` looks more often, which is most of what it does."""
 ANSWER_SECONDS = 60.0
 """How long a verb waits for the answer to one command."""
+AGAIN_SHARE, READING_AGAIN_SHARE = 0.2, 0.02
+"""So often a command is sent once before, by any way, and its answer waited for IMPATIENT_SECONDS, on the average; and
+so often once more after its answer. Commands that only read are many."""
+IMPATIENT_SECONDS = 0.3
 LEFT_OUT = frozenset({Result.USAGE, Result.MALFORMED, Result.UNKNOWN_COMMAND, Result.BAD_INPUT, Result.INTERNAL})
 """What no verb may end with, whatever fails: a fault of the program."""
 
@@ -48,21 +54,24 @@ class Operator:
         self.world = world
         self.name = name
         self.luns = list(range(len(volumes)))
-        self.devices: dict[str, HostLun] = {}
-        """By array."""
+        self.ways: dict[str, list[Way]] = {}
+        """By array: first that by its own command device, which verbs take."""
+        self.executions = Executions()
         self.commanded = 0
         self._random = world.random("operator's slots")
+        self._sender = Sender(world, world.random("sent again"), ANSWER_SECONDS)
+        self._again = world.random("again")
         self._ids = world.random("operator's ids")
         self._counter = itertools.count(1)
         self._group: Callable[[], Group] = lambda: Group(
             name,
-            tuple(GroupVolume(each, dict.fromkeys(self.devices, lun)) for lun, each in enumerate(volumes)),
-            dict.fromkeys(self.devices, journal),
+            tuple(GroupVolume(each, dict.fromkeys(self.ways, lun)) for lun, each in enumerate(volumes)),
+            dict.fromkeys(self.ways, journal),
             (self._leg(),),
         )
 
     def _leg(self) -> Leg:
-        start, end = self.devices
+        start, end = self.ways
         return Leg(start, end, Mode.ASYNC)
 
     # -- commands ----------------------------------------------------------------------------------------------------
@@ -72,14 +81,25 @@ class Operator:
         number = REGISTRY.by_name[command].number if isinstance(command, str) else command
         request = Request(number, Identification(b"operator", 1, next(self._counter)), json.dumps(told).encode())
         self.commanded += 1
-        now = self.world.loop.time
+        now, sent = self.world.loop.time, Sent(array, request, self.executions)
+        await self._send_again(array, request, sent, self._again.expovariate(1 / IMPATIENT_SECONDS))
         try:
             answer = await slots.send(
-                self.devices[array], request, self._random.randrange, now, now() + min(seconds, ANSWER_SECONDS)
+                self.ways[array][0].device, request, self._random.randrange, now, now() + min(seconds, ANSWER_SECONDS)
             )
         except slots.NoAnswerError as error:
             raise CommandFailed(error.result, str(error), array) from error
+        sent.heard(answer)
+        await self._send_again(array, request, sent, ANSWER_SECONDS)
         return edited_data(answer, array)
+
+    async def _send_again(self, array: str, request: Request, sent: Sent, seconds: float) -> None:
+        """Sends it now and then, as a host does that has heard no answer. Raises Violated."""
+        if self._again.random() < (AGAIN_SHARE if sent.changes else READING_AGAIN_SHARE):
+            self.executions.again += 1
+            answer = await self._sender.send(request, self._again.choice(self.ways[array]), seconds)
+            if answer is not None:
+                sent.heard(answer)
 
     async def status(self, array: str, seconds: float) -> PairStatus:
         """What an array says of the group. Raises CommandFailed."""
@@ -136,11 +156,12 @@ class Operator:
 
     async def look(self) -> Sides:
         """What both sides say."""
-        return await self._verb(next(iter(self.devices)), lambda arrays: arrays.ask())
+        return await self._verb(next(iter(self.ways)), lambda arrays: arrays.ask())
 
     def stand_ins(self) -> dict[str, object]:
         """By dotted name, for `world.replaced`: a host's tool has the time of the world."""
         return {
+            **self.executions.stand_ins(),
             "arrayd.commands.slots.PAUSE_SECONDS": POLL_SECONDS,
             "arrayd.host.machine.monotonic": self.world.loop.time,
             "arrayd.host.machine.pause": aside.pause,

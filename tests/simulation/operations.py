@@ -34,6 +34,22 @@ THERE_SHARE = 0.7
 PATIENT_SHARE, PATIENCE_SECONDS = 0.6, 5.0
 """So often he waits for the end of a copy, and how long."""
 PACES = (1, 2, 5, PACE_MAX)
+VERBS = {
+    "pairsplit": 3,
+    "pairsplit -rw": 3,
+    "pairresync": 8,
+    "pairresync -swaps": 4,
+    "pairresync -swapp": 3,
+    "horctakeover": 6,
+    "horctakeover -S": 2,
+    "horctakeover --plan": 1,
+    "pairsplit -S": 2,
+    "paircreate": 4,
+    "pairresync -c": 2,
+    "replicate": 3,
+    "pair-set driver": 1,
+}
+"""All verbs, and how often each comes."""
 FITTING_SHARE = 0.6
 """So often a verb is one that does something with what the group shows."""
 FITTING = {
@@ -73,26 +89,24 @@ class Operations:
         self._watch = watch
         self._arrays = arrays
         self._random = random
-        kinds: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]], int]] = [
-            ("pairsplit", lambda: self._change(Operation.PAIRSPLIT), 3),
-            ("pairsplit -rw", lambda: self._change(Operation.PAIRSPLIT_RW), 3),
-            ("pairresync", lambda: self._change(Operation.PAIRRESYNC), 8),
-            ("pairresync -swaps", lambda: self._change(Operation.PAIRRESYNC_SWAPS), 4),
-            ("pairresync -swapp", lambda: self._change(Operation.PAIRRESYNC_SWAPP), 3),
-            ("horctakeover", self._take_over, 6),
-            ("horctakeover -S", self._take_over_forced, 2),
-            ("horctakeover --plan", self._plan, 1),
-            ("pairsplit -S", self._end_pairs, 2),
-            ("paircreate", self._create, 4),
-            ("pairresync -c", self._set_pace, 2),
-            ("replicate", self._replicate, 3),
-            ("pair-set driver", self._set_driver, 1),
-        ]
+        self._verbs: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+            "pairsplit": lambda: self._change(Operation.PAIRSPLIT),
+            "pairsplit -rw": lambda: self._change(Operation.PAIRSPLIT_RW),
+            "pairresync": lambda: self._change(Operation.PAIRRESYNC),
+            "pairresync -swaps": lambda: self._change(Operation.PAIRRESYNC_SWAPS),
+            "pairresync -swapp": lambda: self._change(Operation.PAIRRESYNC_SWAPP),
+            "horctakeover": self._take_over,
+            "horctakeover -S": self._take_over_forced,
+            "horctakeover --plan": self._plan,
+            "pairsplit -S": self._end_pairs,
+            "paircreate": self._create,
+            "pairresync -c": self._set_pace,
+            "replicate": self._replicate,
+            "pair-set driver": self._set_driver,
+        }
         self.disturbing: Callable[[str | None], Coroutine[Any, Any, None]] | None = None
         """`disturbing(array)` is what may go wrong while a verb is carried out, at that array or at any."""
-        self._names = [name for name, _, _ in kinds]
-        self._verbs = {name: verb for name, verb, _ in kinds}
-        self._weights = {name: weight * max(random.choice(UNEVEN), 0.2) for name, _, weight in kinds}
+        self._weights = {name: weight * max(random.choice(UNEVEN), 0.2) for name, weight in VERBS.items()}
 
     # -- anything ----------------------------------------------------------------------------------------------------
 
@@ -114,7 +128,7 @@ class Operations:
 
     def _chosen(self) -> str:
         """The next verb."""
-        names = self._names
+        names = list(VERBS)
         if self._random.random() < FITTING_SHARE:
             names = list(FITTING[self.shown()])
         (name,) = self._random.choices(names, [self._weights[each] for each in names])
@@ -126,6 +140,10 @@ class Operations:
         late = min(until, loop.time() + PATIENCE_SECONDS)
         while self.shown() == "COPY" and loop.time() < late:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
+
+    async def do_any(self) -> None:
+        """One verb, each as likely as the others. Raises Violated."""
+        await self.do(self._random.choice(list(VERBS)))
 
     async def do(self, name: str) -> None:
         """One verb. Raises Violated."""

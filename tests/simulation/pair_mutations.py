@@ -20,6 +20,7 @@ from arrayd.replication.restoration import Restoration
 from arrayd.replication.serving import JournalServer
 from arrayd.replication.statuses import Event
 from arrayd.volumes.volume import Volume, finished
+from tests.simulation.mutations import MUTATIONS
 
 SKIPPED_EVERY = 20
 CARRY_OUT = redo.carry_out
@@ -168,6 +169,7 @@ class _Never(Exception):
 TAKE, SUBMIT, FOLLOW = JournaledVolume._take, PrimaryGroup.submit, JournalServer.follow
 MARK, REDO, DRAIN = Bitmap.mark_now, Restoration.redo, Following._drain_fenced
 HERE = "arrayd.replication"
+AGAIN = "a command that was executed is executed again"
 
 PAIR_MUTATIONS: dict[str, dict[str, Any]] = {
     "a write is answered before it is journaled": {f"{HERE}.journaled.JournaledVolume._take": _answer_first},
@@ -202,6 +204,7 @@ PAIR_MUTATIONS: dict[str, dict[str, Any]] = {
         f"{HERE}.journaling.Journaling._all_there": lambda _self: True,
         f"{HERE}.fencing.Fencing.stand_again": _nothing,
     },
+    AGAIN: MUTATIONS[AGAIN],
 }
 """By what goes wrong."""
 FIRST_FOUND = {
@@ -231,5 +234,6 @@ FIRST_FOUND = {
     "a swap does not drain": 13,
     "a fence holds nobody": 13,
     "a side that was written follows": 80,
+    AGAIN: 1,
 }
 """The first of the scenario's seeds that finds each."""

@@ -15,14 +15,17 @@ from random import Random
 from typing import Any
 
 from arrayd.replication.fencing import FENCE_SECONDS
+from tests.simulation.backups import Backup
 from tests.simulation.coverage import cell
 from tests.simulation.faults import Faults
 from tests.simulation.figures import Figures
-from tests.simulation.hosts import BLOCK_BYTES, HostLun, Initiator
+from tests.simulation.filling import Filling
+from tests.simulation.hosts import BLOCK_BYTES, Initiator
 from tests.simulation.linked import PORTS, together
 from tests.simulation.operating import Operator
 from tests.simulation.operations import Operations
 from tests.simulation.prefixes import check_same
+from tests.simulation.sending import Way
 from tests.simulation.watching import Watch
 from tests.simulation.world import Machine, Violated, World, replaced
 from tests.simulation.writers import Region, write_on
@@ -36,7 +39,7 @@ COPY_BYTES = (32 * 1024, 128 * 1024, 2 * 1024 * 1024)
 UNPAIRED_SECONDS = 0.5
 """How long hosts write before the pairs are made, on the average."""
 VOLUMES = ("data", "log", "index")
-JOURNAL, DEVICE = 3, 9
+JOURNAL, DEVICE, FAR_DEVICE = 3, 9, 10
 """LUNs, behind those of the volumes."""
 GROUP = "group"
 STREAMS = 3
@@ -44,8 +47,8 @@ BURSTS = 0.3
 """So often a host's writes come several at once: a journal has them in one run then."""
 SECONDS_MIN, SECONDS_MAX = 9.0, 24.0
 WRITES_MIN, FAULTS_MIN = 200, 5
-"""What a run has at the least: until then it goes on for MORE_SECONDS at a time."""
-MORE_SECONDS = 3.0
+"""What a run has at the least, and that each volume is written: until then it goes on for MORE_SECONDS at a time."""
+MORE_SECONDS, MORE_TIMES_MAX = 3.0, 30
 CALM_SECONDS = 3.0
 """How long it is written at the end, while nothing fails."""
 
@@ -66,15 +69,26 @@ class Paired:
             self.watch.add(machine)
             host = Initiator(machine, f"host-{machine.name}", world.random(machine.name))
             host.patience_s += FENCE_SECONDS
-            self.operator.devices[machine.name] = HostLun(host, DEVICE)
             promises = self.watch.promises[machine.name]
             self.regions += [
                 Region(host, lun, promises[volume], range(BLOCKS), mixed=True) for lun, volume in enumerate(VOLUMES)
+            ]
+        near, far = (
+            Initiator(machine, "operator", world.random(f"{machine.name} operator")) for machine in self.machines
+        )
+        for machine, here, there in zip(self.machines, (near, far), (far, near), strict=True):
+            self.operator.ways[machine.name] = [
+                Way(here, machine, DEVICE),
+                Way(there, machine, FAR_DEVICE),
+                Way(here, machine, 0, ()),
+                Way(there, machine, 0, (machine.name,)),
             ]
         names = [machine.name for machine in self.machines]
         self.operations = Operations(self.operator, self.watch, names, world.random("operator"))
         self.operations.disturbing = self._disturbed
         self.faults.making = self._fails
+        self.faults.backup = lambda machine: Backup(machine, self.operator.executions)
+        self.faults.filling = Filling(world, self.regions, self.operations, self._journal_bytes)
         self.figures = Figures(self.operator, self.watch, self.machines, world.random("figures"))
 
     def _machine(self, name: str, other: str, serial: str) -> Machine:
@@ -89,6 +103,7 @@ class Paired:
                 **{lun: {"volume": volume} for lun, volume in enumerate(VOLUMES)},
                 JOURNAL: {"volume": "journal"},
                 DEVICE: {"command_device": {}},
+                FAR_DEVICE: {"virtual": {"array": other, "lun": DEVICE}},
             },
             "link": {
                 "listen": f"127.0.0.1:{PORTS[name]}",
@@ -106,6 +121,8 @@ class Paired:
         """What else is told of a run."""
         watch = self.watch
         held = Counter({f"held against the order: {why}": count for why, count in watch.checked.items()})
+        held["volumes that were written"] = len(+self._writes())
+        held["commands that were sent again"] = self.operator.executions.again
         held["figures that were compared"] = self.figures.compared
         held["verbs that were refused"] = self.operations.refused.total()
         return held + self.operations.made
@@ -148,8 +165,12 @@ class Paired:
         length = SECONDS_MIN * (SECONDS_MAX / SECONDS_MIN) ** world.random("length").random()
         streams = [world.random(f"stream {number}") for number in range(STREAMS)]
         await self._disturb(streams, now + length, self._pair())
-        while self._has_little():
+        for _ in range(MORE_TIMES_MAX):
+            if not self._lacking():
+                break
             await self._disturb(streams, world.loop.time() + MORE_SECONDS)
+        else:
+            raise Violated(f"the seed is not worth its name: {self._lacking()}")
         world.trace.note("-", "nothing fails any more")
         await self.faults.heal()
         calm = world.loop.time() + CALM_SECONDS
@@ -161,10 +182,19 @@ class Paired:
         self.watch.check_found()
         await self._compare()
 
-    def _has_little(self) -> bool:
-        """Whether too little happened for the run to be worth its name."""
-        writes = sum(region.writes for region in self.regions)
-        return writes < WRITES_MIN or self.faults.made.total() < FAULTS_MIN
+    def _lacking(self) -> str:
+        """What there was, if that is too little for the run to be worth its name."""
+        writes = self._writes()
+        enough = writes.total() >= WRITES_MIN and len(+writes) == len(VOLUMES)
+        faults = self.faults.made.total()
+        return "" if enough and faults >= FAULTS_MIN else f"writes {dict(writes)}, {faults} faults"
+
+    def _writes(self) -> Counter[str]:
+        """Of hosts, by the volume."""
+        writes = Counter[str]()
+        for region in self.regions:
+            writes[VOLUMES[region.lun]] += region.writes
+        return writes
 
     async def _disturb(self, streams: list[Random], until: float, first: Awaitable[None] | None = None) -> None:
         """Hosts write, and after `first` anything may be done, and fail."""
@@ -208,6 +238,7 @@ class Paired:
                 if not await region.flush():
                     raise Violated(f"{region.initiator.name}, LUN {region.lun}: cannot be flushed")
         near, far = (self.watch.contents(machine.name) for machine in self.machines)
+        self.operator.executions.check()
         check_same(far, near, "the two sides, which are PAIR")
 
 

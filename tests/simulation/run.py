@@ -21,14 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from tests.simulation.coverage import SEPARATOR, print_tables
+from tests.simulation.faults import KINDS, UNEVEN_KINDS
 from tests.simulation.linked import linked
 from tests.simulation.mutations import MUTATIONS
+from tests.simulation.operations import VERBS
 from tests.simulation.pair_mutations import PAIR_MUTATIONS
 from tests.simulation.paired import paired
 from tests.simulation.world import Violated, World, replaced
 
 SCENARIOS: dict[str, Callable[[World], Any]] = {"linked": linked, "paired": paired}
 """By their names."""
+ROWS: dict[str, tuple[str, ...]] = {
+    "linked": (),
+    "paired": (*VERBS, *(kind.replace("_", " ") for kind in (*KINDS, *UNEVEN_KINDS))),
+}
+"""Of the table of coverage, by what pairs showed: whatever operator and faults may do in a scenario that has pairs."""
 BY_SCENARIO: dict[str, dict[str, dict[str, Any]]] = {"linked": MUTATIONS, "paired": PAIR_MUTATIONS}
 """Faults that are made on purpose, which its seeds have to find."""
 SEEDS_AT_ONCE = 20
@@ -173,7 +180,7 @@ def report(outcomes: Iterator[Outcome], folder: Path, scenario: str) -> int:
                 print(f"{seeds} seeds, {failed} failed", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         interrupted = True
-    empty = print_tables(counts)
+    empty = print_tables(counts, ROWS[scenario])
     for what, count in sorted(counts.items()):
         if SEPARATOR not in what:
             print(f"{count:>10}  {what}")

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation import run
-from tests.simulation.linked import linked
+from tests.simulation import paired, run
 from tests.simulation.world import World
 
 SEEDS = range(1, 11)
@@ -31,10 +30,10 @@ FRESH, FRESH_AT_ONCE = 200, 10
 ROOT = Path(__file__).parent.parent.parent
 PRINT = """
 import sys
-from tests.simulation.linked import linked
+from tests.simulation.run import SCENARIOS
 from tests.simulation.world import World
-world = World(int(sys.argv[1]))
-world.run(linked)
+world = World(int(sys.argv[2]))
+world.run(SCENARIOS[sys.argv[1]])
 sys.stdout.write(world.trace.text())
 """
 
@@ -49,15 +48,28 @@ def test_a_seed_keeps_every_promise(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", PAIRED_SEEDS)
 def test_a_seed_of_pairs_keeps_every_promise(seed: int) -> None:
+    kept(seed)
+
+
+def kept(seed: int) -> None:
+    """A seed of pairs keeps every promise, and is worth its name."""
     outcome = run.run(seed, "paired")
     assert outcome.why == "", f"scripts/simulate --seed {seed} --trace"
-    assert outcome.counts["host writes"] >= 200
+    counts = outcome.counts
+    assert counts["host writes"] >= 200
+    assert counts["volumes that were written"] == 3
+    assert sum(count for what, count in counts.items() if what.startswith("fault ")) >= 5
+
+
+def test_a_seed_that_is_not_worth_its_name_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paired, "FAULTS_MIN", 10_000)
+    monkeypatch.setattr(paired, "MORE_TIMES_MAX", 1)
+    assert "the seed is not worth its name: writes {'data': " in run.run(PAIRED_SEEDS[0], "paired").why
 
 
 @pytest.mark.parametrize("seed", PAIRED_FAILED_ONCE)
 def test_a_seed_of_pairs_that_failed_once_does_not_any_more(seed: int) -> None:
-    outcome = run.run(seed, "paired")
-    assert outcome.why == "", f"scripts/simulate --seed {seed} --trace"
+    kept(seed)
 
 
 @pytest.mark.slow
@@ -66,19 +78,18 @@ def test_fresh_seeds_of_pairs_keep_every_promise(_number: int) -> None:
     """Others each time: what no seed has found yet is found some day."""
     begin = random.SystemRandom().randrange(1 << 32)
     for seed in range(begin, begin + FRESH_AT_ONCE):
-        outcome = run.run(seed, "paired")
-        assert outcome.why == "", f"scripts/simulate --seed {seed} --trace"
-        assert outcome.counts["host writes"] >= 200
+        kept(seed)
 
 
-def test_the_same_seed_is_the_same_trace_and_another_is_not() -> None:
+@pytest.mark.parametrize("scenario", sorted(run.SCENARIOS))
+def test_the_same_seed_is_the_same_trace_and_another_is_not(scenario: str) -> None:
     def trace(seed: int) -> str:
         world = World(seed)
-        world.run(linked)
+        world.run(run.SCENARIOS[scenario])
         return world.trace.text()
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
-    command = [sys.executable, "-c", PRINT, str(SAME)]
+    command = [sys.executable, "-c", PRINT, scenario, str(SAME)]
     elsewhere = subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout
     assert elsewhere.count("\n") > 100
     assert trace(SAME) == elsewhere

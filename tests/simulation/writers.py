@@ -49,7 +49,7 @@ class Region:
         self._busy: list[range] = []
         self._read: list[range] = []
         self.writes = 0
-        """That were sent."""
+        """That were carried out, as the host was told."""
 
     def choose(self, random: Random) -> range | None:
         """Blocks that nobody writes or reads now."""
@@ -79,11 +79,12 @@ class Region:
         """One write of them."""
         self._busy.append(lbas)
         sent = self.promise.write(lbas, work)
-        self.writes += 1
         try:
             answered = partial(self.promise.was_answered, sent, fua and work is Work.DATA)
             response = await self._sent(sent.data, lbas, fua, work, answered)
-            if not response.good:
+            if response.good:
+                self.writes += 1
+            else:
                 self._check(response)
                 if str(response).endswith(GUARDED):
                     self.promise.was_refused(sent)
