@@ -1,5 +1,5 @@
-"""Hosts that fill the journal of a group: what is done when it is nearly full (PFUL), which a group is for a short time
-only and seldom by itself."""
+"""Hosts that fill the journal of a group: what is done when it is nearly full (PFUL) or full (PFUS), which a group is
+for a short time only and seldom by itself."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ WRITES, BLOCKS_MAX = 32, 200
 READY_SECONDS = 6.0
 """How long it is waited for PAIR before."""
 CHECK_SECONDS = 0.05
+FULL_SHARE = 0.4
+"""So often it is filled until it is full."""
 BY_HAND_SHARE = 0.6
 """So often what comes then is a verb, and else a fault."""
 
@@ -40,9 +42,11 @@ class Filling:
         return self._operations.shown() == "PAIR"
 
     async def fill(self) -> None:
-        """Hosts write to the P-VOLs until their journal is nearly full, or the group is something else."""
+        """Hosts write to the P-VOLs until their journal is nearly full, or full, or the group is something else."""
+        until_full = self._random.random() < FULL_SHARE
+        while_shown = ("PAIR", "PFUL") if until_full else ("PAIR",)
         for _ in range(2 * WRITES):
-            if self._operations.shown() != "PAIR":
+            if self._operations.shown() not in while_shown:
                 return
             region = self._random.choice(self._regions)
             start = self._random.randrange(region.lbas.stop - self._blocks)
@@ -55,6 +59,6 @@ class Filling:
 
     async def then(self, faults: Faults) -> None:
         """Something is done to it at once. Raises Violated."""
-        if self._operations.shown() == "PFUL":
+        if self._operations.shown() in ("PFUL", "PFUS"):
             by_hand = self._random.random() < BY_HAND_SHARE
             await (self._operations.do_any() if by_hand else faults.make_one(alike=True))

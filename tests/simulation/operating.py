@@ -37,9 +37,9 @@ POLL_SECONDS = 0.05
 """Between two looks for an answer: `arrayctl` looks more often, which is most of what it does."""
 ANSWER_SECONDS = 60.0
 """How long a verb waits for the answer to one command."""
-AGAIN_SHARE, READING_AGAIN_SHARE = 0.2, 0.02
-"""So often a command is sent once before, by any way, and its answer waited for IMPATIENT_SECONDS, on the average; and
-so often once more after its answer. Commands that only read are many."""
+AGAIN_SHARE = 0.25
+"""So often a command that changes something is sent once before, by any way, and its answer waited for
+IMPATIENT_SECONDS, on the average; and so often once more after its answer."""
 IMPATIENT_SECONDS = 0.3
 LEFT_OUT = frozenset({Result.USAGE, Result.MALFORMED, Result.UNKNOWN_COMMAND, Result.BAD_INPUT, Result.INTERNAL})
 """What no verb may end with, whatever fails: a fault of the program."""
@@ -95,7 +95,7 @@ class Operator:
 
     async def _send_again(self, array: str, request: Request, sent: Sent, seconds: float) -> None:
         """Sends it now and then, as a host does that has heard no answer. Raises Violated."""
-        if self._again.random() < (AGAIN_SHARE if sent.changes else READING_AGAIN_SHARE):
+        if sent.changes and self._again.random() < AGAIN_SHARE:
             self.executions.again += 1
             answer = await self._sender.send(request, self._again.choice(self.ways[array]), seconds)
             if answer is not None:
