@@ -98,7 +98,7 @@ def test_mistakes_exit_2_with_a_line_each(command: str, bad: Path) -> None:
     assert done.stderr.splitlines() == [
         f"{bad}: volumes.v.size: 1XB: expected a size such as 1GiB or 512MiB, or a number of bytes "
         "(units: B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)",
-        f"{bad}: x: 1: expected one of the keys array, state_dir, iscsi, volumes, luns, link, commands",
+        f"{bad}: x: 1: expected one of the keys array, state_dir, iscsi, volumes, luns, link, commands, replication",
     ]
 
 

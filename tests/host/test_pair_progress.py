@@ -54,7 +54,7 @@ def test_a_silent_side_is_unknown_with_its_last_contact(capsys: pytest.CaptureFi
         "remote": Silence("remote: no link", 1795857760.5),
     }
     show_progress(Output(False), GROUP, "primary", heard)
-    assert lines(capsys.readouterr().out) == ["oradb\tR\tunknown\t-\t-\t-\t-\t-\t-\t1795857760.5"]
+    assert lines(capsys.readouterr().out) == ["oradb\tR\tunknown\t-\t-\t-\t-\t-\t-\t2026-11-28T09:22:40Z"]
     show_progress(Output(True), GROUP, "primary", BOTH)
     assert json.loads(capsys.readouterr().out)[0] == COPYING | {
         "group": "oradb", "side": "L", "array": "primary", "job": "copy", "percent": 25, "serial": "A1",
