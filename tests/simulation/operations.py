@@ -254,7 +254,7 @@ class Operations:
             return None
         if not here.by_number and not there.by_number:
             return "paircreate", self._create()
-        if not here.by_number or not there.by_number:
+        if not here.by_number or not there.by_number or _contradict(here, there):
             return "pairsplit -S", self._change(Operation.PAIRSPLIT_S)
         shown = {state for each in (here, there) for state in each.by_number.values()}
         if State.S_SSWS in shown or (State.S_SSUS_WRITABLE in shown and self._random.random() < 0.5):
@@ -275,6 +275,14 @@ class Operations:
                 if each.pace is not None and each.pace < PACE_MAX:  # a slow one may take minutes over a slow line
                     return "pairresync -c", self.operator.set_pace(each.array, PACE_MAX)
         return None
+
+
+def _contradict(here: PairStatus, there: PairStatus) -> bool:
+    """Whether both have P-VOLs, or S-VOLs, in one generation: two verbs at once have reached one side each, and the
+    sides stay so until they are taken apart (`meetings.py`)."""
+    sides = {state.side for each in (here, there) for state in each.by_number.values()}
+    sswss = [State.S_SSWS in each.by_number.values() for each in (here, there)]
+    return len(sides) == 1 and here.generation == there.generation and sswss[0] == sswss[1]
 
 
 def is_settled(sides: Sides) -> bool:
