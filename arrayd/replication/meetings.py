@@ -114,8 +114,8 @@ def met(state: State, peer: State, age: Age) -> State:
 
 
 def _beside(state: State, peer: State, age: Age) -> State:
-    """The same, where the peer claims the same side. Two that contradict in one generation stay as they are: of a resync
-    and a swap at once each has reached one side, and nothing is guessed."""
+    """The same, where the peer claims the same side. Two that contradict in one generation stay as they are: of a
+    resync and a swap at once each has reached one side, and nothing is guessed."""
     peer_leads = age is Age.OLDER or (age is Age.SAME and peer is State.S_SSWS is not state)
     if not peer_leads:
         return state
