@@ -132,6 +132,12 @@ def settled(state: State, peer: State) -> bool:
     return met(state, peer, Age.SAME) is state and met(peer, state, Age.SAME) is peer
 
 
+def contradict(state: State, peer: State) -> bool:
+    """Whether two sides of one generation claim the same side for ever: see `_beside`."""
+    claim = state.side is peer.side and state is not State.SMPL
+    return claim and met(state, peer, Age.SAME) is state and met(peer, state, Age.SAME) is peer
+
+
 def half(state: State, peer: State) -> bool:
     """Whether one side is in the pair and the other, which ended it while cut off, is not."""
     return (state is State.SMPL) is not (peer is State.SMPL)

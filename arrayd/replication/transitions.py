@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from arrayd.replication.group_rows import ERROR_CHARACTERS_MAX, GroupRow, PairRow, PeerRows
 from arrayd.replication.journal.regions import START, Position
-from arrayd.replication.meetings import FOLLOWING, alone, settled, together
+from arrayd.replication.meetings import FOLLOWING, alone, contradict, settled, together
 from arrayd.replication.statuses import P_RUNNING, Event, Happening, Operation, Refusal, Side, State, Status
 
 NOT_MET = Refusal("the two arrays have not told each other yet what became of the pair: again in a moment")
+CONTRADICT = Refusal("both arrays show the same side, as after a resync and a swap at once: pairsplit -S ends the pair")
 NEW_GENERATION = frozenset(
     {
         Operation.PAIRCREATE_VL,
@@ -52,7 +53,7 @@ def what_follows(group: GroupRow, pair: PairRow, happening: Happening, peer: Pee
         return alone(pair.state, happening, consistent=group.consistent)
     there = shown(peer, pair)
     if not settled(pair.state, there):
-        return NOT_MET
+        return CONTRADICT if peer.generation == group.generation and contradict(pair.state, there) else NOT_MET
     both = together(pair.state, there, happening, consistent=group.consistent)
     return both if isinstance(both, Refusal) else both[0]
 

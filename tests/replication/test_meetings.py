@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from arrayd.replication.exit_codes import Peer
-from arrayd.replication.meetings import COUNTERPART, Age, alone, half, met, settled, together
+from arrayd.replication.meetings import COUNTERPART, Age, alone, contradict, half, met, settled, together
 from arrayd.replication.statuses import Event, Operation, Refusal, Side, State, Status, Writes, follows
 from tests.replication.rows import (
     BY_TAKEOVER,
@@ -168,6 +168,16 @@ def test_a_resync_that_reached_one_side_only_is_no_pair() -> None:
     after = meeting(Pair(State.P_COPY, State.S_PAIR, True), Age.NEWER)
     assert (after.here, after.there) == (State.P_PSUS, State.S_SSUS)
     assert meeting(Pair(State.P_COPY, State.S_PAIR, True), Age.SAME)[:2] == (State.P_PAIR, State.S_PAIR)
+
+
+def test_sides_that_contradict_in_one_generation_are_these() -> None:
+    """Whoever may lead in one generation is the one that was taken over; the rest stays so, whoever looks first."""
+    both = {(state, peer) for state in State for peer in State if contradict(state, peer)}
+    assert both == {(peer, state) for state, peer in both}
+    same = {(state, peer) for state in State for peer in State if state.side is peer.side and state is not State.SMPL}
+    assert same - both == {(s, p) for s, p in same if (s is State.S_SSWS) is not (p is State.S_SSWS)}
+    assert (State.P_COPY, State.P_COPY) in both
+    assert not any(settled(*each) for each in both)
 
 
 def test_meeting_never_closes_what_a_host_may_have_written_to() -> None:

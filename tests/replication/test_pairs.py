@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arrayd.replication.group_rows import Driver, GroupRow, PeerRows
-from arrayd.replication.meetings import Age, alone, met, settled, together
+from arrayd.replication.meetings import Age, alone, contradict, met, settled, together
 from arrayd.replication.pairs import GROUPS_MAX, NOT_ALONE, Pairs, PairsError
 from arrayd.replication.statuses import (
     COPYING,
@@ -27,7 +27,7 @@ from arrayd.replication.statuses import (
     State,
     Status,
 )
-from arrayd.replication.transitions import NEW_GENERATION, NOT_MET, Circumstances
+from arrayd.replication.transitions import CONTRADICT, NEW_GENERATION, NOT_MET, Circumstances
 from arrayd.tables import MIGRATIONS, Work
 from arrayd.tables.pairs import read_pairs
 from arrayd.turns import CHANGES_MAX
@@ -151,7 +151,7 @@ async def test_every_cell_of_the_table_is_stored_as_it_says_and_nothing_else(dat
                 before = row(pairs)
             rows = None if peer is None else PeerRows({0: peer}, 3, consistent)
             if peer is not None and not settled(state, peer):
-                expected: State | Refusal = NOT_MET
+                expected: State | Refusal = CONTRADICT if contradict(state, peer) else NOT_MET
             elif peer is None:
                 expected = alone(state, happening, consistent=consistent)
             else:
