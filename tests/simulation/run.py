@@ -7,6 +7,7 @@ has all of them.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import signal
 import sys
@@ -64,6 +65,8 @@ def run(seed: int, scenario: str = "linked", show: Callable[[str], None] | None 
     hook, sys.unraisablehook = sys.unraisablehook, lambda _told: None
     try:
         outcome = _run(seed, scenario, show)
+        # With none, finalizers that ask for a loop get an error, and no new one, which would keep all of a world.
+        asyncio.set_event_loop(None)
         gc.collect()
         return outcome
     finally:
