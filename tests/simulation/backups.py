@@ -55,7 +55,8 @@ class Backup:
 def _makes_up(old: GroupRow, now: GroupRow) -> bool:
     same = (old.id, old.generation, old.epoch, KINDS.of(old)) == (now.id, now.generation, now.epoch, KINDS.of(now))
     unsynced = [[pair.unsynced for pair in row.pairs] for row in (old, now)]
-    return same and unsynced[0] == unsynced[1] and (now.consistent or not old.consistent)
+    # P-VOLs hear once that their S-VOLs are whole, and would not know of themselves that they are once they are swapped.
+    return same and unsynced[0] == unsynced[1] and old.consistent is now.consistent
 
 
 def _pairs(files: Files) -> tuple[int, list[GroupRow]]:

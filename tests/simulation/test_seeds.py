@@ -22,7 +22,7 @@ FAILED_ONCE: tuple[int, ...] = (2, 12)
 PAIRED_FAILED_ONCE = (
     180, 355, 409, 692, 777, 1396, 1519, 1795, 1859, 2183, 2396, 2793, 2888, 3242, 20253, 200987, 401875, 502030,
     503254, 503259, 1000178, 1000179, 1000663, 1001341, 1001351, 1203357,
-    1203618, 1300934,
+    1203618, 1300934, 1900491,
 )  # fmt: skip
 """Seeds that found something once, of the arrays or of the simulation."""
 FRESH, FRESH_AT_ONCE = 200, 10
