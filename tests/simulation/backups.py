@@ -55,7 +55,7 @@ class Backup:
 def _makes_up(old: GroupRow, now: GroupRow) -> bool:
     same = (old.id, old.generation, old.epoch, KINDS.of(old)) == (now.id, now.generation, now.epoch, KINDS.of(now))
     unsynced = [[pair.unsynced for pair in row.pairs] for row in (old, now)]
-    # P-VOLs hear once that their S-VOLs are whole, and would not know of themselves that they are once they are swapped.
+    # P-VOLs hear once that their S-VOLs are whole, and would not know that they are themselves once they are swapped.
     return same and unsynced[0] == unsynced[1] and old.consistent is now.consistent
 
 
