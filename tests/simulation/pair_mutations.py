@@ -20,9 +20,12 @@ from arrayd.replication.restoration import Restoration
 from arrayd.replication.serving import JournalServer
 from arrayd.replication.statuses import Event
 from arrayd.volumes.volume import Volume, finished
+from tests.simulation.faults import KINDS
 from tests.simulation.mutations import MUTATIONS
 
 SKIPPED_EVERY = 20
+SYNCS_FAIL = KINDS | {"fail_syncs": 20}
+"""Faults of runs in which syncs fail more often: one in a thousand others finds what that alone brings about."""
 CARRY_OUT = redo.carry_out
 
 
@@ -175,7 +178,10 @@ PAIR_MUTATIONS: dict[str, dict[str, Any]] = {
     "a write is answered before it is journaled": {f"{HERE}.journaled.JournaledVolume._take": _answer_first},
     "a write is in the volume before it is journaled": {f"{HERE}.group.PrimaryGroup.submit": _volume_first},
     "the tail is not redone": {f"{HERE}.journaling.redo": _redo_nothing},
-    "what could not be synced is not written again": {f"{HERE}.taking_up.write_again": _as_if_written},
+    "what could not be synced is not written again": {
+        f"{HERE}.taking_up.write_again": _as_if_written,
+        "tests.simulation.faults.KINDS": SYNCS_FAIL,
+    },
     "hosts see what is redone in part": {f"{HERE}.taking_up.RedoFailed": _Never},
     "what was not restored is purged": {f"{HERE}.serving.JournalServer.follow": _acknowledge_asked},
     "records are served that are not synced": {f"{HERE}.journal.primary.PrimaryJournal.sync": _sync_nothing},
@@ -211,7 +217,7 @@ FIRST_FOUND = {
     "a write is answered before it is journaled": 2,
     "a write is in the volume before it is journaled": 3,
     "the tail is not redone": 3,
-    "what could not be synced is not written again": 172,
+    "what could not be synced is not written again": 27,
     "hosts see what is redone in part": 7,
     "what was not restored is purged": 2,
     "records are served that are not synced": 3,
