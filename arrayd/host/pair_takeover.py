@@ -171,10 +171,11 @@ def _reason(decision: Decision) -> str | None:
         return decision.taken.text
     if isinstance(decision.there, Silence):
         return decision.there.reason
-    marked = [pair.differing for pair in decision.there.paired.values() if pair.differing is not None]
-    if not marked or decision.taken in LOSES_NOTHING:
-        return None
-    return f"{decision.there.array} has marked {sum(marked)} bytes as differing"
+    marked = [pair.differing for pair in decision.there.paired.values()]
+    known = [differing for differing in marked if differing is not None]
+    if not known or len(known) < len(marked) or decision.taken in LOSES_NOTHING:
+        return None  # what one pair has marked is not known: the sum is none of the group
+    return f"{decision.there.array} has marked {sum(known)} bytes as differing"
 
 
 # -- doing -------------------------------------------------------------------------------------------------------------

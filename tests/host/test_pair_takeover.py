@@ -203,11 +203,13 @@ def test_what_was_written_beside_a_split_pair(lab: Lab) -> None:
     """How much the other side has marked is told; how much more a copy that was cut short has brought is not known."""
     lab.two.put(State.S_SSUS, State.P_PSUS)
     assert (lost(plan(lab)), plan(lab)["reason"]) == (UNKNOWN, None)
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {"lun": 5 + number, "state": "P-VOL PSUS", "number": number, "differing": 4096 * number} for number in (0, 1)
     ]
     lab.two["remote"].more = {"pairs": pairs, "lag": {"seconds": 0, "writes": 0, "bytes": 0}}
     assert (lost(plan(lab)), plan(lab)["reason"]) == (UNKNOWN, "remote has marked 4096 bytes as differing")
+    pairs[0]["differing"] = None  # it was suspended in COPY
+    assert plan(lab)["reason"] is None
 
 
 @pytest.mark.parametrize("here", [State.S_COPY, State.S_PAIR])
