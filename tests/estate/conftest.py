@@ -37,8 +37,3 @@ async def running(place: Place, **changes: Any) -> AsyncIterator[tuple[Array, st
 def files(place: Place) -> set[str]:
     """What lies in the folder of volumes."""
     return {file.name for file in (place.folder / "state" / "volumes").iterdir()}
-
-
-def open_files(place: Place) -> set[str]:
-    """What the process has open below the place; threads come and go as they are needed."""
-    return {name for name in place.open_files() if name.startswith("/")}

@@ -14,7 +14,7 @@ from arrayd.array import Array, StartError
 from arrayd.estate.errors import Conflict
 from arrayd.tables import Work
 from arrayd.tables import estate as rows
-from tests.estate.conftest import open_files, running
+from tests.estate.conftest import running
 from tests.lab import checking
 from tests.lab.array import Place, luns, session
 from tests.lab.checking import Checked
@@ -139,11 +139,11 @@ async def test_a_reload_in_conflict_changes_nothing(place: Place, changes: Mappi
         await array.estate.luns.map(7, {"volume": "made"}, change)
         await array.estate.luns.map(8, {"volume": "data"}, change)
         async with session(address, 7, 8) as host:
-            before = open_files(place)
+            before = place.open_files()
             with pytest.raises(StartError) as caught:
                 await array.reload(place.load(**changes))
             assert line in caught.value.lines
-            assert open_files(place) == before
+            assert place.open_files() == before
             assert await luns(host) == [0, 7, 8]
             assert check(place).returncode == 2
             await array.reload(place.load(volumes={"data": {"size": 2 * MIB}}))

@@ -12,7 +12,7 @@ from arrayd.array import Array, StartError
 from arrayd.estate.errors import Conflict, Failed, Invalid, NotFound
 from arrayd.scsi.persistent import EXCLUSIVE_ACCESS, PersistentState, Registrant
 from arrayd.tables import Work
-from tests.estate.conftest import RefusedError, files, open_files, refuse, running
+from tests.estate.conftest import RefusedError, files, refuse, running
 from tests.lab.array import BLOCK, Place, attentions, capacity, luns, read, session, write
 from tests.lab.disk import MIB, file_size_limit
 from tests.lab.initiator import GOOD
@@ -43,11 +43,11 @@ async def test_a_volume_made_by_command_is_one_like_others_and_survives(place: P
 
 async def test_a_volume_that_is_not_committed_leaves_nothing(place: Place) -> None:
     async with running(place) as (array, _):
-        before = open_files(place)
+        before = place.open_files()
         with pytest.raises(RefusedError):
             await array.estate.volumes.create("made", {"size": MIB}, refuse)
         assert files(place) == {"data.img"}
-        assert open_files(place) == before
+        assert place.open_files() == before
         assert [row.name for row in array.estate.volumes.rows()] == ["data"]
         await array.estate.volumes.create("made", {"size": MIB}, array.tables.change)
         assert files(place) == {"data.img", "made.img"}
@@ -144,7 +144,7 @@ async def test_a_volume_is_deleted_with_all_that_was_on_it(place: Place) -> None
             assert files(place) == {"data.img", "made.img"}
             await volumes.delete("made", change)
             assert files(place) == {"data.img"}
-            assert not any("made" in name for name in open_files(place))
+            assert not any("made" in name for name in place.open_files())
             assert array.tables.reservations.load("410001:made") is None
             await volumes.create("made", {"size": MIB}, change)
             await array.estate.luns.map(7, {"volume": "made"}, change)

@@ -58,15 +58,14 @@ class Place:
         return self.folder / "state" / "volumes" / f"{name}.img"
 
     def open_files(self) -> set[str]:
-        """What this process has open of the array's files, and its threads."""
+        """What this process has open of the array's files."""
         names = set()
         for descriptor in os.listdir("/proc/self/fd"):
             try:
                 names.add(os.readlink(f"/proc/self/fd/{descriptor}"))
             except FileNotFoundError:
                 continue  # the one that listed them
-        here = {name for name in names if name.startswith(str(self.folder))}
-        return here | {thread.name for thread in threading.enumerate() if thread.name.startswith("arrayd")}
+        return {name for name in names if name.startswith(str(self.folder))}
 
     @asynccontextmanager
     async def running(self, **changes: Any) -> AsyncIterator[tuple[Array, str]]:
@@ -85,6 +84,7 @@ async def place(disk: Path) -> AsyncIterator[Place]:
     place = Place(disk)
     yield place
     assert place.open_files() == set()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("arrayd")]
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
