@@ -310,7 +310,7 @@ class Promise:
     def _candidates(self, lba: int, block: Block, data: bytes, what: str) -> list[int]:
         """The writes that the block may be of, of those that may be there, in order. Raises Violated."""
         number = self.writes.number(lba, data)
-        if lba in self._unknown:
+        if lba in self._unknown and number <= self.restarted_at:  # a later write says nothing of what it was before
             self._unknown.discard(lba)
             later = [each for each in block.now if each > self.restarted_at]
             block.now = block.after_power_loss = [number, *later]

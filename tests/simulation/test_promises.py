@@ -143,6 +143,19 @@ def test_what_a_failed_sync_left_in_memory_is_not_durable(promise: Promise) -> N
         promise.was_read(HERE, stamp("data", 5, 2), promise.era)
 
 
+def test_a_later_write_says_nothing_of_what_was_there_after_a_power_loss(promise: Promise) -> None:
+    """Nobody knew what the block held; a write that was never answered was found in it, and lost when its sync failed:
+    what it held before is there again, whatever that was."""
+    durable(promise)
+    durable(promise)
+    promise.lost_syncs()
+    promise.lost_power()
+    unknown(promise)
+    read(promise, 3)
+    promise.lost_power(power=False)
+    promise.was_read(HERE, stamp("data", 5, 1), promise.era)
+
+
 def test_what_was_answered_after_a_power_loss_may_have_been_done_before(promise: Promise) -> None:
     durable(promise)
     sent, flush = promise.write(HERE), promise.flush()
