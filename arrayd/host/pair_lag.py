@@ -12,9 +12,7 @@ from arrayd.host.groups import Group
 from arrayd.host.pair_page import CONTACT, NOT_ASKED, UNKNOWN, Row, of_side, shown, shown_unknown, sides_of
 from arrayd.host.pair_status import UNKNOWN_LAG, Heard, PairStatus, Silence
 from arrayd.host.show import Column, Output, size
-from arrayd.replication.statuses import State
-
-FOLLOWING = frozenset({State.P_PAIR, State.P_PFUL, State.S_PAIR, State.S_PFUL})
+from arrayd.replication.statuses import FOLLOWING
 
 LAG = (
     Column("Group", "group"),

@@ -17,14 +17,13 @@ from arrayd.host.answers import Command, Ended
 from arrayd.host.failure import CommandFailed
 from arrayd.host.pair_asking import NOT_DONE, Arrays, check_gone
 from arrayd.host.pair_changes import LOOK_AGAIN, has_come_to, have_met, looks, refusal
-from arrayd.host.pair_lag import FOLLOWING
 from arrayd.host.pair_page import CONTACT, shown
 from arrayd.host.pair_status import Heard, PairStatus, Silence
 from arrayd.host.pair_wait import Sides
 from arrayd.host.show import Column, size
 from arrayd.replication import exit_codes
 from arrayd.replication.exit_codes import CARRIED_OUT, UNMATCHED, Peer, Takeover
-from arrayd.replication.statuses import NO_PAIR, P_VOL_HERE, Operation, Refusal, Side, State, follows
+from arrayd.replication.statuses import FOLLOWING, NO_PAIR, P_VOL_HERE, Operation, Refusal, Side, State, follows
 
 NAMES: Mapping[Takeover, str] = {
     Takeover.NOTHING: "nop-takeover",

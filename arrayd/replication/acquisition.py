@@ -231,18 +231,22 @@ class Acquisition:
         if syncing.cancelled() or syncing.exception() is not None:
             self._pulling.stop()
 
+    # -- shown -------------------------------------------------------------------------------------------------------
+
+    def _heard(self) -> tuple[Followed | None, float]:
+        """What the other side told last, and how long ago; None: that is too long."""
+        since = self._pulling.doors.now() - self._told_at
+        return None if since > STALE_SECONDS else self.told, since
+
     def behind(self) -> int | None:
         """Bytes that the S-VOLs have not, as far as this was heard of; None: that is not known."""
-        told = None if self._pulling.doors.now() - self._told_at > STALE_SECONDS else self.told
+        told, _ = self._heard()
         return None if told is None else max(told.stored.byte - self.journal.regions.oldest.byte, 0)
-
-    # -- shown -------------------------------------------------------------------------------------------------------
 
     def lag_s(self) -> float | None:
         """Age of the oldest write that the S-VOLs have not, as far as this was heard of; None: that is not known."""
-        told, oldest = self.told, self.journal.regions.oldest
-        since = self._pulling.doors.now() - self._told_at
-        if told is None or since > STALE_SECONDS:
+        (told, since), oldest = self._heard(), self.journal.regions.oldest
+        if told is None:
             return None
         if oldest == told.stored:
             return 0.0

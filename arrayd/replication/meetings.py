@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 
 from arrayd.replication.statuses import (
+    FOLLOWING,
     NEED_PEER,
     P_RUNNING,
     PEER_SILENT,
@@ -71,8 +72,6 @@ LEARNED: Mapping[State, Learned] = column(
 """By what the peer shows: what this side learns from it, being the other side of the pair."""
 
 RUNNING_STATES = frozenset(P_RUNNING + S_RUNNING)
-FOLLOWING = RUNNING_STATES - {State.P_COPY, State.S_COPY}
-"""Where only what is written from now on goes to the S-VOL: nothing that was written beside the pair would."""
 
 COUNTERPART: Mapping[State, State] = column(
     ((State.SMPL,), State.SMPL),

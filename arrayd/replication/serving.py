@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from arrayd.buffers import BufferPool, taken
@@ -217,8 +216,13 @@ class JournalServer:
         """Of the group; where the age of the oldest write is not known, nothing is said of it."""
         regions = self._journal.regions
         restoring = Job(None, regions.stored.byte - self.acknowledged.byte, self._meter.rate(self._now()))
-        told = Progress(regions.stored, None, self.acknowledged, self._lag_s(), None, regions.used_share)
-        return replace(told, restoring=restoring)
+        return Progress(
+            stored=regions.stored,
+            restored=self.acknowledged,
+            lag_s=self._lag_s(),
+            used_share=regions.used_share,
+            restoring=restoring,
+        )
 
     def _lag_s(self) -> float | None:
         """Age of the oldest write that is not restored; None: not known."""

@@ -165,6 +165,8 @@ PEER_SILENT = Refusal("the other array does not answer: again when it does, or p
 P_RUNNING = (State.P_COPY, State.P_PAIR, State.P_PFUL)
 P_SUSPENDED = (State.P_PSUS, State.P_PSUE, State.P_PSUE_FENCED, State.P_PFUS)
 S_RUNNING = (State.S_COPY, State.S_PAIR, State.S_PFUL)
+FOLLOWING = frozenset((*P_RUNNING, *S_RUNNING)) - {State.P_COPY, State.S_COPY}
+"""Where only what is written from now on goes to the S-VOL: nothing that was written beside the pair would."""
 S_SPLIT = (State.S_SSUS, State.S_SSUS_WRITABLE)
 S_STOPPED = (State.S_PSUE, State.S_PFUS)
 S_SUSPENDED = (*S_SPLIT, *S_STOPPED, State.S_SSWS)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from arrayd.replication.group_rows import ERROR_CHARACTERS_MAX, GroupRow, PairRow, PeerRows
 from arrayd.replication.journal.regions import START, Position
-from arrayd.replication.meetings import FOLLOWING, alone, contradict, settled, together
-from arrayd.replication.statuses import P_RUNNING, Event, Happening, Operation, Refusal, Side, State, Status
+from arrayd.replication.meetings import alone, contradict, settled, together
+from arrayd.replication.statuses import FOLLOWING, P_RUNNING, Event, Happening, Operation, Refusal, Side, State, Status
 
 NOT_MET = Refusal("the two arrays have not told each other yet what became of the pair: again in a moment")
 CONTRADICT = Refusal("both arrays show the same side, as after a resync and a swap at once: pairsplit -S ends the pair")
