@@ -82,7 +82,8 @@ class ActivityLog:
 
     @classmethod
     async def open(cls, store: Volume, size: int, owner: bytes) -> tuple[ActivityLog, bytes | None]:
-        """What is there, durably, and the boot of it. Raises FormatError, VolumeError."""
+        """What is there, durably, and the boot of it. What it has is written again: what a sync that has failed left in
+        the page cache alone counts as clean, and no later sync would write it. Raises FormatError, VolumeError."""
         page, geometry, hot = memoryview(mmap.mmap(-1, PAGE_BYTES)), Geometry(size), 0
         if store.size < geometry.bits_page * PAGE_BYTES:
             raise FormatError(f"an activity log of {store.size} bytes")
@@ -94,6 +95,7 @@ class ActivityLog:
         for number in range(geometry.log_pages):
             await finished(store.read((LOG_PAGE + number) * PAGE_BYTES, page))
             hot |= value(decode_page(bytes(page), LOG_PAGE + number)[0]) << number * PAGE_BITS
+            await finished(store.write((LOG_PAGE + number) * PAGE_BYTES, page))
         await finished(store.flush())
         blocks = {each for first, end in runs(hot, PAGE_BITS) for each in range(first, min(end, geometry.blocks))}
         return cls(store, geometry, blocks), boot

@@ -82,7 +82,11 @@ class BeforeImages:
 
     @classmethod
     async def open(cls, stores: Stores, name: str, volume: Volume, group: bytes, number: int) -> Self | None:
-        """Those that are kept; None if there are none of this pair. Raises VolumeError."""
+        """Those that are kept, durably; None if there are none of this pair. Raises VolumeError.
+
+        Header and notes are written again: those of a killed process need not be durable yet, and those of which a sync
+        has failed are in the page cache alone, as clean, so that no later sync would say so. What they tell of is
+        durable, as it was before it was noted."""
         store = await stores.open(name)
         if store is None or store.size < cls.bytes_needed(volume.size):
             return None
@@ -90,12 +94,14 @@ class BeforeImages:
         await finished(store.read(0, page))
         if page[:HEADER_BYTES] != _header(group, number, volume.size):
             return None
+        await finished(store.write(0, page))
         images = cls(volume, store)
         notes = memoryview(images._notes)
         for at in range(0, len(notes), PAGE_BYTES):
             await finished(store.read(PAGE_BYTES + at, page))
-            notes[at : at + PAGE_BYTES] = page
-        # What a killed process has noted need not be durable yet.
+            if any(page):
+                notes[at : at + PAGE_BYTES] = page
+                await finished(store.write(PAGE_BYTES + at, page))
         await finished(store.flush())
         return images
 

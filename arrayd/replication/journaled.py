@@ -85,7 +85,8 @@ class JournaledVolume(Volume):
     def _make_commit_now(self) -> Callable[[int, memoryview], asyncio.Future[None] | None]:
         group, number, locks, places, kind = self.group, self.number, self._locks, self._locks.places, Kind.WRITE
         append_now, durable, read_only = group.journal.append_now, not self.write_cache, self.read_only
-        # Blocks of which the activity log has that they are being written to.
+        # Blocks of which the activity log has that they are being written to: of what is taken on the spot, which is
+        # less than one of them, the first and the last are all.
         log, block = group.activity.logs.get(number), HOT_BYTES
         fresh = b"\1" * (self.size // block + 1) if log is None else log.fresh
         together: Together | None = None

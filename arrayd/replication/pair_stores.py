@@ -24,8 +24,6 @@ async def open_bitmap(doors: Doors, name: str, size: int, group: bytes) -> Bitma
     if store is None:
         return None
     try:
-        if doors.stores.lost(name):
-            raise BitmapError("a sync of it has failed")
         bitmap = await Bitmap.open(store, doors.boot)
         if (bitmap.owner, bitmap.size) == (group, size):
             return bitmap

@@ -78,10 +78,6 @@ class Stores(Protocol):
     async def open(self, name: str) -> Volume | None:
         """The one of this name; None if there is none. Raises VolumeError."""
 
-    def lost(self, name: str) -> bool:
-        """Whether a sync of it has failed since it was made, in the life of the array: what is read of it may not be on
-        the disk, and no later sync says so, since the kernel takes the pages for clean."""
-
     async def close(self, name: str) -> None:
         """It is used no more, and stays."""
 

@@ -37,8 +37,6 @@ class FileStores:
         self._writeback = writeback
         self._ring = ring
         self._opened: dict[str, FileVolume] = {}
-        self._lost: set[str] = set()
-        """Of which a sync has failed, by name; as many as there are stores."""
 
     async def create(self, name: str, size: int) -> Volume:
         """See `Stores.create`: `size` in bytes."""
@@ -63,16 +61,10 @@ class FileStores:
             return None
         return self._keep(name, await self._open(path, 0))
 
-    def lost(self, name: str) -> bool:
-        """See `Stores.lost`."""
-        return name in self._lost
-
     async def close(self, name: str) -> None:
         """See `Stores.close`."""
         volume = self._opened.pop(name, None)
         if volume is not None:
-            if volume.file.failure is not None:
-                self._lost.add(name)
             await volume.close()
 
     async def remove(self, name: str) -> None:
@@ -82,7 +74,6 @@ class FileStores:
         for each in (path.with_name(name + NEW), path):
             if await self._in_thread(each.exists):
                 await self._in_thread(partial(remove, each))
-        self._lost.discard(name)
 
     async def close_all(self) -> None:
         """Closes what nobody has closed: the array stops."""

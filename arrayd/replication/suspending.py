@@ -137,9 +137,6 @@ class Bitmaps:
         """The bitmap on `store`. One that is not whole, or about another volume, tells nothing: all is marked then."""
         name = self._names[number]
         try:
-            if self._stores.lost(name):
-                await self._stores.close(name)
-                raise BitmapError("a sync of it has failed")
             bitmap = await self._or_closed(name, Bitmap.open(store, self._boot))
             if (bitmap.owner, bitmap.size) == (self._owner, self.sizes[number]):
                 return bitmap
@@ -232,7 +229,7 @@ async def suspend(group: PrimaryGroup, acknowledged: Position, bitmaps: Bitmaps)
     try:
         await bitmaps.mark(differing)
     finally:
-        # One that has failed is made anew when this is done again, all of it marked.
+        # One that has failed is opened anew when this is done again.
         await bitmaps.close()
     return lost
 

@@ -237,9 +237,6 @@ class MemoryStores(Stores):
         self.open_names.add(name)
         return FileVolume(name, cast(Any, self.files[name]))
 
-    def lost(self, name: str) -> bool:
-        return False
-
     async def close(self, name: str) -> None:
         self.open_names.discard(name)
 

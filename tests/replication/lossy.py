@@ -13,6 +13,7 @@ from pathlib import Path
 
 from arrayd.blockfile import BlockFile, Writeback
 from arrayd.volumes.file_volume import FileVolume
+from arrayd.volumes.volume import VolumeFailed
 
 THREADS = ThreadPoolExecutor(2)
 PLENTY = 1 << 30
@@ -57,7 +58,8 @@ class Disk:
 
 class LossyVolume(FileVolume):
     """`fuse`: so many calls go well, and in the next one the process dies, before or after it was carried out.
-    `refused`: so many writes on the spot are refused."""
+    `refused`: so many writes on the spot are refused. `sync_fails_after`: so many syncs go well, and the next one
+    fails; what it was to write is taken for clean."""
 
     def __init__(self, file: BlockFile, disk: Disk) -> None:
         super().__init__("1:journal", file)
@@ -65,6 +67,7 @@ class LossyVolume(FileVolume):
         self.fuse: int | None = None
         self.carried_out = True
         self.refused = 0
+        self.sync_fails_after = -1
         self.calls: list[str] = []
         on_the_spot = self.write_now
 
@@ -117,6 +120,10 @@ class LossyVolume(FileVolume):
         if self._burn():
             raise Crash
         await asyncio.sleep(0)
-        for offset, content in self.disk.since[:written]:
+        fails = self.sync_fails_after == 0
+        self.sync_fails_after = max(self.sync_fails_after - 1, -1)
+        for offset, content in () if fails else self.disk.since[:written]:
             self.disk.durable[offset : offset + len(content)] = content
         del self.disk.since[:written]
+        if fails:
+            raise VolumeFailed("gone")

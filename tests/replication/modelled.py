@@ -8,6 +8,8 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from arrayd.volumes.volume import VolumeFailed
+
 BLOCK = 512
 
 
@@ -77,6 +79,8 @@ class ModelFile:
         self.failure: OSError | None = None
         self.fails: Exception | None = None
         """What every write raises that waits, and every sync."""
+        self.sync_fails_after = -1
+        """So many syncs go well, and the next one fails; -1: all go well. What it was to write is taken for clean."""
         self.calls: list[str] = []
 
     @property
@@ -121,9 +125,14 @@ class ModelFile:
         def effect() -> None:
             if self.fails is not None:
                 raise self.fails
+            fails = self.sync_fails_after == 0
+            self.sync_fails_after = max(self.sync_fails_after - 1, -1)
             while self.since and self.since[0][0] < count:
                 _, offset, data = self.since.pop(0)
-                self.durable[offset : offset + len(data)] = data
+                if not fails:
+                    self.durable[offset : offset + len(data)] = data
+            if fails:
+                raise VolumeFailed("gone")
 
         return self.machine.later(effect)
 

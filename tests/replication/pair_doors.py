@@ -45,13 +45,11 @@ class FileStores:
         self.folder = folder
         self.failing: VolumeError | None = None
         self.used: dict[str, FileVolume] = {}
-        self.lost_names: set[str] = set()
 
     async def create(self, name: str, size: int) -> Volume:
         self._check(name)
         path = self.folder / name
         path.unlink(missing_ok=True)
-        self.lost_names.discard(name)
         return await self._open(name, size)
 
     async def open(self, name: str) -> Volume | None:
@@ -64,14 +62,8 @@ class FileStores:
         self.used[name] = volume = FileVolume(name, file)
         return volume
 
-    def lost(self, name: str) -> bool:
-        return name in self.lost_names
-
     async def close(self, name: str) -> None:
-        volume = self.used.pop(name)
-        if volume.file.failure is not None:
-            self.lost_names.add(name)
-        await volume.close()
+        await self.used.pop(name).close()
 
     async def remove(self, name: str) -> None:
         if self.failing is not None:

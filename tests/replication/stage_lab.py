@@ -82,9 +82,6 @@ class FakeStores:
     async def open(self, name: str) -> Volume | None:
         return self.there.get(name)
 
-    def lost(self, name: str) -> bool:
-        return False
-
     async def close(self, name: str) -> None:
         assert name in self.there, name
 

@@ -101,9 +101,6 @@ class MemoryStores:
         self.opened.add(name)
         return volume_of(self.files[name])
 
-    def lost(self, name: str) -> bool:
-        return False
-
     async def close(self, name: str) -> None:
         self.opened.discard(name)
 

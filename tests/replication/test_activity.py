@@ -8,7 +8,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arrayd.replication import activity, journaled
@@ -124,6 +124,7 @@ STEPS = st.lists(
 
 
 @settings(max_examples=examples(150), deadline=None)
+@example([("write", 0, 0), ("write", 4, 0), ("checkpoint", 0, 0), ("write", 1, 3)], None, 0, 0.0, 2)
 @given(
     STEPS, st.one_of(st.none(), st.integers(0, 60)), st.integers(0, 1 << 30), st.sampled_from((0.0, 0.3)),
     st.sampled_from((2, 100)),
@@ -135,6 +136,7 @@ def test_what_a_power_loss_makes_different_is_hot(
     with (
         patch.object(activity, "HOT_BYTES", HOT_BYTES),
         patch.object(journaled, "HOT_BYTES", HOT_BYTES),
+        patch.object(journaled, "SPOT_BYTES_MAX", HOT_BYTES),
         patch.object(activity, "HOT_MAX", hot_max),
     ):
         asyncio.run(until_death(disks, steps, fuse))
@@ -142,6 +144,20 @@ def test_what_a_power_loss_makes_different_is_hot(
             file.lose_power(BLOCK)
         disks.machine.dead, disks.machine.fuse = False, None
         asyncio.run(disks.check())
+
+
+async def test_what_is_hot_when_it_is_opened_is_so_on_the_disk() -> None:
+    """Though the sync of it has failed, and the kernel takes the page for clean."""
+    disks = Disks(1, 0.0)
+    store = disks.volumes()[2]
+    log = await ActivityLog.create(store, SIZE, GROUP, BOOT, False)
+    disks.log.sync_fails_after = 0
+    with pytest.raises(VolumeFailed):
+        await log.heat({3})
+    for _ in range(2):
+        again, _boot = await ActivityLog.open(store, SIZE, GROUP)
+        assert again.hot == {3}
+        disks.log.lose_power(BLOCK)
 
 
 def stage_of(site: Site, boot: bytes) -> Journaling:

@@ -12,7 +12,7 @@ from arrayd.replication.before_images import HEADER, HEADER_BYTES, BeforeImages,
 from arrayd.replication.pair_stores import new_bitmap, whole_bitmap
 from arrayd.replication.stages import Doors, Stage
 from arrayd.replication.statuses import State
-from arrayd.volumes.volume import Volume
+from arrayd.volumes.volume import Volume, VolumeError
 from tests.replication.following_doors import GROUP, FakePrimary, Site, row_of
 from tests.replication.modelled import Crash
 
@@ -126,6 +126,34 @@ async def test_after_a_power_loss_a_note_means_that_it_is_kept(parts: Parts, see
     await found.write_back()
     for offset, length in kept:
         assert parts.site.contents[0][offset : offset + length] == CONTENT[offset : offset + length]
+
+
+@pytest.mark.parametrize("synced", range(7))
+async def test_what_a_failed_sync_left_in_memory_is_written_again_when_it_is_opened(parts: Parts, synced: int) -> None:
+    """The kernel takes the pages for clean: no later sync writes them, nor says so (seed 1908794)."""
+    making = parts.site.stores.create
+
+    async def create(name: str, size: int) -> Volume:
+        volume = await making(name, size)
+        parts.site.stores.files[name].sync_fails_after = synced
+        return volume
+
+    parts.site.stores.create = create  # type: ignore[method-assign]
+    images: BeforeImages | None = None
+    for at in range(0, 4 * BLOCK, BLOCK):
+        for _ in range(2):
+            try:
+                images = images or await parts.open() or await parts.create()
+                await images.keep([(at, BLOCK)])
+                break
+            except VolumeError:
+                images = None
+        parts.site.s_vols[0].put(at, bytes(BLOCK))
+    parts.site.lose_power()
+    found = await parts.open()
+    assert found is not None
+    await found.write_back()
+    assert parts.site.contents[0] == CONTENT
 
 
 async def test_a_store_of_another_pair_is_none(parts: Parts) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from arrayd.blockfile import Writeback
 from arrayd.replication import stores as module
 from arrayd.replication.stores import FileStores
-from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import Volume, VolumeError
 from tests.lab.disk import PLENTY, disk, settled
 from tests.replication.still import MIB, block, content
@@ -53,21 +51,6 @@ async def test_a_store_stays_until_it_is_removed(stores: FileStores, disk: Path)
     await stores.remove(NAME)
     assert list(file.parent.iterdir()) == []
     assert await stores.open(NAME) is None
-
-
-async def test_one_whose_sync_has_failed_is_lost_until_it_is_made_anew(stores: FileStores) -> None:
-    """Opened again it would be read from memory, and every sync of it would go well."""
-    volume = await stores.create(NAME, MIB)
-    assert isinstance(volume, FileVolume)
-    volume.file._syncs.fail(OSError(errno.EIO, "gone"))
-    await stores.close(NAME)
-    assert stores.lost(NAME)
-    await reopened(stores)
-    await stores.close(NAME)
-    assert stores.lost(NAME)
-    assert not stores.lost(OTHER)
-    await stores.create(NAME, MIB)
-    assert not stores.lost(NAME)
 
 
 async def test_a_new_one_is_empty_whatever_there_was(stores: FileStores) -> None:

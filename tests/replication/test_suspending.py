@@ -14,14 +14,12 @@ from arrayd.replication.bitmap import REGION_BYTES, Bitmap, Geometry
 from arrayd.replication.bitmap.format import PAGE_BITS
 from arrayd.replication.journal import Position
 from arrayd.replication.journal.regions import START
-from arrayd.replication.pair_stores import open_bitmap
 from arrayd.replication.statuses import Event, State
 from arrayd.replication.suspending import Differing
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed, finished
 from tests.lab.disk import turns
 from tests.lab.search import examples
 from tests.replication.pair_doors import BOOT, GROUP, MIB, Primary, Site
-from tests.replication.test_unsynced import fail_syncs
 
 PAGE = 4096
 WHOLE = [(0, MIB)]
@@ -142,21 +140,6 @@ async def test_a_bitmap_that_fails_is_done_again(primary: Primary, monkeypatch: 
     assert await suspended(primary) == [[(0, PAGE)], [], []]
     with pytest.raises(VolumeFailed):
         await late
-
-
-async def test_a_bitmap_whose_sync_has_failed_is_made_anew_all_marked(site: Site) -> None:
-    """Opened again it had the marks in memory: they were taken for written, and a restart lost them (seed 1300934)."""
-    name = f"{GROUP.hex()}-0.bitmap"
-    primary = await site.begun(site.row(State.P_PAIR))
-    await primary.write(0, 0, b"a" * PAGE)
-    store = await site.stores.create(name, Geometry(MIB).bytes_needed)
-    await (await Bitmap.create(store, MIB, GROUP, BOOT)).close()
-    fail_syncs(site.stores.used[name])
-    await site.stores.close(name)
-    assert site.stores.lost(name)
-    assert (await suspended(primary))[0] == WHOLE
-    assert not site.stores.lost(name)
-    assert await open_bitmap(site.doors(), name, MIB, GROUP) is not None
 
 
 async def test_many_entries_are_read_in_turns(primary: Primary, monkeypatch: pytest.MonkeyPatch) -> None:

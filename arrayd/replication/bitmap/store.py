@@ -86,7 +86,8 @@ class Store:
     @classmethod
     async def open(cls, volume: Volume, boot: bytes) -> tuple[Self, Found]:
         """The bitmap that is on the volume, and what it has. All that is told is durable then, and no block is hot:
-        those that were when power was lost are all set. Raises BitmapError."""
+        those that were when power was lost are all set, and those that are hot otherwise are written again, since a
+        sync that has failed leaves them in the page cache alone, as clean. Raises BitmapError."""
         head = memoryview(mmap.mmap(-1, PAGE_BYTES))
         if volume.size < 2 * PAGE_BYTES:
             raise BitmapError("there is no bitmap on the volume")
@@ -101,7 +102,7 @@ class Store:
         await finished(volume.read(BOOT_PAGE * PAGE_BYTES, head))
         same_boot = decode_boot(bytes(head)) == boot
         log = await store._log()
-        found = await store._found(None if same_boot else log)
+        found = await store._found(log, same_boot)
         await finished(volume.flush())
         if not same_boot or log.count(0) != len(log):
             for page in range(store.geometry.log_pages):
@@ -117,19 +118,20 @@ class Store:
             row += decode_page(bytes(image), LOG_PAGE + len(row) // PAGE_ROW_BYTES)[0]
         return row
 
-    async def _found(self, hot: bytearray | None) -> Found:
-        """All bits that are set, and those of hot blocks, which are written as such."""
+    async def _found(self, log: bytearray, same_boot: bool) -> Found:
+        """All bits that are set, and in another boot those of hot blocks; pages with hot blocks are written."""
         geometry = self.geometry
         pages: dict[int, int] = {}
         lost = 0
         async for page, image in self._pages(geometry.bits_page, geometry.pages):
             row, damaged = decode_page(bytes(image), geometry.bits_page + page)
-            if hot is not None:
-                row, count = _with_hot(row, hot, page)
-                damaged += count
+            hot = _hot_blocks(log, page)
+            if not same_boot:
+                row = _with_all(row, hot)
+                damaged += len(hot)
             bits = value(row) & geometry.full(page)
-            if damaged:
-                lost += damaged
+            lost += damaged
+            if damaged or hot:
                 await self.write(geometry.bits_page + page, bits.to_bytes(PAGE_ROW_BYTES, "little"))
             if bits:
                 pages[page] = FULL if bits == FULL else bits  # one object, however many there are
@@ -183,13 +185,15 @@ class Store:
         await finished(self._volume.flush())
 
 
-def _with_hot(row: bytes, hot: bytearray, page: int) -> tuple[bytes, int]:
-    """A page of bits with all of its blocks set that are hot, and how many these are."""
-    count = 0
-    for block in range(BLOCKS_A_PAGE):
-        number = page * BLOCKS_A_PAGE + block
-        if has(hot, number, number + 1):
-            begin, end = block * BLOCK_ROW_BYTES, (block + 1) * BLOCK_ROW_BYTES
-            row = row[:begin] + FULL_ROW[begin:end] + row[end:]
-            count += 1
-    return row, count
+def _hot_blocks(log: bytearray, page: int) -> list[int]:
+    """Those of a page of bits that are hot, by their number in it."""
+    first = page * BLOCKS_A_PAGE
+    return [block for block in range(BLOCKS_A_PAGE) if has(log, first + block, first + block + 1)]
+
+
+def _with_all(row: bytes, blocks: list[int]) -> bytes:
+    """A page of bits with all of these blocks set."""
+    for block in blocks:
+        begin, end = block * BLOCK_ROW_BYTES, (block + 1) * BLOCK_ROW_BYTES
+        row = row[:begin] + FULL_ROW[begin:end] + row[end:]
+    return row

@@ -99,7 +99,7 @@ async def test_after_a_kill_no_more_is_marked(volume: LossyVolume, bitmap: Bitma
     assert (again.lost_blocks, again.owner, again.size) == (0, OWNER, SIZE)
     assert list(again.ranges()) == [(BLOCK + 5 * REGION, REGION), (BLOCK + 9 * REGION, REGION)]
     # What was in the page cache is durable, and no block is hot in the log any more, before it says so.
-    assert volume.calls == ["flush", "write", "write", "flush"]
+    assert volume.calls == ["write", "flush", "write", "write", "flush"]
     assert not again.mark_now(BLOCK, REGION)
 
 
