@@ -41,7 +41,7 @@ from arrayd.replication.bitmap.format import (
 from arrayd.replication.high_water import HighWater
 from arrayd.replication.journal.regions import PAGE_BYTES
 from arrayd.replication.stages import Stores
-from arrayd.replication.writes import InOrder, Range, Write
+from arrayd.replication.writes import Placed, Range
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed, finished
 
 HOT_BYTES = BLOCK_BITS * REGION_BYTES
@@ -248,17 +248,17 @@ class Activity:
         """All of `lost`."""
         return sum(each.length for each in self.lost)
 
-    def takes(self, write: Write) -> bool:
-        """Whether the journal may collect it; it counts as being written then."""
+    def takes(self, write: Placed) -> bool:
+        """Whether it may be begun; it counts as being written then."""
         each = self.logs.get(write.number)
         return each is None or each.takes(write.offset, write.extent)
 
-    async def admit(self, waiting: Iterable[InOrder], sync: Sync) -> None:
+    async def admit(self, waiting: Iterable[Placed], sync: Sync) -> None:
         """Has the blocks of all these writes hot, together. Raises VolumeError."""
         wanted: dict[int, set[int]] = {}
         for each in waiting:
-            own = self.logs.get(each.number) if isinstance(each, Write) else None
-            if isinstance(each, Write) and own is not None and (cold := own.cold(each.offset, each.extent)):
+            own = self.logs.get(each.number)
+            if own is not None and (cold := own.cold(each.offset, each.extent)):
                 wanted.setdefault(each.number, set()).update(cold)
         if not wanted:
             return

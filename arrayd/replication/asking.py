@@ -2,7 +2,8 @@
 
 A question begins with what is asked and the group's id, an answer with its outcome. All integers are big-endian. Each
 question may be asked twice: nothing is done twice by it. The side with the S-VOLs pulls (figures 11 and 13): it asks
-FOLLOW, COPY, BITMAP, JOINED and FENCE; MEET is asked by either side.
+FOLLOW, COPY, BITMAP, JOINED and FENCE; MEET is asked by either side. What the side with the P-VOLs of a synchronous
+group asks besides is in `synchronous/formats.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from arrayd.link.channel import MESSAGE_BYTES_MAX
 from arrayd.replication.group_rows import PAIRS_MAX, PeerRows
 from arrayd.replication.journal.format import GROUP_BYTES, FormatError
 from arrayd.replication.journal.regions import Position
-from arrayd.replication.statuses import State
+from arrayd.replication.state_codes import STATE_CODES, STATES
 
 SERVICE = 3
 """The link's number of this service."""
@@ -48,6 +49,15 @@ class Asked(IntEnum):
     """The bitmap of a P-VOL is joined to that of its S-VOL, durably: the P-VOL's side may give it up."""
     FENCE = 6
     """Hosts' writes to the P-VOLs wait for a while, so that the sides can change places (figures 19 to 21)."""
+    BEGIN = 7
+    """A life of the stage of synchronous P-VOLs begins."""
+    MIRROR = 8
+    """Writes to P-VOLs are made to their S-VOLs (figure 24)."""
+    SUMS = 9
+    """Sums of what an S-VOL has."""
+
+
+SYNCHRONOUS = frozenset((Asked.BEGIN, Asked.MIRROR, Asked.SUMS))
 
 
 class Outcome(IntEnum):
@@ -70,26 +80,6 @@ class Piece(IntEnum):
     """Nothing: it reads as zeros, and has no disk."""
     ZEROS = 2
 
-
-STATE_CODES: dict[State, int] = {
-    State.SMPL: 0,
-    State.P_COPY: 1,
-    State.P_PAIR: 2,
-    State.P_PFUL: 3,
-    State.P_PSUS: 4,
-    State.P_PSUE: 5,
-    State.P_PSUE_FENCED: 6,
-    State.P_PFUS: 7,
-    State.S_COPY: 16,
-    State.S_PAIR: 17,
-    State.S_PFUL: 18,
-    State.S_SSUS: 19,
-    State.S_SSUS_WRITABLE: 20,
-    State.S_PSUE: 21,
-    State.S_PFUS: 22,
-    State.S_SSWS: 23,
-}
-STATES = {code: state for state, code in STATE_CODES.items()}
 
 POSITION = Struct("sequence" / Int64ub, "byte" / Int64ub)
 RANGE = Struct("offset" / Int64ub, "length" / Int32ub)
@@ -180,7 +170,7 @@ class Refused(Exception):
 
 def meet(group: bytes, rows: PeerRows) -> bytes:
     """MEET."""
-    return _head(Asked.MEET, group) + _rows(rows)
+    return head(Asked.MEET, group) + _rows(rows)
 
 
 def follow(
@@ -194,7 +184,7 @@ def follow(
 def copy(group: bytes, generation: int, number: int, ranges: Sequence[Range]) -> bytes:
     """COPY."""
     packed = b"".join(RANGE_LAYOUT.pack(*each) for each in ranges)
-    return _head(Asked.COPY, group) + COPY_HEAD.pack(generation, number, len(ranges)) + packed
+    return head(Asked.COPY, group) + COPY_HEAD.pack(generation, number, len(ranges)) + packed
 
 
 def bitmap(group: bytes, generation: int, number: int, begin: int) -> bytes:
@@ -217,7 +207,7 @@ def fence(group: bytes, generation: int) -> bytes:
 
 class Question(NamedTuple):
     """What is asked about which group, and the fields behind that: see MEET's ROWS, FOLLOW, COPY, BITMAP, JOINED and
-    FENCE."""
+    FENCE; of SYNCHRONOUS ones a copy of the bytes."""
 
     asked: Asked
     group: bytes
@@ -236,12 +226,14 @@ LAYOUTS: dict[Asked, Struct] = {
 
 def decode_question(payload: memoryview) -> Question:
     """Raises FormatError."""
-    head = _parse(HEAD, payload)
-    if head.asked not in frozenset(Asked):
-        raise FormatError(f"question {head.asked}, which there is not")
-    asked, rest = Asked(head.asked), payload[HEAD.sizeof() :]
-    fields = _copy_of(rest) if asked is Asked.COPY else _parse(LAYOUTS[asked], rest)
-    return Question(asked, head.group, fields)
+    told = parsed(HEAD, payload)
+    if told.asked not in frozenset(Asked):
+        raise FormatError(f"question {told.asked}, which there is not")
+    asked, rest = Asked(told.asked), payload[HEAD.sizeof() :]
+    if asked in SYNCHRONOUS:
+        return Question(asked, told.group, memoryview(bytes(rest)))
+    fields = _copy_of(rest) if asked is Asked.COPY else parsed(LAYOUTS[asked], rest)
+    return Question(asked, told.group, fields)
 
 
 def _copy_of(payload: memoryview) -> Copy:
@@ -310,7 +302,7 @@ def fenced(end: Position) -> bytes:
     return bytes((Outcome.DONE,)) + bytes(FENCED.build({"end": end._asdict()}))
 
 
-def _answer(answer: memoryview) -> memoryview:
+def behind_done(answer: memoryview) -> memoryview:
     """What is behind the outcome DONE. Raises Refused, FormatError."""
     _check(len(answer) > 0, "an empty answer")
     if answer[0] != Outcome.DONE:
@@ -323,19 +315,19 @@ def _answer(answer: memoryview) -> memoryview:
 
 def decode_met(answer: memoryview) -> PeerRows:
     """Raises Refused (NO_GROUP where it has none), FormatError."""
-    return rows_of(_parse(ROWS, _answer(answer)))
+    return rows_of(parsed(ROWS, behind_done(answer)))
 
 
 def decode_followed(answer: memoryview) -> tuple[Followed, memoryview]:
     """With the run. Raises Refused, FormatError."""
-    rest = _answer(answer)
-    told = _parse(FOLLOWED, rest[: FOLLOWED.sizeof()])  # not the run: all of it would be copied
+    rest = behind_done(answer)
+    told = parsed(FOLLOWED, rest[: FOLLOWED.sizeof()])  # not the run: all of it would be copied
     return Followed(position_of(told.stored), told.now, told.oldest, told.ended), rest[FOLLOWED.sizeof() :]
 
 
 def decode_copied(answer: memoryview) -> tuple[Position, list[CopyPiece]]:
     """Raises Refused, FormatError."""
-    rest = _answer(answer)
+    rest = behind_done(answer)
     _check(len(rest) >= COPIED_HEAD.size, "an answer to COPY that is cut short")
     sequence, byte, count = COPIED_HEAD.unpack_from(rest)
     _check(count <= RANGES_MAX, f"{count} pieces")
@@ -354,27 +346,28 @@ def decode_copied(answer: memoryview) -> tuple[Position, list[CopyPiece]]:
 
 def decode_part(answer: memoryview) -> tuple[int, memoryview]:
     """The page where the next part begins, and this part (see `bitmap/`). Raises Refused, FormatError."""
-    rest = _answer(answer)
-    next_page: int = _parse(PART, rest[: PART.sizeof()]).next
+    rest = behind_done(answer)
+    next_page: int = parsed(PART, rest[: PART.sizeof()]).next
     return next_page, rest[PART.sizeof() :]
 
 
 def decode_done(answer: memoryview) -> None:
     """Raises Refused, FormatError."""
-    _answer(answer)
+    behind_done(answer)
 
 
 def decode_fenced(answer: memoryview) -> Position:
     """Raises Refused, FormatError."""
-    return position_of(_parse(FENCED, _answer(answer)).end)
+    return position_of(parsed(FENCED, behind_done(answer)).end)
 
 
-def _head(asked: Asked, group: bytes) -> bytes:
+def head(asked: Asked, group: bytes) -> bytes:
+    """What a question begins with."""
     return bytes(HEAD.build({"asked": asked, "group": group}))
 
 
 def _build(asked: Asked, group: bytes, layout: Struct, **fields: object) -> bytes:
-    return _head(asked, group) + bytes(layout.build(fields))
+    return head(asked, group) + bytes(layout.build(fields))
 
 
 def _rows(rows: PeerRows) -> bytes:
@@ -383,7 +376,8 @@ def _rows(rows: PeerRows) -> bytes:
     return bytes(ROWS.build(told | {"states": states}))
 
 
-def _parse(layout: Struct, data: memoryview) -> Any:
+def parsed(layout: Struct, data: memoryview) -> Any:
+    """The fields of `data`. Raises FormatError."""
     try:
         return layout.parse(data)
     except ConstructError as error:

@@ -109,7 +109,8 @@ class _Steps:
         if not self._stages.trouble or old is None or new is None:
             return False
         kinds, copied = self._stages.around.kinds, any(each.status is Status.COPY for each in new.states.values())
-        return old.states == new.states or (kinds.of(old) is kinds.of(new) is kinds.following and not copied)
+        both_followed = kinds.copied_to(old) and kinds.copied_to(new)
+        return old.states == new.states or (both_followed and not copied)
 
     async def _synced(self, old: GroupRow, new: GroupRow | None) -> GroupRow | None:
         """Before P-VOLs are anything else than suspended they have what hosts were answered: see `unsynced.py`."""
@@ -127,9 +128,9 @@ class _Steps:
     def _out_of_trouble(self, old: GroupRow, new: GroupRow) -> GroupRow:
         """Of S-VOLs whose stage could not be prepared nobody knows what they are: none is opened, none is a source."""
         kinds = self._stages.around.kinds
-        if kinds.of(old) is not kinds.following:
+        if not kinds.copied_to(old):
             return new
-        if kinds.of(new) in (kinds.marking, kinds.journaling):
+        if kinds.of(new) in (kinds.marking, kinds.journaling, kinds.mirroring):
             raise Stays(Refusal(f"the S-VOLs may be no point of the group's writes: {self._stages.trouble}"))
         return replace(new, consistent=False)
 

@@ -6,37 +6,50 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from arrayd.replication.following import Following
-from arrayd.replication.group_rows import GroupRow
+from arrayd.replication.group_rows import GroupRow, Mode
 from arrayd.replication.journaling import Journaling
 from arrayd.replication.marking import Marking
 from arrayd.replication.meetings import RUNNING_STATES, SUSPENDED_AS
 from arrayd.replication.stages import Stage
 from arrayd.replication.standing import Standing
 from arrayd.replication.statuses import Side, State, Writes
+from arrayd.replication.synchronous.mirroring import Mirroring
+from arrayd.replication.synchronous.receiving import Receiving
 from arrayd.replication.transitions import Circumstances, pair_in
 
 
 class Kinds(NamedTuple):
-    """The four stages there are."""
+    """The stages there are."""
 
     journaling: type[Stage]
     marking: type[Stage]
     following: type[Stage]
     standing: type[Stage]
+    mirroring: type[Stage]
+    receiving: type[Stage]
 
     def of(self, row: GroupRow) -> type[Stage]:
         """The stage of a group whose pairs are of one mind (see `of_one_mind`). Where some of its volumes may be
         written and others not, none are: that is more than the rows say, and harms nothing."""
-        kinds = {self._of_state(pair.state) for pair in row.pairs}
+        kinds = {self._of_state(pair.state, row.mode) for pair in row.pairs}
         return kinds.pop() if len(kinds) == 1 else self.standing
 
-    def _of_state(self, state: State) -> type[Stage]:
+    def _of_state(self, state: State, mode: Mode) -> type[Stage]:
         if state in RUNNING_STATES:
-            return self.journaling if state.side is Side.P_VOL else self.following
+            p_vols, s_vols = self.running(mode)
+            return p_vols if state.side is Side.P_VOL else s_vols
         return self.marking if state.writes is Writes.MARKED else self.standing
 
+    def running(self, mode: Mode) -> tuple[type[Stage], type[Stage]]:
+        """The stages of P-VOLs and of S-VOLs that run."""
+        return (self.journaling, self.following) if mode is Mode.ASYNC else (self.mirroring, self.receiving)
 
-KINDS = Kinds(Journaling, Marking, Following, Standing)
+    def copied_to(self, row: GroupRow) -> bool:
+        """Whether it is a row of S-VOLs that run."""
+        return self.of(row) in (self.following, self.receiving)
+
+
+KINDS = Kinds(Journaling, Marking, Following, Standing, Mirroring, Receiving)
 
 
 def of_one_mind(row: GroupRow, when: float) -> GroupRow:

@@ -12,8 +12,9 @@ is marked and all before the greatest `stored` is restored.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from arrayd.link.channel import LinkError
 from arrayd.replication import asking
@@ -24,7 +25,7 @@ from arrayd.replication.bitmap.format import PART_BYTES_MAX
 from arrayd.replication.copy_rate import Limit, part_bytes
 from arrayd.replication.group_rows import PACE_MAX, GroupRow
 from arrayd.replication.jobs import Job, Meter
-from arrayd.replication.journal import AuxiliaryJournal, FormatError, Position
+from arrayd.replication.journal import FormatError, Position
 from arrayd.replication.journal.regions import START
 from arrayd.replication.pulling import Pauses, Pulling
 from arrayd.volumes.volume import Volume, finished
@@ -44,28 +45,50 @@ HEAD_BYTES = 4096
 PIECES_BYTES_MAX = RANGES_MAX * (RANGE.sizeof() + 1)
 
 
-class Copies:
-    """What is asked for and not yet written, and how far must be restored because of what was."""
+class UnderWay(Protocol):
+    """Who keeps what is copied, and what hosts write meanwhile, in order."""
 
-    def __init__(self) -> None:
+    def begin(self, number: int, ranges: Sequence[Range]) -> int:
+        """Ranges of a pair are about to be asked for; a ticket."""
+
+    def read(self, stored: Position) -> None:
+        """They came, and have this."""
+
+    def parts(self, ticket: int, piece: CopyPiece) -> Iterable[CopyPiece]:
+        """What of a piece that came is to be written, each part at once when it is given."""
+
+    def end(self, ticket: int) -> None:
+        """All is written, or never will be."""
+
+
+class Copies:
+    """What is asked for and not yet written, and how far must be restored because of what was: see `UnderWay`.
+    `read_completed` tells up to where the journal has records."""
+
+    def __init__(self, read_completed: Callable[[], Position]) -> None:
         self.needed = START
         """The greatest `stored` of all answers."""
+        self._read_completed = read_completed
         self._under_way: dict[int, Position] = {}
         self._next = 0
 
-    def begin(self, read_completed: Position) -> int:
-        """Something is about to be asked for; its number."""
+    def begin(self, _number: int, _ranges: Sequence[Range]) -> int:
+        """See UnderWay."""
         self._next += 1
-        self._under_way[self._next] = read_completed
+        self._under_way[self._next] = self._read_completed()
         return self._next
 
-    def end(self, number: int) -> None:
-        """It is written, or never will be."""
-        del self._under_way[number]
-
-    def need(self, stored: Position) -> None:
-        """What is written now has this."""
+    def read(self, stored: Position) -> None:
+        """See UnderWay."""
         self.needed = max(self.needed, stored)
+
+    def parts(self, _ticket: int, piece: CopyPiece) -> Iterable[CopyPiece]:
+        """See UnderWay: all of it, since records behind it are restored later."""
+        return (piece,)
+
+    def end(self, ticket: int) -> None:
+        """See UnderWay."""
+        del self._under_way[ticket]
 
     def floor(self, otherwise: Position) -> Position:
         """Up to where records may be restored: `otherwise`, if nothing is under way."""
@@ -89,21 +112,20 @@ class Copying:
         self,
         row: GroupRow,
         pulling: Pulling,
-        journal: AuxiliaryJournal,
         pairs: Sequence[CopiedPair],
-        copies: Copies,
+        under_way: UnderWay,
         moved: Callable[[], None],
     ) -> None:
         self.row = row
         self.pairs = list(pairs)
         self.copied = False
         """Whether nothing is marked any more, durably."""
-        self._copies = copies
+        self._under_way = under_way
         self._pulling = pulling
-        self._journal = journal
         self._moved = moved
         self._pauses = Pauses(pulling, f"copying of group {row.name}")
         self._to_be_joined = list(pairs)
+        self._joining = asyncio.Lock()
         self._meter = Meter(pulling.doors.now())
         self._failing = False
         """Whether the last part that was asked for was not copied."""
@@ -140,9 +162,7 @@ class Copying:
 
     async def _once(self) -> bool:
         if self._to_be_joined:
-            await self._join(self._to_be_joined[0])
-            del self._to_be_joined[0]
-            self._meter.restart(self._pulling.doors.now())
+            await self._join_next()
             return True
         for turn in range(len(self.pairs)):
             pair = self.pairs[(self._turn + turn) % len(self.pairs)]
@@ -154,6 +174,8 @@ class Copying:
                 return True
         if not self.copied and not self.marked:
             await self.save()
+            if self._to_be_joined:
+                return True
             self.copied = True
             self._moved()
         return False
@@ -229,6 +251,14 @@ class Copying:
         if self._pulling.doors.now() - self._saved_at >= SAVE_SECONDS:
             await self.save()
 
+    async def _join_next(self) -> None:
+        async with self._joining:
+            wanted = self._to_be_joined
+            if wanted:
+                await self._join(wanted[0])
+                del wanted[0]  # of those that were wanted then
+                self._meter.restart(self._pulling.doors.now())
+
     async def _join(self, pair: CopiedPair) -> None:
         """The bitmap of the P-VOL, all of it, before the other side gives it up."""
         row, page = self.row, 0
@@ -246,12 +276,20 @@ class Copying:
         question = asking.joined(row.id, row.generation, pair.number)
         asking.decode_done(await self._pulling.ask(question, HEAD_BYTES))
 
+    def join_again(self) -> bool:
+        """The other side may have marked more since its bitmaps were joined: they are joined again before the end.
+        False: this is the end already."""
+        if self.copied:
+            return False
+        self._to_be_joined = list(self.pairs)
+        return True
+
     # -- parts -------------------------------------------------------------------------------------------------------
 
     async def _copy(self, pair: CopiedPair, taken: Taken) -> None:
         """Copies what was taken; what fails is marked as before."""
         ranges = [Range(*each) for each in taken.ranges]
-        number = self._copies.begin(self._journal.regions.synced)
+        ticket = self._under_way.begin(pair.number, ranges)
         ended = pair.bitmap.restore
         taken_bytes = sum(each.length for each in ranges)
         self._spend(taken_bytes)
@@ -263,13 +301,14 @@ class Copying:
                     stored, pieces = asking.decode_copied(answer)
                     check_pieces(ranges, pieces)
                     self._give_back(pieces)
-                    self._copies.need(stored)
+                    self._under_way.read(stored)
                     if pair.images is not None:
                         await pair.images.keep(ranges)
                     for piece in pieces:
-                        await write_piece(piece, pair.volume)
+                        for part in self._under_way.parts(ticket, piece):
+                            await write_piece(part, pair.volume)
             finally:
-                self._copies.end(number)
+                self._under_way.end(ticket)
                 self._moved()
             await finished(pair.volume.flush())
             ended = pair.bitmap.copied

@@ -16,7 +16,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from arrayd.buffers import BufferPool, taken
 from arrayd.link.channel import BYTES_MAX, HEAD_BYTES_MAX, Call
@@ -24,10 +24,11 @@ from arrayd.replication import asking
 from arrayd.replication.asking import RANGES_MAX, CopyPiece, Outcome, Piece, Range
 from arrayd.replication.bitmap import Geometry
 from arrayd.replication.bitmap.format import encode_part
-from arrayd.replication.journal import Position, PrimaryJournal
-from arrayd.replication.journaled import JournaledVolume
+from arrayd.replication.front import LockedTogether
+from arrayd.replication.group import PrimaryGroup
+from arrayd.replication.journal import Position
 from arrayd.replication.suspending import Bitmaps
-from arrayd.volumes.volume import finished
+from arrayd.volumes.volume import Volume, finished
 
 POOL_BYTES = 2 * BYTES_MAX
 """Of answers to COPY that are not sent yet: the credit of a peer, in buffers that are up to twice as long."""
@@ -42,16 +43,39 @@ BEHIND_BYTES = 12 * 1024
 """Room before the data for what of an answer's head is longer than a head may be; whole pages."""
 
 
-class CopyingOut:
-    """Answers for the P-VOLs `volumes`, by number, of the group on `journal`."""
+class Source(Protocol):
+    """The group whose P-VOLs are copied."""
 
-    def __init__(self, journal: PrimaryJournal, volumes: Mapping[int, JournaledVolume], bitmaps: Bitmaps) -> None:
-        self._journal = journal
+    def position(self) -> Position | None:
+        """All of its writes that are in the P-VOLs are before it, while a lock is held; None: it has stopped, so that
+        others may be in them."""
+
+    def needs_flush(self, number: int) -> bool:
+        """Whether a volume has what was written before the pair was made, and is not durable."""
+
+
+class Journaled:
+    """See Source: `group`, whose writes are journaled."""
+
+    def __init__(self, group: PrimaryGroup) -> None:
+        self._group = group
+
+    def position(self) -> Position | None:
+        """See Source."""
+        return None if self._group.stopped else self._group.journal.regions.stored
+
+    def needs_flush(self, number: int) -> bool:
+        """See Source."""
+        return number in self._group.durable.unsynced
+
+
+class RangesOut:
+    """Answers COPY for the volumes `volumes`, by number, of the group `source`."""
+
+    def __init__(self, source: Source, volumes: Mapping[int, LockedTogether]) -> None:
+        self._source = source
         self._volumes = volumes
-        self._bitmaps = bitmaps
         self._buffers = BufferPool(POOL_BYTES)
-
-    # -- ranges ------------------------------------------------------------------------------------------------------
 
     async def copy(self, fields: Any, call: Call) -> None:
         """Answers COPY; see `asking.COPY` for its fields. Raises VolumeError, and FrameError from `Call.charge`: it is
@@ -66,7 +90,7 @@ class CopyingOut:
                 reason = f"{length} bytes from {offset} on, of a volume of {volume.size} bytes"
                 call.answer(asking.refused(Outcome.FAILED, reason))
                 return
-        if fields.number in volume.group.durable.unsynced:
+        if self._source.needs_flush(fields.number):
             # What was written before the pair was made is in no activity log: once the other side has it, a power loss
             # must not take it away here.
             await finished(volume.flush())
@@ -94,7 +118,7 @@ class CopyingOut:
         call.answer(head[:HEAD_BYTES_MAX], data, buffer, keep=False)
 
     async def _read(
-        self, volume: JournaledVolume, ranges: Sequence[Range], room: memoryview
+        self, volume: LockedTogether, ranges: Sequence[Range], room: memoryview
     ) -> tuple[Position, list[CopyPiece]] | None:
         """Reads the ranges into `room`, one behind the other; up to where they have the group's writes, and what is
         where. Their data lies there in the order of the pieces. None: they may have others, since the group has
@@ -104,9 +128,9 @@ class CopyingOut:
         with_holes = any(each.kind is not Piece.DATA for each in pieces)
         await _fill(volume, pieces, room, only_cold=True)
         async with volume.lock_ranges(spans):
-            if volume.group.stopped:
-                return None  # what has waited for the journal may have gone by another way
-            stored = self._journal.regions.stored
+            stored = self._source.position()
+            if stored is None:
+                return None  # what has waited may have gone by another way
             if with_holes:
                 # There may be less of them by now. What is freed meanwhile reads as zeros.
                 pieces = cut(ranges, await holes(volume, spans))
@@ -119,7 +143,13 @@ class CopyingOut:
         if not self._buffers.used_bytes:
             self._buffers = BufferPool(POOL_BYTES)
 
-    # -- bitmaps -----------------------------------------------------------------------------------------------------
+
+class CopyingOut(RangesOut):
+    """What is asked of P-VOLs that are copied: BITMAP and JOINED, too."""
+
+    def __init__(self, source: Source, volumes: Mapping[int, LockedTogether], bitmaps: Bitmaps) -> None:
+        super().__init__(source, volumes)
+        self._bitmaps = bitmaps
 
     async def bitmap(self, fields: Any, call: Call) -> None:
         """Answers BITMAP: with a part in which nothing is marked, if there is no bitmap, since the other side has
@@ -166,7 +196,7 @@ def joined(ranges: Sequence[Range], count_max: int) -> list[Range]:
     ]
 
 
-async def holes(volume: JournaledVolume, spans: Sequence[Range]) -> list[Range]:
+async def holes(volume: Volume, spans: Sequence[Range]) -> list[Range]:
     """Where these ranges, which are in order and apart, have nothing, in order. Raises VolumeFailed."""
     found: list[Range] = []
     for extents in await asyncio.gather(*(volume.extents(*span, EXTENTS_MAX) for span in spans)):
@@ -202,7 +232,7 @@ def cut(ranges: Sequence[Range], empty: Sequence[Range]) -> list[CopyPiece]:
     ]
 
 
-async def _fill(volume: JournaledVolume, pieces: Sequence[CopyPiece], room: memoryview, only_cold: bool) -> None:
+async def _fill(volume: Volume, pieces: Sequence[CopyPiece], room: memoryview, only_cold: bool) -> None:
     """Reads the pieces that are data, one behind the other; `only_cold`: those that are not in memory."""
     waiting: list[asyncio.Future[None]] = []
     here = turn = 0

@@ -13,17 +13,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Protocol
 
 from arrayd.log import get_logger
 from arrayd.replication.group_rows import GroupRow
-from arrayd.replication.journaled import JournaledVolume
 from arrayd.replication.stages import Stage, Stores
 from arrayd.replication.statuses import Refusal, State
 from arrayd.volumes.volume import VolumeError
 
 FENCE_SECONDS = 20
 """How long it stands by itself."""
+SWAP_SECONDS = 10.0
+"""How long the sides may take to change places, from the question on: half as long."""
+NOT_IN_TIME = Refusal(
+    "the last of the group's writes did not come in time: again, or horctakeover when the link is cut"
+)
 NOT_ALL_THERE = Refusal("hosts have written here what the other side, which has the P-VOLs now, has not")
 FENCED = Refusal("the other side may be about to have the P-VOLs: again in a moment")
 CHANGED_PLACES = (State.S_PAIR, State.S_PFUL)
@@ -36,12 +41,26 @@ STORE_BYTES = 4096
 log = get_logger("replication")
 
 
+class Fenced(Protocol):
+    """A volume as hosts see it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def lock(self, offset: int, length: int) -> AbstractAsyncContextManager[None]:
+        """See `Volume.lock`."""
+
+    def lock_coming(self) -> AbstractAsyncContextManager[None]:
+        """All of it, against whatever comes by this way: for one that nothing has gone by yet."""
+
+
 class Fence:
     """Around `volumes`, always taken in one order; from when it is made until `release`, or until it lapses. `again`:
     one that stood before, around volumes that nobody has seen yet. It stands at once then, whatever still goes on by
     the ways before these, and lets hosts be shown them."""
 
-    def __init__(self, volumes: Sequence[JournaledVolume], again: bool = False) -> None:
+    def __init__(self, volumes: Sequence[Fenced], again: bool = False) -> None:
         loop = asyncio.get_running_loop()
         self._volumes = volumes
         self._again = again
@@ -97,9 +116,7 @@ class Fencing:
     """The fence of a stage around `volumes`, if there is one. `ends(whether)` is told when it stands, and when it has
     lapsed by itself: while it stands the journal has its end. `name` is its store."""
 
-    def __init__(
-        self, volumes: Sequence[JournaledVolume], stores: Stores, name: str, ends: Callable[[bool], None]
-    ) -> None:
+    def __init__(self, volumes: Sequence[Fenced], stores: Stores, name: str, ends: Callable[[bool], None]) -> None:
         self._volumes = volumes
         self._stores = stores
         self._name = name

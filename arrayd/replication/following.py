@@ -19,17 +19,19 @@ from arrayd.log import get_logger
 from arrayd.replication import asking
 from arrayd.replication.acquisition import Acquisition, open_journal
 from arrayd.replication.asking import Refused
-from arrayd.replication.before_images import OPENED, BeforeImages, go_back
+from arrayd.replication.before_images import OPENED, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
+from arrayd.replication.copy_stores import CopyStores
 from arrayd.replication.copy_told import Telling
-from arrayd.replication.copying import CopiedPair, Copies, Copying
+from arrayd.replication.copying import Copies, Copying
 from arrayd.replication.differences import Differences, differences
 from arrayd.replication.draining import drain, restore_all
+from arrayd.replication.fencing import NOT_IN_TIME, SWAP_SECONDS
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.guarded import GuardedVolume, UnreadableVolume
 from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, Position
-from arrayd.replication.pair_stores import clear_stores, forget_stores, whole_bitmap
+from arrayd.replication.pair_stores import clear_stores, forget_stores
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.restoration import Restoration
 from arrayd.replication.stages import Doors, Progress, Stage, Told
@@ -38,16 +40,10 @@ from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
 DRAIN_SECONDS = 30.0
 """How long a split waits for the last of the group's writes."""
-SWAP_SECONDS = 10.0
-"""How long the sides may take to change places, from the question on; the other side waits for twice as long."""
 SWAP_DRAIN_SECONDS = 6.0
 """Of these, how long the last writes may take to come: what the other stage needs is made in what is left."""
 ANSWER_SECONDS = 5.0
 """Another array that answers nothing for so long, while somebody waits for it, does not answer."""
-
-NOT_IN_TIME = Refusal(
-    "the last of the group's writes did not come in time: again, or horctakeover when the link is cut"
-)
 
 log = get_logger("replication")
 
@@ -64,18 +60,14 @@ class Following(Stage):
         self.restoration: Restoration
         self.copying: Copying | None = None
         """In COPY."""
+        self._copies: Copies
         self.fenced_at: float | None = None
         """When the other side was asked to let its hosts wait, by `Doors.now`."""
-        self._images_stay = False
-        """Whether there are before-images of a copy that has ended, which must never be written back."""
         self.went_back = False
         """Whether it has stopped by before-images: the S-VOLs are what they were when the copy began."""
         self._pulling = Pulling(doors, row.peer)
-        self._copies = Copies()
         self._volumes: dict[int, Volume] = {}
-        self._images: dict[int, BeforeImages] = {}
-        self._open: set[str] = set()
-        """Names of stores."""
+        self._stores = CopyStores(self)
         self._due = self._pulling.event()
         """Set when there may be something to be restored."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,23 +88,24 @@ class Following(Stage):
         try:
             await self._prepare(found)
         except BaseException:
-            await self._close_stores(None)
+            await self._stores.close(None)
             raise
 
     async def _prepare(self, found: bool) -> None:
         row = self.row
         self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
         journal = await open_journal(row, self.doors.volume(row.journal), found, self.doors.recent)
-        self.restoration = Restoration(journal, self._volumes, self._images, self._copies, self._moved)
+        self._copies = Copies(lambda: journal.regions.synced)
+        self.restoration = Restoration(journal, self._volumes, self._stores.images, self._copies, self._moved)
         self.acquisition = Acquisition(row, self._pulling, journal, self._moved)
         self.restoration.ends = self.acquisition.ends
         self.acquisition.tells = Telling(lambda: self.copying, self.doors.now)
         if self._copies_now and row.consistent:
-            await self._open_images()
+            await self._stores.open_images(self._volumes)
         await self.restoration.redo()
         if self._copies_now:
-            pairs = await self._open_bitmaps()
-            self.copying = Copying(row, self._pulling, journal, pairs, self._copies, self._moved)
+            pairs = await self._stores.open_bitmaps(self._volumes)
+            self.copying = Copying(row, self._pulling, pairs, self._copies, self._moved)
         else:
             sizes = {number: volume.size for number, volume in self._volumes.items()}
             await clear_stores(self, sizes, found)
@@ -121,29 +114,6 @@ class Following(Stage):
     @property
     def _copies_now(self) -> bool:
         return any(pair.state.status is Status.COPY for pair in self.row.pairs)
-
-    async def _open_images(self) -> None:
-        """Before-images of a copy that goes on stay those of its begin."""
-        for number, volume in self._volumes.items():
-            name, stores = self.images_name(number), self.doors.stores
-            self._open.add(name)
-            images = await BeforeImages.open(stores, name, volume, self.row.id, number)
-            if images is None:
-                images = await BeforeImages.create(stores, name, volume, self.row.id, number)
-            self._images[number] = images
-
-    async def _open_bitmaps(self) -> list[CopiedPair]:
-        """Of the pairs that are copied. One that has none was never whole."""
-        pairs = []
-        for pair in self.row.pairs:
-            if pair.state.status is not Status.COPY:
-                continue
-            number, volume = pair.number, self._volumes[pair.number]
-            name = self.bitmap_name(number)
-            self._open.add(name)
-            bitmap = await whole_bitmap(self.doors, name, volume.size, self.row.id)
-            pairs.append(CopiedPair(number, volume, bitmap, self._images.get(number)))
-        return pairs
 
     # -- entered, and changed ----------------------------------------------------------------------------------------
 
@@ -205,18 +175,13 @@ class Following(Stage):
         more. What is not removed is so at the next start."""
         await self._show()
         async with self.restoration.batch:
-            self._images.clear()
-        self._images_stay = True
+            self._stores.images.clear()
+        self._stores.stay = True
         try:
-            await self._close_stores(copying)
-            await self._remove_images()
+            await self._stores.close(copying)
+            await self._stores.remove_images()
         except VolumeError as error:
             log.warning("before-images stay", group=self.row.name, reason=str(error))
-
-    async def _remove_images(self) -> None:
-        for number in self._volumes:
-            await self.doors.stores.remove(self.images_name(number))
-        self._images_stay = False
 
     async def _drive(self) -> None:
         """The loops run, or do not, as the row says now."""
@@ -312,8 +277,8 @@ class Following(Stage):
 
     async def _come_to_end(self, row: GroupRow | None) -> Refusal | None:
         await self.restoration.redo()
-        if self._images_stay:
-            await self._remove_images()
+        if self._stores.stay:
+            await self._stores.remove_images()
         states = set() if row is None else set(row.states.values())
         if any(state.side is Side.P_VOL for state in states):
             if not await self._drain_fenced():
@@ -325,8 +290,8 @@ class Following(Stage):
                 await restore_all(self.restoration)
         else:
             await self.copying.save()
-        await self._close_stores(self.copying)
-        if self._images and states & OPENED:
+        await self._stores.close(self.copying)
+        if self._stores.images and states & OPENED:
             await go_back(self)
             self.went_back = True
         self.after = row
@@ -354,16 +319,10 @@ class Following(Stage):
         late = swaps and self.fenced_at is not None and self.doors.now() - self.fenced_at >= SWAP_SECONDS
         return NOT_IN_TIME if late else None
 
-    async def _close_stores(self, copying: Copying | None) -> None:
-        for pair in copying.pairs if copying is not None else ():
-            await pair.bitmap.close()
-        while self._open:
-            await self.doors.stores.close(self._open.pop())
-
     async def close(self) -> None:
         """See Stage: what the next one does not need is removed."""
         await self._halt()
-        await self._close_stores(self.copying)
+        await self._stores.close(self.copying)
         if self.journal is not None:
             self.journal.recent.clear()
         row, stores = self.after, self.doors.stores

@@ -5,9 +5,19 @@ What becomes of writes is for the kinds of it to say: `guarded.py` refuses them,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from abc import abstractmethod
+from collections.abc import Awaitable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from arrayd.volumes.volume import Extent, Volume, WarmFile
+
+
+class LockedTogether(Volume):
+    """A volume of which several ranges are locked together, so that they are read as they are at one moment."""
+
+    @abstractmethod
+    def lock_ranges(self, ranges: Sequence[tuple[int, int]]) -> AbstractAsyncContextManager[None]:
+        """`lock` for several ranges, which are apart: offset and length of each."""
 
 
 class Front(Volume):

@@ -168,7 +168,8 @@ class PrimaryGroup:
             while self.collected or self._waiting:
                 await self.journal.commit()
                 self._issue()
-                await self.activity.admit(self._waiting, self.journal.sync)
+                waiting = [each for each in self._waiting if isinstance(each, Write)]
+                await self.activity.admit(waiting, self.journal.sync)
                 while self._waiting and self._collect(self._waiting[0]):
                     self._waiting.popleft()
         except VolumeError as error:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from arrayd.replication.activity import HOT_BYTES
+from arrayd.replication.front import LockedTogether
 from arrayd.replication.group import SPOT_BYTES_MAX, PrimaryGroup
 from arrayd.replication.journal import JournalFull, Kind
 from arrayd.replication.writes import NOTHING, Together, Write
@@ -20,7 +21,7 @@ from arrayd.volumes.range_locks import RangeLocks
 from arrayd.volumes.volume import Extent, Volume, VolumeError, VolumeReadOnly, WarmFile
 
 
-class JournaledVolume(Volume):
+class JournaledVolume(LockedTogether):
     """`volume` as the P-VOL `number` of `group`.
 
     `volume` has a write cache, whatever hosts are told by `write_cache`: the journal makes writes durable. Nobody else
@@ -179,16 +180,7 @@ class JournaledVolume(Volume):
     @asynccontextmanager
     async def lock_ranges(self, ranges: Sequence[tuple[int, int]]) -> AsyncIterator[None]:
         """`lock` for several ranges, which are apart: offset and length of each."""
-        # All places at once: else another one, who is in between on two of them, would wait for us and we for him.
-        places = [self._locks.hold(*each) for each in ranges]
-        async with AsyncExitStack() as held:
-            try:
-                while places:
-                    await held.enter_async_context(places.pop(0))
-            except BaseException:
-                for place in places:
-                    place.when_held(place.release)
-                raise
+        async with self._locks.hold_all(ranges), AsyncExitStack() as held:
             # What comes later waits for the place, in its turn. What the journal has already goes to the volume first,
             # whose own lock then waits for that.
             await self.group.all_issued()

@@ -23,7 +23,7 @@ from arrayd.replication.activity import Activity
 from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.copy_told import Heard
-from arrayd.replication.copying_out import CopyingOut
+from arrayd.replication.copying_out import CopyingOut, Journaled
 from arrayd.replication.fencing import FENCE, FENCED, NOT_ALL_THERE, Fencing, changed_places
 from arrayd.replication.group import HAS_ROOM_SHARE, PrimaryGroup
 from arrayd.replication.group_rows import Driver, GroupRow
@@ -118,7 +118,7 @@ class Journaling(Stage):
         self._tending = Tending(row.name, self.doors.now, lambda: self.row.driver is Driver.ARRAYS, wanted)
         self._server = JournalServer(group, acknowledged, self.doors.clock, self.doors.now, wanted.set)
         self._heard = Heard()
-        self._copying = CopyingOut(journal, self._fronts, self._bitmaps)
+        self._copying = CopyingOut(Journaled(group), self._fronts, self._bitmaps)
         fronts = [self._fronts[number] for number in sorted(self._fronts)]
         self._fencing = Fencing(fronts, self.doors.stores, self.store_name(FENCE), self._server.end)
 

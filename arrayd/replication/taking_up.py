@@ -105,10 +105,10 @@ async def _begin_anew(stages: Stages, row: GroupRow, reason: str) -> None:
     async def between(_old: GroupRow | None, new: GroupRow | None) -> GroupRow | None:
         assert new is not None, "an error ends no pair"
         new = of_one_mind(new, doors.clock() / 1e9)
-        if was is kinds.following:
+        if kinds.copied_to(row):
             new = replace(new, consistent=False)
         token, stage = stages.made(new)
-        if was is kinds.journaling:
+        if was in (kinds.journaling, kinds.mirroring):
             await outlast(stage)
         if was is not kinds.standing:
             await make_bitmaps(stage, new.states, marked=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from arrayd.replication.journal import Kind
 from arrayd.volumes.volume import Volume
@@ -23,6 +23,22 @@ class Range(NamedTuple):
     number: int
     offset: int
     length: int
+
+
+class Placed(Protocol):
+    """A write by where it goes: `extent` bytes from `offset` on of the group's volume `number`."""
+
+    @property
+    def number(self) -> int:
+        """Of the volume in the group."""
+
+    @property
+    def offset(self) -> int:
+        """In bytes, as the extent is."""
+
+    @property
+    def extent(self) -> int:
+        """How much of the volume it changes."""
 
 
 class Write:

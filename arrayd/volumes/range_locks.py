@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 
 
@@ -82,3 +83,18 @@ class RangeLocks:
                 lock.stand_behind(other)
         self.places[lock] = None
         return lock
+
+    @asynccontextmanager
+    async def hold_all(self, ranges: Sequence[tuple[int, int]]) -> AsyncIterator[None]:
+        """Holds several ranges, which are apart: offset and length of each."""
+        # All places at once: else another one, who is in between on two of them, would wait for us and we for him.
+        places = [self.hold(*each) for each in ranges]
+        async with AsyncExitStack() as held:
+            try:
+                while places:
+                    await held.enter_async_context(places.pop(0))
+            except BaseException:
+                for place in places:
+                    place.when_held(place.release)
+                raise
+            yield

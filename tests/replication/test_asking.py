@@ -9,6 +9,7 @@ from arrayd.replication import asking
 from arrayd.replication.asking import Asked, CopyPiece, Followed, Outcome, Piece, Range, Refused
 from arrayd.replication.group_rows import PeerRows
 from arrayd.replication.journal import FormatError, Position
+from arrayd.replication.state_codes import STATE_CODES
 from arrayd.replication.statuses import State
 from tests.lab.search import examples
 
@@ -47,7 +48,7 @@ U16 = st.integers(0, 2**16 - 1)
 POSITIONS = st.builds(Position, U64, U64)
 PEERS = st.builds(
     PeerRows,
-    st.dictionaries(U16, st.sampled_from(sorted(asking.STATE_CODES, key=str)), max_size=9),
+    st.dictionaries(U16, st.sampled_from(sorted(STATE_CODES, key=str)), max_size=9),
     U64,
     st.booleans(),
     U64,

@@ -35,7 +35,7 @@ class Parts:
             volume[:] = bytes([number + 1]) * SIZE
             volume[4 * REGION : 7 * REGION] = bytes(3 * REGION)
         self.site = Site(self.primary, 1 << 20)
-        self.copies = Copies()
+        self.copies = Copies(lambda: self.journal.regions.synced)
         self.moves = 0
         self.epoch = 0
         self.now = 0.0
@@ -50,7 +50,7 @@ class Parts:
             bitmap = await new_bitmap(doors, f"{pair.number}", SIZE, GROUP, marked=marked)
             self.pairs.append(CopiedPair(pair.number, doors.volume(pair.volume), bitmap, None))
         self.pulling = Pulling(doors, "main")
-        self.copying = Copying(row, self.pulling, self.journal, self.pairs, self.copies, self.moved)
+        self.copying = Copying(row, self.pulling, self.pairs, self.copies, self.moved)
 
     def moved(self) -> None:
         self.moves += 1

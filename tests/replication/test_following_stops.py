@@ -11,7 +11,7 @@ from arrayd.replication import following as module
 from arrayd.replication import pulling as pulling_module
 from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.before_images import BeforeImages
-from arrayd.replication.following import NOT_IN_TIME
+from arrayd.replication.fencing import NOT_IN_TIME
 from arrayd.replication.group_rows import Driver
 from arrayd.replication.journal.recent import RECENT_BYTES_MAX
 from arrayd.replication.journal.regions import START
@@ -293,7 +293,7 @@ async def test_a_swap_that_is_refused_goes_on_as_before(parts: Parts, how: str) 
 async def test_images_are_removed_with_the_group() -> None:
     parts = Parts(State.S_COPY, consistent=True)
     stage = await parts.entered()
-    await until(lambda: isinstance(stage._images.get(3), BeforeImages))
+    await until(lambda: isinstance(stage._stores.images.get(3), BeforeImages))
     assert len(parts.site.stores.files) == 4
     assert await stage.stop(None) is None
     await stage.close()

@@ -27,7 +27,7 @@ class Parts:
     def __init__(self) -> None:
         self.primary = FakePrimary(ROW, MIB)
         self.site = Site(self.primary, 4 * MIB)
-        self.copies = Copies()
+        self.copies = Copies(lambda: self.journal.regions.synced)
         self.images: dict[int, BeforeImages] = {}
         self.moves = 0
 
@@ -167,9 +167,9 @@ async def test_after_a_restart_runs_are_what_is_read_at_once(parts: Parts) -> No
 
 async def test_what_a_copy_may_not_have_waits(parts: Parts) -> None:
     await parts.acquired(4)
-    first = parts.copies.begin(parts.journal.regions.synced)
+    first = parts.copies.begin(0, [])
     await parts.acquired(4)
-    second = parts.copies.begin(parts.journal.regions.synced)
+    second = parts.copies.begin(0, [])
     await parts.acquired(4)
     assert await parts.restoration.once()
     assert parts.journal.regions.oldest.sequence == 4
@@ -184,7 +184,8 @@ async def test_what_a_copy_may_not_have_waits(parts: Parts) -> None:
 
 async def test_a_copy_that_waits_within_a_run(parts: Parts) -> None:
     await parts.acquired(8)
-    parts.copies.begin(parts.primary.records[4].entry.end)
+    parts.copies._read_completed = lambda: parts.primary.records[4].entry.end
+    parts.copies.begin(0, [])
     assert await parts.restoration.once()
     assert parts.journal.regions.oldest.sequence == 5
 

@@ -1,0 +1,1 @@
+"""Synchronous pairs (figure 24): a host's write is answered when both arrays have it."""

@@ -1,0 +1,381 @@
+"""The stage of synchronous S-VOLs that run (COPY, PAIR): what hosts write to the P-VOLs is made here, too (figure 24).
+
+MIRROR carries writes, which never overlap while they are under way: so they are carried out in any order, and answered
+when they are done. In COPY what bitmaps have is pulled as for any pair (`copying.py`); writes that come meanwhile
+overtake what is read (`overtaking.py`), and before-images are kept of what either of them writes over.
+
+The other side says BEGIN before hosts see its P-VOLs: what a life of it before may have marked, or not have, is known
+from then on. What a power loss may take from the S-VOLs is hot in an activity log of this side: after one the pairs are
+suspended, and exactly that is copied again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from arrayd.link.channel import Call, LinkError
+from arrayd.link.frames import FrameError
+from arrayd.log import get_logger
+from arrayd.replication import asking
+from arrayd.replication.activity import Activity
+from arrayd.replication.asking import Asked, Outcome, Question, Refused, refused
+from arrayd.replication.before_images import OPENED, go_back
+from arrayd.replication.bitmap import BitmapError
+from arrayd.replication.bitmap import FormatError as BitmapFormatError
+from arrayd.replication.copy_stores import CopyStores
+from arrayd.replication.copying import Copying
+from arrayd.replication.copying_out import RangesOut
+from arrayd.replication.differences import Differences, differences
+from arrayd.replication.fencing import NOT_IN_TIME, SWAP_SECONDS
+from arrayd.replication.group_rows import GroupRow
+from arrayd.replication.guarded import GuardedVolume, UnreadableVolume
+from arrayd.replication.journal import FormatError
+from arrayd.replication.meetings import RUNNING_STATES
+from arrayd.replication.pair_stores import clear_stores, forget_stores, whole_bitmap
+from arrayd.replication.pulling import Pulling, Stopped
+from arrayd.replication.redo import flush_all
+from arrayd.replication.stages import Doors, Progress, Stage, Told
+from arrayd.replication.statuses import Event, Refusal, Side, Status
+from arrayd.replication.synchronous import formats
+from arrayd.replication.synchronous.formats import SUM_BYTES, SUMS_MAX, Mirrored
+from arrayd.replication.synchronous.overtaking import Overtaking
+from arrayd.replication.synchronous.received import Read, Received, Still
+from arrayd.replication.synchronous.sums import sums_of
+from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
+
+COOL_SECONDS = 5.0
+"""Between two syncs of S-VOLs that were written to: a power loss takes no more than was written since."""
+FENCE_ANSWER_SECONDS = 6.0
+"""How long the other side may take to have its hosts wait."""
+
+log = get_logger("replication")
+
+FAILURES = (FrameError, VolumeError, BitmapError, FormatError, BitmapFormatError)
+
+
+class Receiving(Stage):
+    """See the module. `stop` leaves it of no use, unless it refuses."""
+
+    _activity: Activity
+    _writes: Received
+    _ranges: RangesOut
+
+    def __init__(self, row: GroupRow, doors: Doors, told: Told) -> None:
+        super().__init__(row, doors, told)
+        self.copying: Copying | None = None
+        """In COPY."""
+        self.went_back = False
+        """Whether it has stopped by before-images: the S-VOLs are what they were when the copy began."""
+        self._volumes: dict[int, Volume] = {}
+        self._stores = CopyStores(self)
+        self._overtaking = Overtaking()
+        self._pulling = Pulling(doors, row.peer)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._life: int | None = None
+        """Of the other side's stage."""
+        self._prepared = False
+        self._stopping = False
+        self._has_failed = False
+        self._copy_ended = False
+        self._fenced_at: float | None = None
+        """When the other side was asked to let its hosts wait, by `Doors.now`."""
+        self._answering = 0
+        self._idle: asyncio.Event | None = None
+        """Set when nobody is being answered any more."""
+        self._contact: float | None = None
+
+    # -- prepared ----------------------------------------------------------------------------------------------------
+
+    async def prepare(self, found: bool = False) -> None:
+        """See Stage."""
+        row = self.row
+        self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
+        self._activity = await Activity.open(
+            self.doors.stores,
+            {number: self.store_name("activity", number) for number in self._volumes},
+            {number: volume.size for number, volume in self._volumes.items()},
+            row.id,
+            self.doors.boot,
+            anew=not found,
+            found=found,
+        )
+        try:
+            await self._prepare(found)
+        except BaseException:
+            await self._stores.close(self.copying)
+            await self._activity.close()
+            raise
+        self._ranges = RangesOut(Still(), {number: Read(volume) for number, volume in self._volumes.items()})
+        self._writes = Received(self._volumes, self._activity, self._overtaking, self._stores.images)
+        self._prepared = True
+
+    async def _prepare(self, found: bool) -> None:
+        if self._copies_now:
+            if self.row.consistent:
+                await self._stores.open_images(self._volumes)
+            pairs = await self._stores.open_bitmaps(self._volumes)
+            for pair in pairs:
+                for lost in self._activity.lost:
+                    if lost.number == pair.number:
+                        await pair.bitmap.mark(lost.offset, lost.length)
+                await pair.bitmap.save()
+            self.copying = Copying(self.row, self._pulling, pairs, self._overtaking, self._moved)
+            await self._activity.settle()
+            return
+        await clear_stores(self, {number: volume.size for number, volume in self._volumes.items()}, found)
+        for number in {lost.number for lost in self._activity.lost}:
+            await self._mark_lost(number)
+
+    async def _mark_lost(self, number: int) -> None:
+        name = self.bitmap_name(number)
+        bitmap = await whole_bitmap(self.doors, name, self._volumes[number].size, self.row.id)
+        try:
+            for lost in self._activity.lost:
+                if lost.number == number:
+                    await bitmap.mark(lost.offset, lost.length)
+            await bitmap.save()
+            await bitmap.close()
+        finally:
+            await self.doors.stores.close(name)
+
+    @property
+    def _copies_now(self) -> bool:
+        return any(pair.state.status is Status.COPY for pair in self.row.pairs)
+
+    # -- entered, and changed ----------------------------------------------------------------------------------------
+
+    async def enter(self) -> None:
+        """See Stage."""
+        await self._show()
+        self._start()
+        if not self._copies_now and (lost := self._activity.lost_bytes):
+            self._failed(VolumeFailed(f"power was lost: {lost} bytes may be older here, pairresync copies them"))
+
+    async def _show(self) -> None:
+        for pair in self.row.pairs:
+            kind = UnreadableVolume if pair.state.status is Status.COPY else GuardedVolume
+            await self.doors.show(pair.volume, kind(self._volumes[pair.number]))
+
+    def _start(self) -> None:
+        if self._has_failed or self._tasks:
+            return
+        self._begin(self._cool())
+        if self.copying is not None and not self.copying.copied:
+            self._begin(self.copying.run())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(self._until_stopped(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Stopped:
+            pass
+        except FAILURES as error:
+            self._failed(error)
+
+    async def _cool(self) -> None:
+        while True:
+            await self._pulling.sleep(COOL_SECONDS)
+            await self._activity.cool(self._writes.sync)
+
+    def _failed(self, error: Exception) -> None:
+        """The pairs suspend: nothing is taken here until whoever has the groups stops this stage."""
+        self._pulling.stop()
+        if not self._has_failed:
+            self._has_failed = True
+            log.error("group stopped", group=self.row.name, why=str(Event.ERROR), reason=str(error))
+            self.told.event(Event.ERROR, str(error))
+
+    def changed(self, row: GroupRow) -> None:
+        """See Stage. The pairs are the same ones."""
+        assert set(row.states) == set(self.row.states), "another stage is prepared for other pairs"
+        self.row = row
+        copying = self.copying
+        if copying is not None:
+            copying.changed(row)
+            if not self._copies_now:
+                self.copying = None
+                self._begin(self._settle(copying))
+
+    async def _settle(self, copying: Copying) -> None:
+        """The copy has ended, and the row says so: hosts may read, and before-images are not needed any more. What is
+        not removed is so at the next start."""
+        await self._show()
+        self._stores.images.clear()
+        self._stores.stay = True
+        try:
+            await self._stores.close(copying)
+            await self._stores.remove_images()
+        except VolumeError as error:
+            log.warning("before-images stay", group=self.row.name, reason=str(error))
+
+    def _moved(self) -> None:
+        """Something was copied."""
+        if self.copying is not None and self.copying.copied and not self._copy_ended:
+            self._copy_ended = True
+            self.told.event(Event.COPY_END, "")
+
+    # -- asked -------------------------------------------------------------------------------------------------------
+
+    async def answer(self, question: Question, call: Call) -> None:
+        """See Stage."""
+        self._contact = self.doors.clock() / 1e9
+        self._answering += 1
+        try:
+            await self._answer(question, call)
+        except FAILURES as error:
+            if isinstance(error, VolumeError):
+                self._failed(error)
+            call.answer(refused(Outcome.FAILED, str(error)))
+        finally:
+            self._answering -= 1
+            if self._idle is not None and not self._answering:
+                self._idle.set()
+
+    async def _answer(self, question: Question, call: Call) -> None:
+        if not self._prepared or self._stopping or self._has_failed:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} stands still here"))
+        elif question.asked is Asked.BEGIN:
+            self._begin_life(*formats.decode_begin(question.fields), call)
+        elif question.asked is Asked.MIRROR:
+            await self._mirror(formats.decode_mirror(question.fields), call)
+        elif question.asked is Asked.SUMS:
+            await self._sums(question.fields, call)
+        elif question.asked is Asked.COPY:
+            await self._ranges.copy(question.fields, call)
+        else:
+            await super().answer(question, call)
+
+    def _begin_life(self, generation: int, life: int, call: Call) -> None:
+        if generation != self.row.generation:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
+            return
+        copies = self.copying is not None and not self._copy_ended
+        if copies and life != self._life:
+            assert self.copying is not None
+            copies = self.copying.join_again()
+        self._life = life
+        call.answer(formats.begun(copies))
+
+    # -- hosts' writes -----------------------------------------------------------------------------------------------
+
+    async def _mirror(self, told: Mirrored, call: Call) -> None:
+        if told.generation != self.row.generation or told.life != self._life:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} does not know of this life"))
+            return
+        await self._writes.carry_out(told.writes)
+        call.answer(asking.done(), keep=False)
+
+    # -- what may differ after a death of the other side -------------------------------------------------------------
+
+    async def _sums(self, payload: memoryview, call: Call) -> None:
+        told = formats.decode_sums(payload)
+        self._writes.check(told.number, told.offset, told.length)
+        if not 0 < told.length <= SUM_BYTES * SUMS_MAX:
+            raise FormatError(f"sums of {told.length} bytes")
+        if told.generation != self.row.generation:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
+            return
+        sums = await sums_of(self._volumes[told.number], told.offset, told.length)
+        call.answer(formats.summed(sums), keep=False)
+
+    # -- ended -------------------------------------------------------------------------------------------------------
+
+    async def stop(self, row: GroupRow | None) -> Refusal | None:
+        """See Stage. A swap has the other side's hosts wait, whose writes are answered first."""
+        if row is not None and row.side is Side.P_VOL and not await self._fence():
+            return NOT_IN_TIME
+        self._stopping = True
+        await self._halt()
+        try:
+            await self._come_to_end(row)
+        except BitmapError as error:
+            raise VolumeFailed(str(error)) from error
+        return None
+
+    async def _halt(self) -> None:
+        """Nothing runs any more, and nobody is being answered."""
+        self._pulling.stop()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        self._idle = asyncio.Event()
+        if self._answering:
+            await self._idle.wait()
+
+    async def _fence(self) -> bool:
+        """The other side's hosts wait from now on, for a while, and all that they were answered is here."""
+        row = self.row
+        self._fenced_at = self.doors.now()
+        try:
+            question = asking.fence(row.id, row.generation)
+            answer = await self._pulling.ask(question, asking.ANSWER_BYTES_MAX, FENCE_ANSWER_SECONDS)
+            asking.decode_fenced(answer)
+        except (LinkError, Refused, FormatError, Stopped) as error:
+            log.warning("the other side does not wait", group=row.name, reason=str(error))
+            return False
+        return True
+
+    def too_late(self) -> Refusal | None:
+        """See Stage: the other side's hosts wait for a while only."""
+        swaps = self.after is not None and self.after.side is Side.P_VOL
+        late = swaps and self._fenced_at is not None and self.doors.now() - self._fenced_at >= SWAP_SECONDS
+        return NOT_IN_TIME if late else None
+
+    async def _come_to_end(self, row: GroupRow | None) -> None:
+        if self._stores.stay:
+            await self._stores.remove_images()
+        if self.copying is not None:
+            await self.copying.save()
+        await flush_all(self._volumes)
+        await self._activity.settle()
+        await self._activity.close()
+        await self._stores.close(self.copying)
+        states = set() if row is None else set(row.states.values())
+        if self._stores.images and (states & OPENED or any(state.side is Side.P_VOL for state in states)):
+            await go_back(self)
+            self.went_back = True
+        self.after = row
+
+    async def close(self) -> None:
+        """See Stage: what the next one does not need is removed."""
+        self._stopping = True
+        await self._halt()
+        if not self._prepared:
+            return
+        await self._activity.close()
+        await self._stores.close(self.copying)
+        row, stores = self.after, self.doors.stores
+        for number in self._volumes:
+            if row is None or number not in row.states:
+                await forget_stores(self, number)
+            elif self.went_back or not row.consistent:
+                await stores.remove(self.images_name(number))
+            if row is None or number not in row.states or not runs(row):
+                await stores.remove(self.store_name("activity", number))
+
+    # -- shown -------------------------------------------------------------------------------------------------------
+
+    async def differences(self, number: int, offset: int, limit: int) -> Differences | None:
+        """See Stage: what is still to be copied."""
+        pairs = () if self.copying is None else self.copying.pairs
+        bitmap = next((pair.bitmap for pair in pairs if pair.number == number), None)
+        return None if bitmap is None else differences(bitmap, offset, limit)
+
+    def progress(self) -> Progress:
+        """See Stage."""
+        copying = self.copying
+        return Progress(
+            contact=self._contact,
+            differing=copying.left if copying else None,
+            copying=copying.job if copying else None,
+        )
+
+
+def runs(row: GroupRow) -> bool:
+    """Whether the next stage has activity logs, too: then those that are there are its own."""
+    return RUNNING_STATES.issuperset(row.states.values())
