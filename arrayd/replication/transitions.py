@@ -100,7 +100,8 @@ def pair_in(pair: PairRow, state: State, circumstances: Circumstances) -> PairRo
     """A pair in another state, or in the same."""
     if state is pair.state:
         return pair
-    error = circumstances.error[:ERROR_CHARACTERS_MAX] if state.status is Status.PSUE else ""
+    # A P-VOL that is fenced no more is PSUE for the same reason as before.
+    error = (circumstances.error[:ERROR_CHARACTERS_MAX] or pair.error) if state.status is Status.PSUE else ""
     suspended = state.side is Side.P_VOL and state not in P_RUNNING
     uncopied = suspended and (pair.uncopied or pair.state in COPIES)
     return replace(pair, state=state, since=circumstances.when, error=error, uncopied=uncopied)
