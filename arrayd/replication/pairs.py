@@ -30,15 +30,15 @@ from arrayd.replication.group_rows import (
     stored_epoch,
 )
 from arrayd.replication.journal.regions import START
-from arrayd.replication.meetings import RUNNING_STATES, Age, met
+from arrayd.replication.meetings import RUNNING_STATES, Age
 from arrayd.replication.statuses import Happening, Operation, Refusal, Side, State, follows
 from arrayd.replication.transitions import (
     COPIES,
     NOT_MET,
     Circumstances,
+    learned,
     moved,
     pair_in,
-    shown,
     sides_differ,
     what_follows,
 )
@@ -285,7 +285,7 @@ class Pairs:
         if group is None:
             return None
         age = Age((group.generation > peer.generation) - (group.generation < peer.generation))
-        states = {pair.number: met(pair.state, shown(peer, pair), age) for pair in group.pairs}
+        states = {pair.number: learned(group, pair, peer, age) for pair in group.pairs}
         if sides_differ(group, states):
             return NOT_ALONE
         if circumstances.epoch is not None:

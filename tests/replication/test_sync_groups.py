@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from arrayd.replication.group_rows import Driver, Fence, GroupRow, Mode
+from arrayd.replication.group_rows import Driver, Fence, GroupRow, Mode, PeerRows
 from arrayd.replication.pairs import Pairs, PairsError
 from arrayd.replication.statuses import Event, Operation, State, Writes
 from arrayd.replication.transitions import Circumstances
@@ -25,6 +25,10 @@ def database() -> Iterator[Database]:
 ANOTHER = replace(
     MIRROR, id=b"\x04" * 16, name="second", ctg=4, epoch=4, pairs=(replace(MIRROR.pairs[0], volume="v4"),)
 )
+
+
+def shown(pairs: Pairs) -> list[State]:
+    return [state for group in pairs.groups() for state in group.states.values()]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +110,36 @@ async def test_an_error_that_fences_it_is_kept_and_taken_back(database: Database
     assert (opened.pairs[0].state, opened.fence, opened.generation) == (State.P_PSUE, Fence.DATA, fenced.generation + 1)
     assert (opened.pairs[0].error, opened.pairs[0].since) == (pair.error, 6.0)
     assert database.pairs().groups() == [opened]
+
+
+@pytest.mark.parametrize("fence", Fence)
+@pytest.mark.parametrize("state", [State.P_COPY, State.P_PAIR])
+async def test_after_an_error_p_vols_of_fence_level_data_take_no_write(
+    database: Database, fence: Fence, state: State
+) -> None:
+    """Whoever tells of it: this side by itself, or the other one, which has suspended. Of level status who tells of it
+    says whether the other side knows."""
+    expected = State.P_PSUE_FENCED if fence is Fence.DATA else State.P_PSUE
+    there = {State.P_COPY: State.S_COPY, State.P_PAIR: State.S_PAIR}[state]
+    when = Circumstances(6.0, "why")
+    for peer in (None, PeerRows({0: there})):
+        pairs = database.holding(replace(MIRROR, fence=fence), state)
+        await pairs.happen("mirror", Event.ERROR, peer, when, database.save)
+        assert shown(pairs) == [expected]
+    pairs = database.holding(replace(MIRROR, fence=fence), state)
+    await pairs.meet("mirror", PeerRows({0: State.S_PSUE}), when, database.save)
+    assert shown(pairs) == [expected]
+    await pairs.happen("mirror", Operation.PVOL_PSUE, None, when, database.save)
+    await pairs.meet("mirror", PeerRows({0: State.S_PSUE}), when, database.save)
+    assert shown(pairs) == [State.P_PSUE]
+
+
+@pytest.mark.parametrize("operation", [Operation.PAIRSPLIT, Operation.PAIRSPLIT_RW])
+async def test_a_split_fences_nothing(database: Database, operation: Operation) -> None:
+    for peer in (None, PeerRows({0: State.S_PAIR})):
+        pairs = database.holding(replace(MIRROR, consistent=True), State.P_PAIR)
+        await pairs.happen("mirror", operation, peer, Circumstances(6.0), database.save)
+        assert shown(pairs) == [State.P_PSUS]
 
 
 @pytest.mark.parametrize("wrong", [{"fence": "ever"}, {"mode": "later"}, {"journal": "j0"}, {"peer_journal": 3}])
