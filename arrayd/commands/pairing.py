@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from arrayd.commands.registry import CommandError
 from arrayd.commands.results import Result
-from arrayd.replication.group_rows import Driver, GroupRow, Mode, PairRow
+from arrayd.replication.group_rows import Driver, Fence, GroupRow, Mode, PairRow
 from arrayd.replication.journal.format import WRITE_BYTES_MAX
 from arrayd.replication.pairs import PairsError
 from arrayd.volumes.file_volume import FileVolume
@@ -35,16 +35,17 @@ class WantedPair:
 
 @dataclass(frozen=True, slots=True)
 class WantedGroup:
-    """A group as it is told to one side: journals by their LUNs."""
+    """A group as it is told to one side: journals by their LUNs, where it has any."""
 
     id: bytes
     name: str
     peer: str
     peer_serial: str
-    journal: int
-    peer_journal: int
+    journal: int | None
+    peer_journal: int | None
     epoch: int
     mode: Mode
+    fence: Fence
     pace: int
     driver: Driver
     copy_rate: int | None
@@ -57,6 +58,9 @@ def group_row(context: Context, wanted: WantedGroup) -> GroupRow:
     present = context.replication.table.group(wanted.name)
     if present is not None and (present.id, present.peer) != (wanted.id, wanted.peer):
         raise _conflict(f"group {wanted.name}: there is one already, with array {present.peer}")
+    if present is not None and (present.mode, present.fence) != (wanted.mode, wanted.fence):
+        what = "asynchronous" if present.mode is Mode.ASYNC else f"synchronous, of fence level {present.fence}"
+        raise _conflict(f"group {wanted.name}: there is one already, {what}")
     if wanted.peer not in context.estate.ledger.held.connections:
         raise CommandError(Result.NOT_FOUND, f"array {wanted.peer}: not connected with it")
     serials = {link.serial for link in context.links() if link.array == wanted.peer and link.serial}
@@ -70,17 +74,12 @@ def group_row(context: Context, wanted: WantedGroup) -> GroupRow:
         if _same(row) not in known:
             pairs.append(row)
     if present is not None:
-        if not pairs:
-            return present
-        return GroupRow(
-            present.id, present.name, present.ctg, present.journal, present.peer, present.peer_serial,
-            present.peer_journal, present.epoch, tuple(sorted(pairs, key=lambda pair: pair.number)),
-        )  # fmt: skip
+        return replace(present, pairs=tuple(sorted(pairs, key=lambda pair: pair.number))) if pairs else present
     return GroupRow(
         wanted.id,
         wanted.name,
         context.replication.free_ctg(),
-        _journal(context, wanted),
+        None if wanted.journal is None else _journal(context, wanted.journal),
         wanted.peer,
         wanted.peer_serial,
         wanted.peer_journal,
@@ -90,6 +89,7 @@ def group_row(context: Context, wanted: WantedGroup) -> GroupRow:
         wanted.pace,
         wanted.driver,
         copy_rate=wanted.copy_rate,
+        fence=wanted.fence,
     )
 
 
@@ -117,10 +117,10 @@ def _pair_volume(context: Context, pair: WantedPair) -> str:
     return name
 
 
-def _journal(context: Context, wanted: WantedGroup) -> str:
-    name, volume = volume_at(context, wanted.journal)
+def _journal(context: Context, lun: int) -> str:
+    name, volume = volume_at(context, lun)
     settings = context.estate.ledger.held.volumes[name]
-    where = f"journal: LUN {wanted.journal}: volume {name}"
+    where = f"journal: LUN {lun}: volume {name}"
     if settings.use != "journal":
         raise _conflict(f"{where} is not marked `use: journal`")
     if settings.read_only:

@@ -2,7 +2,7 @@
 
     {"array": "primary", "serial": "A1", "asynchronous": true, "generation": 3, "sequence": 812, "restored": 800,
      "group": "oradb", "id": "00112233445566778899aabbccddeeff", "last_epoch": 7, "consistent": true,
-     "driver": "arrays", "pace": 3, "peer": "remote", "contact": 1795857760.5,
+     "driver": "arrays", "pace": 3, "peer": "remote", "contact": 1795857760.5, "links": 1,
      "lag": {"seconds": 0.2, "writes": 12, "bytes": 49152}, "copy_rate": null,
      "copying": {"done": 1048576, "left": 3145728, "rate": 524288, "seconds_left": 6.0},
      "restoring": {"done": null, "left": 49152, "rate": null, "seconds_left": null},
@@ -178,6 +178,8 @@ class PairStatus:
     """The other array, by its name."""
     contact: float | None = None
     """When this array last heard of the other one, in seconds since 1970."""
+    links: int | None = None
+    """Connections to it that live."""
     lag: Lag = UNKNOWN_LAG
     copy_rate: int | None = None
     """Of copies: bytes a second at the most; None: there is no limit of the group."""
@@ -251,6 +253,7 @@ def parse(value: object) -> PairStatus:
         pace=whole.number_or_none("pace", SMALL_MAX),
         peer=whole.text_or_none("peer"),
         contact=whole.seconds_or_none("contact"),
+        links=whole.number_or_none("links", SMALL_MAX),
         lag=whole.one_or_none("lag", _lag) or UNKNOWN_LAG,
         copy_rate=whole.number_or_none("copy_rate"),
         copying=whole.one_or_none("copying", _job),

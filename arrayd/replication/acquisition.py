@@ -260,7 +260,9 @@ async def open_journal(row: GroupRow, volume: Volume, found: bool, budget: Budge
     if await has_journal(volume, Role.AUXILIARY, row.id, row.epoch):
         journal = await AuxiliaryJournal.open(volume)
     elif found:
-        raise JournalError(f"the journal of group {row.name} in epoch {row.epoch} is not on volume {row.journal}")
+        raise JournalError(
+            f"the journal of group {row.name} in epoch {row.epoch} is not on volume {row.journal_volume}"
+        )
     else:
         journal = await AuxiliaryJournal.create(volume, row.id, row.epoch)
     journal.recent = Recent(budget)

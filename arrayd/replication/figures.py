@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from arrayd.replication.group_rows import GroupRow, PairRow
+from arrayd.replication.group_rows import GroupRow, Mode, PairRow
 from arrayd.replication.journal.regions import START
 from arrayd.replication.stages import Progress
-from arrayd.replication.statuses import Side, Status
+from arrayd.replication.statuses import Side, State, Status
 
 SIDE_LETTERS: Mapping[Side, str] = {Side.P_VOL: "P", Side.S_VOL: "S"}
 JOURNAL_STATUSES: Mapping[Status, str] = {
@@ -36,9 +36,16 @@ class Figures:
     lag_bytes: int | None
 
 
+UNKNOWN = Figures(None, None, None, None, None)
+BOTH_HAVE_ALL = Figures(None, None, 0.0, 0, 0)
+"""Of P-VOLs of a synchronous group in PAIR: whatever was answered is on both sides. Nobody counts it."""
+
+
 def figures(row: GroupRow, progress: Progress) -> Figures:
     """How far the S-VOLs are. A side that follows and does not hear of the other knows of no lag; what the row keeps
     stands in for what a stage does not know. Nothing is ever negative: writes that the S-VOLs have are known of."""
+    if row.mode is Mode.SYNC:
+        return BOTH_HAVE_ALL if all(pair.state is State.P_PAIR for pair in row.pairs) else UNKNOWN
     kept = row.restored if row.side is Side.S_VOL else row.acknowledged
     restored = progress.restored or (kept if kept != START else None)
     stored = progress.stored

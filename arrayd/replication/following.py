@@ -94,7 +94,7 @@ class Following(Stage):
     async def _prepare(self, found: bool) -> None:
         row = self.row
         self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
-        journal = await open_journal(row, self.doors.volume(row.journal), found, self.doors.recent)
+        journal = await open_journal(row, self.doors.volume(row.journal_volume), found, self.doors.recent)
         self._copies = Copies(lambda: journal.regions.synced)
         self.restoration = Restoration(journal, self._volumes, self._stores.images, self._copies, self._moved)
         self.acquisition = Acquisition(row, self._pulling, journal, self._moved)

@@ -1,7 +1,8 @@
 """Rows of the pair management table (1001, figure 10): consistency groups and their pairs, typed, frozen and checked.
 
-A group is several pairs with one journal on each side and one order of writes. This side's rows say what this side
-shows; the other array has rows of its own, of the same id and the same numbers, and neither reads the other's table.
+A group is several pairs with one order of writes, and with one journal on each side if it is asynchronous. This side's
+rows say what this side shows; the other array has rows of its own, of the same id and the same numbers, and neither
+reads the other's table.
 """
 
 from __future__ import annotations
@@ -28,10 +29,23 @@ GENERATION_MAX = (1 << 63) - 1
 
 
 class Mode(StrEnum):
-    """When a host's write is answered. Synchronous pairs will be another one."""
+    """When a host's write is answered."""
 
     ASYNC = "async"
     """When it is in the journal and on the P-VOL; the S-VOL follows."""
+    SYNC = "sync"
+    """When both volumes have it (figure 24). There is no journal."""
+
+
+class Fence(StrEnum):
+    """When the P-VOLs of a synchronous group refuse hosts' writes: CCI's fence level."""
+
+    NEVER = "never"
+    """Never: hosts go on with the P-VOLs alone when the S-VOLs cannot be written."""
+    DATA = "data"
+    """Whenever a write cannot be on both sides."""
+    STATUS = "status"
+    """Only if the S-VOLs' side cannot be told that the pairs are suspended."""
 
 
 class Driver(StrEnum):
@@ -82,15 +96,15 @@ class GroupRow:
     name: str
     ctg: int
     """Number of the group on this array, 0 to 255: the other array's may be another."""
-    journal: str
-    """This side's journal volume, by its name."""
+    journal: str | None
+    """This side's journal volume, by its name; None: the group is synchronous."""
     peer: str
     """The other array, by its name."""
     peer_serial: str
-    peer_journal: int
-    """LUN of the journal there."""
+    peer_journal: int | None
+    """LUN of the journal there, likewise."""
     epoch: int
-    """Of the journal: greater than any before."""
+    """Of the journal: greater than any before. A synchronous group has one, too, and nothing is of it."""
     pairs: tuple[PairRow, ...]
     mode: Mode = Mode.ASYNC
     pace: int = 3
@@ -106,12 +120,14 @@ class GroupRow:
     """Up to here the other side has said that it has restored, so that the journal may be purged."""
     copy_rate: int | None = None
     """Of copies: bytes a second at the most; None: as quickly as the pace says."""
+    fence: Fence = Fence.NEVER
+    """Means nothing in an asynchronous group."""
 
     def __post_init__(self) -> None:
         _check(len(self.id) == GROUP_BYTES, f"an id of {len(self.id)} bytes: expected {GROUP_BYTES}")
-        _check(bool(self.name and self.journal and self.peer and self.peer_serial), "a group without one of its names")
+        _check(bool(self.name and self.peer and self.peer_serial), "a group without one of its names")
+        self._check_mode()
         _check(0 <= self.ctg <= CTG_MAX, f"CTG {self.ctg}: expected 0 to {CTG_MAX}")
-        _check(0 <= self.peer_journal <= LUN_MAX, f"LUN {self.peer_journal}: expected 0 to {LUN_MAX}")
         _check(0 < self.epoch <= EPOCH_MAX, f"epoch {self.epoch}: expected 1 or more")
         _check(1 <= self.pace <= PACE_MAX, f"copy pace {self.pace}: expected 1 to {PACE_MAX}")
         _check(self.copy_rate is None or self.copy_rate > 0, f"copy rate {self.copy_rate}: expected 1 or more")
@@ -123,9 +139,24 @@ class GroupRow:
             _check(len(set(found)) == len(found), f"a {what} twice in group {self.name}")
         _check(len({pair.state.side for pair in self.pairs}) == 1, f"P-VOLs and S-VOLs in group {self.name}")
 
+    def _check_mode(self) -> None:
+        if self.mode is Mode.SYNC:
+            _check(self.journal is None and self.peer_journal is None, f"synchronous group {self.name} with a journal")
+            _check(self.driver is Driver.ARRAYS, "a synchronous group is driven by the arrays")
+            return
+        _check(bool(self.journal) and self.peer_journal is not None, f"asynchronous group {self.name} without journals")
+        _check(0 <= (self.peer_journal or 0) <= LUN_MAX, f"LUN {self.peer_journal}: expected 0 to {LUN_MAX}")
+        _check(self.fence is Fence.NEVER, f"a fence level, and group {self.name} is asynchronous")
+
+    @property
+    def journal_volume(self) -> str:
+        """This side's journal volume, of a group that has one."""
+        assert self.journal is not None, f"group {self.name} is synchronous"
+        return self.journal
+
     @property
     def side(self) -> Side:
-        """What this side's volumes are, all of them: one journal has one direction."""
+        """What this side's volumes are, all of them: one group has one direction."""
         return self.pairs[0].state.side
 
     @property
@@ -159,6 +190,7 @@ class GroupRow:
             "".join(f"{each:016x}" for each in self.restored),
             "".join(f"{each:016x}" for each in self.acknowledged),
             self.copy_rate,
+            self.fence.value,
         )
 
     def stored_pairs(self, pairs: Iterable[PairRow]) -> list[StoredPair]:
@@ -220,8 +252,6 @@ def groups_of(stored: StoredPairs) -> list[GroupRow]:
 
 
 def _group_of(row: StoredGroup, pairs: tuple[PairRow, ...]) -> GroupRow:
-    if row.journal is None or row.peer_journal is None:
-        raise ValueError(f"group {row.name} without a journal")
     return GroupRow(
         bytes.fromhex(row.id),
         row.name,
@@ -240,6 +270,7 @@ def _group_of(row: StoredGroup, pairs: tuple[PairRow, ...]) -> GroupRow:
         _position(row.restored),
         _position(row.acknowledged),
         row.copy_rate,
+        Fence(row.fence),
     )
 
 
@@ -256,9 +287,10 @@ def _once(group: GroupRow) -> Iterable[tuple[str, list[object]]]:
         ("LUN of the peer", lambda pair: pair.peer_lun),
         ("volume of the peer", lambda pair: pair.peer_volume),
     ]
-    journals: dict[str, list[object]] = {"volume": [group.journal], "LUN of the peer": [group.peer_journal]}
+    journals = {"volume": group.journal, "LUN of the peer": group.peer_journal}
     for what, value in of_pairs:
-        yield what, [*(value(pair) for pair in group.pairs), *journals.get(what, ())]
+        journal = journals.get(what)
+        yield what, [*(value(pair) for pair in group.pairs), *(() if journal is None else (journal,))]
 
 
 def _check(good: bool, mistake: str) -> None:

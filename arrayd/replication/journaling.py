@@ -74,7 +74,7 @@ class Journaling(Stage):
         """See Stage: the journal is made, or opened and redone."""
         row = self.row
         volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
-        place = self.doors.volume(row.journal)
+        place = self.doors.volume(row.journal_volume)
         # It is also there if this was tried before, and if pairs come to a group that runs, or some of them leave it.
         opened, self._dropped = await self._open_journal(place)
         if opened is None and found:

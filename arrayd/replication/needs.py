@@ -1,4 +1,5 @@
-"""What pairs need of the configuration: their volumes and journals, as they were when the pairs were made.
+"""What pairs need of the configuration: their volumes, and journals if they have any, as they were when the pairs were
+made.
 
 `arrayd check` asks for it, and loads little: so the rows are taken as they are stored.
 """
@@ -32,7 +33,11 @@ def lacking(stored: StoredPairs, volumes: Mapping[str, Settings]) -> list[str]:
     groups = {group.id: group for group in stored.groups}
     try:
         needed = [
-            *((group.journal or "", "journal", f"the journal of group {group.name}") for group in stored.groups),
+            *(
+                (group.journal, "journal", f"the journal of group {group.name}")
+                for group in stored.groups
+                if group.journal is not None
+            ),
             *((pair.volume, "data", _what(pair, groups[pair.id])) for pair in stored.pairs),
         ]
     except KeyError as error:

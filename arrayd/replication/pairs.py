@@ -5,8 +5,9 @@ One change of a group at a time. Each computes what the rows are to be, has done
 wants committed (the answer to a command), and only then shows them. What the table of statuses or the rules of meetings
 refuse is not stored. Whoever gives up waiting does not call a change back: what is committed is also shown.
 
-A volume is in one pair, and a journal is one group's. A second leg (three sites) will be a group of its own, with the
-same name and volumes: `of_volume` tells of several pairs already, and the indexes of the tables are made anew.
+A volume is in one pair, and a journal is one group's; synchronous groups have none. A second leg (three sites) will be
+a group of its own, with the same name and volumes: `of_volume` tells of several pairs already, and the indexes of the
+tables are made anew.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from arrayd.replication.group_rows import (
     stored_epoch,
 )
 from arrayd.replication.journal.regions import START
-from arrayd.replication.meetings import RUNNING_STATES, Age, met
+from arrayd.replication.meetings import RUNNING_STATES, Age
 from arrayd.replication.statuses import Happening, Operation, Refusal, Side, State, follows
 from arrayd.replication.transitions import (
     COPIES,
     NOT_MET,
     Circumstances,
+    learned,
     moved,
     pair_in,
-    shown,
     sides_differ,
     what_follows,
 )
@@ -123,7 +124,7 @@ class Pairs:
         """While pairs of a group are ended its volumes stay held: hosts see them through a stage for longer than there
         are rows."""
         group = self._groups.get(name)
-        volumes = [] if group is None else [group.journal, *(pair.volume for pair in group.pairs)]
+        volumes = [] if group is None else [*_journal_of(group), *(pair.volume for pair in group.pairs)]
         self._ending.update(volumes)
         try:
             yield
@@ -222,7 +223,7 @@ class Pairs:
         volumes = [pair.volume for pair in group.pairs]
         if old is None:
             self._check_new_group(group)
-            volumes.append(group.journal)
+            volumes += _journal_of(group)
         elif old.id != group.id:
             raise PairsError(f"group {group.name}: there is one, with another id")
         for volume in volumes:
@@ -284,7 +285,7 @@ class Pairs:
         if group is None:
             return None
         age = Age((group.generation > peer.generation) - (group.generation < peer.generation))
-        states = {pair.number: met(pair.state, shown(peer, pair), age) for pair in group.pairs}
+        states = {pair.number: learned(group, pair, peer, age) for pair in group.pairs}
         if sides_differ(group, states):
             return NOT_ALONE
         if circumstances.epoch is not None:
@@ -350,7 +351,7 @@ class Pairs:
             self.last_epoch = max(self.last_epoch, epoch)
 
     def _index(self) -> None:
-        self._journals = {group.journal: group for group in self._groups.values()}
+        self._journals = {journal: group for group in self._groups.values() for journal in _journal_of(group)}
         self._of_volume: dict[str, tuple[tuple[GroupRow, PairRow], ...]] = {}
         for group in self._groups.values():
             for pair in group.pairs:
@@ -365,3 +366,8 @@ class Pairs:
         finally:
             if turns.idle and self._turns.get(name) is turns:
                 del self._turns[name]
+
+
+def _journal_of(group: GroupRow) -> tuple[str, ...]:
+    """This side's journal volume, if the group has one."""
+    return () if group.journal is None else (group.journal,)

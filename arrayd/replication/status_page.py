@@ -25,6 +25,9 @@ from arrayd.replication.statuses import (
 COLUMN = 46
 """Characters of what happens, at the beginning of a line."""
 
+WITH_A_JOURNAL = frozenset({Status.PFUL, Status.PFUS})
+"""What no synchronous pair ever is."""
+
 OPPOSITE = [
     (state, peer)
     for state in State
@@ -59,7 +62,7 @@ def _row(state: State) -> Iterator[str]:
     """One row: the meaning, every happening, horctakeover."""
     yield f"{state}"
     yield "-" * len(str(state))
-    yield _line("a host's write", f"is {state.writes}")
+    yield _line("a host's write", _writes(state))
     yield _line("pairvolchk", _codes(state))
     for happening in (*Operation, *statuses.Event):
         yield _line(happening, _cell(state, happening))
@@ -68,11 +71,18 @@ def _row(state: State) -> Iterator[str]:
     yield _line("beside it, the other side shows", str(COUNTERPART[state]))
 
 
+def _writes(state: State) -> str:
+    asynchronous, synchronous = state.writes, state.writes_of(asynchronous=False)
+    if asynchronous is synchronous or state.status in WITH_A_JOURNAL:
+        return f"is {asynchronous}"
+    return f"is {asynchronous}; of a synchronous pair: {synchronous}"
+
+
 def _codes(state: State) -> str:
     code = STATUS_CODES[state.side, state.status]
     if state.side is Side.NONE:
         return f"{state.side.value}, -ss {code}"
-    alone = state.status in (Status.PFUL, Status.PFUS)
+    alone = state.status in WITH_A_JOURNAL
     return f"{state.side.value}, -ss {'' if alone else f'{code}, asynchronous '}{code + ASYNCHRONOUS}"
 
 

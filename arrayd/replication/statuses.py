@@ -64,6 +64,9 @@ class Writes(StrEnum):
 
     PLAIN = "taken"
     JOURNALED = "taken, journaled first"
+    """Of an asynchronous pair; of a synchronous one the same rows mean MIRRORED."""
+    MIRRORED = "taken, mirrored first"
+    """No row's: see `State.writes_of`."""
     MARKED = "taken, marked in the bitmap first"
     REFUSED = "refused with DATA PROTECT"
 
@@ -92,6 +95,10 @@ class State(Enum):
         self.side = side
         self.status = status
         self.writes = writes
+
+    def writes_of(self, *, asynchronous: bool) -> Writes:
+        """What becomes of a host's write to a volume of such a pair."""
+        return Writes.MIRRORED if self.writes is Writes.JOURNALED and not asynchronous else self.writes
 
     def __str__(self) -> str:
         volume = {Side.NONE: "", Side.P_VOL: "P-VOL ", Side.S_VOL: "S-VOL "}[self.side]

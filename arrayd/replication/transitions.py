@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from arrayd.replication.group_rows import ERROR_CHARACTERS_MAX, GroupRow, PairRow, PeerRows
+from arrayd.replication.group_rows import ERROR_CHARACTERS_MAX, Fence, GroupRow, PairRow, PeerRows
 from arrayd.replication.journal.regions import START, Position
-from arrayd.replication.meetings import alone, contradict, settled, together
+from arrayd.replication.meetings import Age, alone, contradict, met, settled, together
 from arrayd.replication.statuses import FOLLOWING, P_RUNNING, Event, Happening, Operation, Refusal, Side, State, Status
 
 NOT_MET = Refusal("the two arrays have not told each other yet what became of the pair: again in a moment")
@@ -50,12 +50,25 @@ def shown(peer: PeerRows, pair: PairRow) -> State:
 def what_follows(group: GroupRow, pair: PairRow, happening: Happening, peer: PeerRows | None) -> State | Refusal:
     """What this side shows of a pair after what happens."""
     if peer is None:
-        return alone(pair.state, happening, consistent=group.consistent)
+        by_itself = alone(pair.state, happening, consistent=group.consistent)
+        return by_itself if isinstance(by_itself, Refusal) else _fenced(group, pair, by_itself)
     there = shown(peer, pair)
     if not settled(pair.state, there):
         return CONTRADICT if peer.generation == group.generation and contradict(pair.state, there) else NOT_MET
     both = together(pair.state, there, happening, consistent=group.consistent)
-    return both if isinstance(both, Refusal) else both[0]
+    return both if isinstance(both, Refusal) else _fenced(group, pair, both[0])
+
+
+def learned(group: GroupRow, pair: PairRow, peer: PeerRows, age: Age) -> State:
+    """What this side shows of a pair after it saw the other side's rows."""
+    return _fenced(group, pair, met(pair.state, shown(peer, pair), age))
+
+
+def _fenced(group: GroupRow, pair: PairRow, state: State) -> State:
+    """The state that follows, or the fenced one: whoever tells of an error, P-VOLs of fence level data take no write
+    after it. Those that are told to take writes again (PVOL-PSUE-takeover) are PSUE already."""
+    fails = state is State.P_PSUE and pair.state not in (State.P_PSUE, State.P_PSUE_FENCED)
+    return State.P_PSUE_FENCED if fails and group.fence is Fence.DATA else state
 
 
 def sides_differ(group: GroupRow, states: Mapping[int, State]) -> bool:
@@ -100,7 +113,8 @@ def pair_in(pair: PairRow, state: State, circumstances: Circumstances) -> PairRo
     """A pair in another state, or in the same."""
     if state is pair.state:
         return pair
-    error = circumstances.error[:ERROR_CHARACTERS_MAX] if state.status is Status.PSUE else ""
+    # A P-VOL that is fenced no more is PSUE for the same reason as before.
+    error = (circumstances.error[:ERROR_CHARACTERS_MAX] or pair.error) if state.status is Status.PSUE else ""
     suspended = state.side is Side.P_VOL and state not in P_RUNNING
     uncopied = suspended and (pair.uncopied or pair.state in COPIES)
     return replace(pair, state=state, since=circumstances.when, error=error, uncopied=uncopied)

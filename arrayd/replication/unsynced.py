@@ -42,7 +42,7 @@ async def write_again(
     if not volumes:
         return set(), failure
     try:
-        journal = await _journal(row, doors.volume(row.journal))
+        journal = await _journal(row, doors.volume(row.journal_volume))
         begin, end = journal.regions.redo, journal.regions.stored
         await look_through(journal, begin, end)
     except JournalError as damaged:

@@ -14,7 +14,12 @@ from typing import NamedTuple
 
 from arrayd.tables.changes import Work
 
-BEFORE: dict[str, tuple[int, str]] = {"unsynced": (4, "0"), "uncopied": (5, "0"), "copy_rate": (5, "NULL")}
+BEFORE: dict[str, tuple[int, str]] = {
+    "unsynced": (4, "0"),
+    "uncopied": (5, "0"),
+    "copy_rate": (5, "NULL"),
+    "fence": (6, "'never'"),
+}
 """Columns that came later: the first version of the schema that has them, and what they are before. A check looks at
 tables as they are."""
 
@@ -38,6 +43,7 @@ class StoredGroup(NamedTuple):
     restored: str
     acknowledged: str
     copy_rate: int | None
+    fence: str
 
 
 class StoredPair(NamedTuple):

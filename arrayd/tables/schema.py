@@ -121,5 +121,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # 1: a P-VOL that was suspended in COPY: the other side has marked what was left to be copied
         "ALTER TABLE pairs ADD COLUMN uncopied INTEGER NOT NULL DEFAULT 0",
     ),
+    (
+        # never, data, status: when P-VOLs of a synchronous group refuse hosts' writes
+        "ALTER TABLE consistency_groups ADD COLUMN fence TEXT NOT NULL DEFAULT 'never'",
+    ),
 )
 """What takes the schema from each version to the next; the version is SQLite's user_version."""

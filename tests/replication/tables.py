@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import replace
 
-from arrayd.replication.group_rows import GroupRow, PairRow
+from arrayd.replication.group_rows import Fence, GroupRow, Mode, PairRow
 from arrayd.replication.pairs import Pairs
 from arrayd.replication.statuses import State, Status
 from arrayd.tables import MIGRATIONS, Work
@@ -15,6 +15,10 @@ PAIR_A = PairRow(0, "data", "v0", 0, "410002:v0")
 PAIR_B = PairRow(1, "log", "v1", 1, "410002:v1")
 GROUP = GroupRow(b"\x01" * 16, "oradb", 0, "j0", "remote", "410002", 20, 1, (PAIR_A, PAIR_B))
 OTHER = GroupRow(b"\x02" * 16, "back", 1, "j1", "remote", "410002", 21, 2, (PairRow(0, "data", "v2", 2, "410002:v2"),))
+
+PAIR_C = PairRow(0, "data", "v3", 3, "410002:v3")
+MIRROR = GroupRow(b"\x03" * 16, "mirror", 2, None, "remote", "410002", None, 3, (PAIR_C,), Mode.SYNC, fence=Fence.DATA)
+"""A synchronous one."""
 
 
 class NotSavedError(Exception):

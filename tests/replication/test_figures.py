@@ -13,7 +13,7 @@ from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.journal.regions import Position
 from arrayd.replication.stages import Progress
 from arrayd.replication.statuses import State, Status
-from tests.replication.tables import GROUP
+from tests.replication.tables import GROUP, MIRROR
 
 AT = Position(10, 4096)
 LATER = Position(30, 8192)
@@ -41,6 +41,15 @@ def test_a_side_that_follows_and_hears_nothing_knows_of_no_lag() -> None:
 def test_what_the_row_keeps_stands_in_for_a_stage_that_does_not_know(state: State, kept: str) -> None:
     assert figures(row(state, **{kept: AT}), Progress()) == Figures(None, 10, None, None, None)
     assert figures(row(state), Progress()) == Figures(None, None, None, None, None)
+
+
+@pytest.mark.parametrize("state", State)
+def test_the_s_vols_of_a_synchronous_group_lag_behind_nothing_in_pair(state: State) -> None:
+    """As the side with the P-VOLs knows: the other one may not have heard that they were suspended."""
+    mirror = replace(MIRROR, pairs=tuple(replace(pair, state=state) for pair in MIRROR.pairs))
+    expected = (0.0, 0, 0) if state is State.P_PAIR else (None, None, None)
+    for progress in (Progress(), Progress(contact=1.0)):
+        assert figures(mirror, progress) == Figures(None, None, *expected)
 
 
 POSITIONS = st.none() | st.builds(Position, st.integers(0, 50), st.integers(0, 50))

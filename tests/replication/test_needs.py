@@ -10,7 +10,7 @@ from arrayd.replication.group_rows import stored_epoch
 from arrayd.replication.needs import lacking
 from arrayd.replication.statuses import State
 from arrayd.tables.pairs import StoredPairs
-from tests.replication.tables import GROUP
+from tests.replication.tables import GROUP, MIRROR
 
 ROW = replace(GROUP, pairs=tuple(replace(pair, state=State.S_PAIR) for pair in GROUP.pairs))
 STORED = StoredPairs([ROW.stored()], ROW.stored_pairs(ROW.pairs), stored_epoch(1))
@@ -52,6 +52,15 @@ def test_what_is_lacking_is_one_line(name: str, settings: Settings | None, line:
     (found,) = lacking(STORED, volumes)
     assert found.startswith(line)
     assert found.endswith("in group oradb: pairsplit -S ends it" if "pair" in line else ": pairsplit -S ends it")
+
+
+def test_a_synchronous_group_needs_no_journal() -> None:
+    row = replace(MIRROR, pairs=tuple(replace(pair, state=State.P_PAIR) for pair in MIRROR.pairs))
+    stored = StoredPairs([row.stored()], row.stored_pairs(row.pairs), stored_epoch(3))
+    assert lacking(stored, {"v3": Settings()}) == []
+    assert lacking(stored, {}) == [
+        "volumes.v3: it is not there any more, and is the P-VOL of pair data in group mirror: pairsplit -S ends it"
+    ]
 
 
 def test_pairs_of_no_group_are_damage() -> None:

@@ -15,7 +15,7 @@ from arrayd.link.channel import LinkError
 from arrayd.replication import steps
 from arrayd.replication.asking import Refused
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
-from arrayd.replication.group_rows import Driver
+from arrayd.replication.group_rows import Driver, Mode
 from arrayd.replication.journal import FormatError
 from arrayd.replication.journal.regions import AuxiliaryRegions, PrimaryRegions
 from arrayd.replication.journal.regions import Position as JournalPosition
@@ -143,6 +143,9 @@ async def _step(context: Context, told: GroupName, of: Callable[[Stage], steps.S
 
 
 def _stage(context: Context, told: GroupName) -> Stage:
+    row = context.replication.table.group(told.group)
+    if row is not None and row.mode is Mode.SYNC:
+        raise CommandError(Result.CONFLICT, f"group {told.group}: it is synchronous: no journal, and nothing to drive")
     at_work = context.replication.at_work(told.group)
     stage = None if at_work is None else at_work.stages.stage
     if stage is None:

@@ -9,7 +9,7 @@ from pydantic import Field
 from arrayd.commands.pairing import volume_at
 from arrayd.commands.registry import REGISTRY, Input, Output
 from arrayd.replication.figures import Figures, differing, figures, journal_status, percent
-from arrayd.replication.group_rows import PAIRS_MAX, GroupRow, PairRow
+from arrayd.replication.group_rows import PAIRS_MAX, GroupRow, Mode, PairRow
 from arrayd.replication.jobs import Job
 from arrayd.replication.journal.regions import BLOCK_BYTES
 from arrayd.replication.stages import Progress
@@ -18,8 +18,8 @@ from arrayd.replication.statuses import State
 if TYPE_CHECKING:
     from arrayd.commands.context import Context
 
-FENCE = "ASYNC"
-"""Of all pairs there are today."""
+ASYNC_FENCE = "ASYNC"
+"""What stands for a fence level of asynchronous pairs, which have none. Those of others are told in capitals, too."""
 UNSYNCED = "the volume could not be synced: what it lacks is in the journal, start the array again once its disk works"
 """Of a pair that is `unsynced`."""
 
@@ -33,7 +33,8 @@ class WhichGroup(Input):
 
 class PairShown(Output):
     """A volume, in a pair of the group or in none (SMPL): `holder` says what it is in another group. `percent` is of a
-    copy, or of what both sides have the same; sizes and `differing` are in bytes; `volume` is its identity."""
+    copy, or of what both sides have the same; sizes and `differing` are in bytes; `volume` is its identity; `jid` is of
+    the group's journal."""
 
     lun: int
     state: str
@@ -94,8 +95,9 @@ class Candidate(Output):
 
 
 class PairStatus(Output):
-    """How a group goes on this array; `contact`: when the other array was last heard of, in seconds since 1970. What is
-    not known is left out."""
+    """How a group goes on this array; `contact`: when the other array was last heard of, in seconds since 1970;
+    `links`: connections to it that live. What is not known is left out. A group that is not `asynchronous` has no
+    journals, and no positions in them."""
 
     array: str
     serial: str
@@ -110,6 +112,7 @@ class PairStatus(Output):
     copy_rate: int | None = None
     peer: str | None = None
     contact: float | None = None
+    links: int | None = None
     sequence: int | None = None
     restored: int | None = None
     lag: Lag | None = None
@@ -152,15 +155,20 @@ def _tell(context: Context, row: GroupRow, status: PairStatus) -> None:
     status.id, status.group, status.generation = row.id.hex(), row.name, row.generation
     status.consistent, status.driver, status.pace = row.consistent, row.driver.value, row.pace
     status.copy_rate = row.copy_rate
-    status.peer, status.contact = row.peer, max(contacts, default=None)
+    status.asynchronous = row.mode is Mode.ASYNC
+    status.peer, status.contact, status.links = row.peer, max(contacts, default=None), _links(context, row)
     status.sequence, status.restored = told.sequence, told.restored
     status.lag = Lag(seconds=told.lag_s, writes=told.lag_writes, bytes=told.lag_bytes)
     status.copying, status.restoring = _job(progress.copying), _job(progress.restoring)
     status.pairs = [
         _pair(context, row, pair, lun_of[pair.volume], progress, trouble) for pair in row.pairs if pair.volume in lun_of
     ]
-    if row.journal in lun_of:
+    if row.journal is not None and row.journal in lun_of:
         status.journals = [_journal(context, row, lun_of[row.journal], progress, told)]
+
+
+def _links(context: Context, row: GroupRow) -> int:
+    return sum(link.connected for link in context.links() if link.array == row.peer)
 
 
 def _job(job: Job | None) -> JobShown | None:
@@ -185,10 +193,10 @@ def _pair(context: Context, row: GroupRow, pair: PairRow, lun: int, progress: Pr
         volume=volume.identity,
         size=volume.size,
         block_size=volume.block_size,
-        fence=FENCE,
+        fence=ASYNC_FENCE if row.mode is Mode.ASYNC else row.fence.upper(),
         percent=percent(pair, volume.size, progress),
         ctg=row.ctg,
-        jid=row.ctg,
+        jid=None if row.journal is None else row.ctg,
         since=pair.since,
         error=trouble or (UNSYNCED if pair.unsynced else pair.error) or None,
         differing=differing(pair, progress),
@@ -203,11 +211,11 @@ def _journal(context: Context, row: GroupRow, lun: int, progress: Progress, told
         mu=0,
         ctg=row.ctg,
         status=journal_status(row),
-        links=sum(link.connected for link in context.links() if link.array == row.peer),
+        links=_links(context, row),
         used_percent=None if share is None else round(100 * min(share, 1.0)),
         marker=told.sequence,
         remaining=behind,
-        blocks=context.estate.volumes.opened[row.journal].size // BLOCK_BYTES,
+        blocks=context.estate.volumes.opened[row.journal_volume].size // BLOCK_BYTES,
         lun=lun,
     )
 

@@ -15,7 +15,7 @@ from arrayd.commands.registry import REGISTRY, CommandError, Input, Output, Save
 from arrayd.commands.results import Result
 from arrayd.config.values import copy_rate
 from arrayd.replication.changes import Save as RowSave
-from arrayd.replication.group_rows import PAIRS_MAX, Driver, GroupRow, Mode, PeerRows
+from arrayd.replication.group_rows import PAIRS_MAX, Driver, Fence, GroupRow, Mode, PeerRows
 from arrayd.replication.in_force import STAGE_ERRORS
 from arrayd.replication.journal.format import GROUP_BYTES
 from arrayd.replication.pairs import PairsError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 GROUP = Field(min_length=1, max_length=64)
 LUN = Field(ge=0, le=16383)
+JOURNAL_LUN = Field(default=None, ge=0, le=16383)
 NUMBER = Field(ge=0, le=0xFFFF)
 COUNT = Field(ge=0, lt=1 << 63)
 COPY_RATE = Field(default=None, description="bytes a second, or a size such as 50MiB; 0: no limit")
@@ -138,18 +139,19 @@ class NewPair(Input):
 
 class NewGroup(Input):
     """A group with its pairs, or pairs that are to be added to it. `id` is 32 hexadecimal digits, the same on both
-    sides; journals are LUNs; `epoch` is greater than the last one of both arrays. Not to `copy`: the volumes are the
-    same already."""
+    sides; `epoch` is greater than the last one of both arrays. Not to `copy`: the volumes are the same already.
+    Journals are LUNs, of an asynchronous group alone; a `fence` level (`never` without it) has a synchronous one."""
 
     group: str = GROUP
     id: str = Field(pattern="^[0-9a-f]{32}$")
     side: Literal["P", "S"]
     peer: str = GROUP
     peer_serial: str = GROUP
-    journal: int = LUN
-    peer_journal: int = LUN
+    journal: int | None = JOURNAL_LUN
+    peer_journal: int | None = JOURNAL_LUN
     epoch: int = Field(ge=1, lt=1 << 63)
-    mode: Literal["async"] = "async"
+    mode: Literal["async", "sync"] = "async"
+    fence: Literal["never", "data", "status"] | None = None
     pace: int = Field(default=3, ge=1, le=15)
     driver: Literal["arrays", "host"] = "arrays"
     copy_rate: int | str | None = COPY_RATE
@@ -157,7 +159,16 @@ class NewGroup(Input):
     pairs: list[NewPair] = Field(min_length=1, max_length=PAIRS_MAX)
 
     def wanted(self) -> WantedGroup:
-        """As the estate is asked about it."""
+        """As the estate is asked about it. Raises CommandError."""
+        mode, journals = Mode(self.mode), {self.journal, self.peer_journal}
+        if mode is Mode.SYNC and journals != {None}:
+            raise self._wrong("a synchronous group has no journal: without journal and peer_journal")
+        if mode is Mode.ASYNC and None in journals:
+            raise self._wrong("an asynchronous group has journals: journal and peer_journal, both LUNs")
+        if mode is Mode.ASYNC and self.fence is not None:
+            raise self._wrong("an asynchronous group has no fence level: without fence, or mode sync")
+        if mode is Mode.SYNC and Driver(self.driver) is Driver.HOST:
+            raise self._wrong("a synchronous group is driven by the arrays: without driver")
         group = bytes.fromhex(self.id)
         assert len(group) == GROUP_BYTES, group
         return WantedGroup(
@@ -168,12 +179,16 @@ class NewGroup(Input):
             self.journal,
             self.peer_journal,
             self.epoch,
-            Mode(self.mode),
+            mode,
+            Fence(self.fence or Fence.NEVER),
             self.pace,
             Driver(self.driver),
             copy_rate_of(self.copy_rate) or None,
             [WantedPair(**pair.model_dump()) for pair in self.pairs],
         )
+
+    def _wrong(self, reason: str) -> CommandError:
+        return CommandError(Result.BAD_INPUT, f"group {self.group}: {reason}")
 
 
 @REGISTRY.command(61, "pair-create", changes=True, apart="group")
