@@ -12,7 +12,8 @@
         driver: arrays
 
 A volume is its LUN on each array. A leg says between which arrays its pairs lie, and which of them has the P-VOLs when
-they are made. After that it is the arrays that say: a swap turns pairs round, and the file stays as it is.
+they are made. After that it is the arrays that say: a swap turns pairs round, and the file stays as it is. A group of
+synchronous pairs (`mode: sync`, and `fence: never`, `data` or `status`) has no journals.
 """
 
 from __future__ import annotations
@@ -41,16 +42,18 @@ LEGS_MAX = 1
 
 DRIVERS = ("arrays", "host")
 """Who goes through the loop of figure 16."""
+FENCE_LEVELS = ("never", "data", "status")
+"""Fence levels of synchronous pairs, as CCI has them. The first is that of a leg which names none."""
 
 LUNS = "a mapping of arrays' names to LUNs"
 SEVERAL_LUNS = f"{LUNS}, 1 to {SITES_MAX} of them"
 SOME_VOLUMES = f"a mapping of volumes' names to their LUN on each array, 1 to {GROUP_VOLUMES_MAX} of them"
-ONE_LEG = "a list of one leg, {from: ARRAY, to: ARRAY, mode: async}: second legs are not there yet"
+ONE_LEG = "a list of one leg, {from: ARRAY, to: ARRAY, mode: async or sync}: second legs are not there yet"
 GROUP = "a mapping with the keys volumes, legs and, optionally, journals and driver"
 ONE_DRIVER = " or ".join(DRIVERS)
-LEG = "a mapping with the keys from, to and mode"
-ASYNC = "async"
-SYNC_TO_COME = "async: sync is not there yet"
+LEG = "a mapping with the keys from, to, mode and, optionally, fence"
+ONE_MODE = "async or sync"
+ONE_FENCE = "never, data or status"
 
 GroupName = VolumeName
 """A group is named by the rules of volumes."""
@@ -61,6 +64,8 @@ class Mode(StrEnum):
 
     ASYNC = "async"
     """The host's write is answered once it is in the journal here."""
+    SYNC = "sync"
+    """It is answered once both arrays have it."""
 
 
 def _of(kind: type[dict[Any, Any]] | type[list[Any]], count_max: int, expected: str) -> BeforeValidator:
@@ -75,15 +80,20 @@ def _of(kind: type[dict[Any, Any]] | type[list[Any]], count_max: int, expected: 
 
 
 def _mode(value: object) -> Mode:
-    if value == Mode.ASYNC:
-        return Mode.ASYNC
-    raise mistake(SYNC_TO_COME if value == "sync" else ASYNC)
+    if isinstance(value, str) and value in tuple(Mode):
+        return Mode(value)
+    raise mistake(ONE_MODE)
 
 
-def _driver(value: object) -> str:
-    if value in DRIVERS:
-        return str(value)
-    raise mistake(ONE_DRIVER)
+def _one_of(values: tuple[str, ...], expected: str) -> PlainValidator:
+    """One of these words, or a mistake that says which there are."""
+
+    def check(value: object) -> str:
+        if value in values:
+            return str(value)
+        raise mistake(expected)
+
+    return PlainValidator(check)
 
 
 def _mapping(expected: str) -> BeforeValidator:
@@ -106,7 +116,9 @@ class LegSection(Section):
     start: ArrayName = Field(alias="from", description=NAME)
     """The array whose volumes become the P-VOLs."""
     end: ArrayName = Field(alias="to", description=NAME)
-    mode: Annotated[Mode, PlainValidator(_mode)] = Field(description=ASYNC)
+    mode: Annotated[Mode, PlainValidator(_mode)] = Field(description=ONE_MODE)
+    fence: Annotated[str, _one_of(FENCE_LEVELS, ONE_FENCE)] | None = Field(default=None, description=ONE_FENCE)
+    """Of synchronous pairs, unless paircreate is told otherwise."""
 
 
 class GroupSection(Section):
@@ -117,7 +129,7 @@ class GroupSection(Section):
     )
     journals: LunOnEach | None = Field(default=None, description=SEVERAL_LUNS)
     """By array. One that has none here takes an unused volume that is marked as a journal."""
-    driver: Annotated[str, PlainValidator(_driver)] = Field(default=DRIVERS[0], description=ONE_DRIVER)
+    driver: Annotated[str, _one_of(DRIVERS, ONE_DRIVER)] = Field(default=DRIVERS[0], description=ONE_DRIVER)
     """Who drives its pairs, unless paircreate is told otherwise."""
     legs: Annotated[tuple[Annotated[LegSection, _mapping(LEG)], ...], FromList, _of(list, LEGS_MAX, ONE_LEG)] = Field(
         description=ONE_LEG
@@ -144,6 +156,8 @@ class Leg:
     start: str
     end: str
     mode: Mode
+    fence: str | None = None
+    """One of FENCE_LEVELS; None: the pairs are asynchronous."""
 
     def peer(self, array: str) -> str | None:
         """The array at the other end; None where `array` is at neither."""
@@ -163,6 +177,11 @@ class Group:
     """Who is to drive its pairs when they are made: one of DRIVERS."""
 
     @property
+    def synchronous(self) -> bool:
+        """Whether none of its pairs is asynchronous, so that it has no journals."""
+        return all(leg.mode is Mode.SYNC for leg in self.legs)
+
+    @property
     def arrays(self) -> tuple[str, ...]:
         """All arrays that it has volumes on, in the order of its legs."""
         return tuple(dict.fromkeys(array for leg in self.legs for array in (leg.start, leg.end)))
@@ -180,8 +199,12 @@ def groups_of(sections: Mapping[str, GroupSection]) -> Mapping[str, Group]:
 
 def _group(name: str, section: GroupSection) -> Group:
     volumes = tuple(GroupVolume(each, MappingProxyType(dict(luns))) for each, luns in section.volumes.items())
-    legs = tuple(Leg(leg.start, leg.end, leg.mode) for leg in section.legs)
+    legs = tuple(Leg(leg.start, leg.end, leg.mode, _fence(leg)) for leg in section.legs)
     return Group(name, volumes, MappingProxyType(dict(section.journals or {})), legs, section.driver)
+
+
+def _fence(leg: LegSection) -> str | None:
+    return None if leg.mode is Mode.ASYNC else leg.fence or FENCE_LEVELS[0]
 
 
 # -- what one part of the file says about another ----------------------------------------------------------------------
@@ -200,7 +223,8 @@ def without(tree: Tree, names: Collection[str]) -> Tree:
 
 
 def broken_references(tree: Tree) -> list[Mistake]:
-    """Arrays that are not under paths, LUNs that are missing at a leg's end, or that are there twice.
+    """Arrays that are not under paths, LUNs that are missing at a leg's end, or that are there twice; what does not go
+    with a leg's mode.
 
     Read from the tree, so that they are reported beside mistakes elsewhere in the file; what the schema refuses is
     passed over."""
@@ -217,6 +241,7 @@ def broken_references(tree: Tree) -> list[Mistake]:
             mistakes += _twice(where, luns, users)
             mistakes += _missing(where, luns, ends) if len(where) > len(("groups", name, "journals")) else ()
         mistakes += _wrong_ends(("groups", name, "legs"), group, paths)
+        mistakes += _of_another_mode(("groups", name), group)
     return mistakes
 
 
@@ -291,6 +316,20 @@ def _wrong_ends(where: KeyPath, group: Tree, paths: dict[str, Tree]) -> Iterator
                 yield Mistake((*where, number, key), end, NAME + hint(end, paths))
         if isinstance(leg.get("to"), str) and leg.get("to") == leg.get("from") and leg["to"] in paths:
             yield Mistake((*where, number, "to"), leg["to"], "another array than the one it leads from")
+
+
+def _of_another_mode(where: KeyPath, group: Tree) -> Iterator[Mistake]:
+    """What only synchronous pairs have beside asynchronous ones, and the other way round."""
+    legs = _legs(group)
+    for number, leg in enumerate(legs):
+        if leg.get("mode") == Mode.ASYNC and leg.get("fence") is not None:
+            expected = "mode: sync beside it: asynchronous pairs have no fence level"
+            yield Mistake((*where, "legs", number, "fence"), leg["fence"], expected)
+    if isinstance(group, dict) and legs and all(leg.get("mode") == Mode.SYNC for leg in legs):
+        if group.get("journals") is not None:
+            yield Mistake((*where, "journals"), group["journals"], "no such key: synchronous pairs have no journals")
+        if group.get("driver") == "host":
+            yield Mistake((*where, "driver"), "host", "arrays: synchronous pairs are driven by them")
 
 
 def _is_array(name: str) -> bool:

@@ -1,8 +1,9 @@
 """paircreate: makes the pairs of a group, both sides of each, or none.
 
-The host asks both arrays what lies at the LUNs that its file names, chooses the journals, numbers the pairs, and tells
-both sides. What one side refuses is taken back on the other. Volumes that are in the group's pairs already stay as they
-are, so that the same command again changes nothing, and one for a group that has grown makes the pairs that are new.
+The host asks both arrays what lies at the LUNs that its file names, chooses the journals of an asynchronous group,
+numbers the pairs, and tells both sides. What one side refuses is taken back on the other. Volumes that are in the
+group's pairs already stay as they are, so that the same command again changes nothing, and one for a group that has
+grown makes the pairs that are new.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from arrayd.commands.results import Result
 from arrayd.host import pair_commands
 from arrayd.host.answers import Command, Ended
 from arrayd.host.failure import CommandFailed
-from arrayd.host.groups import Group, GroupVolume
+from arrayd.host.groups import FENCE_LEVELS, Group, GroupVolume
 from arrayd.host.machine import random_bytes
 from arrayd.host.pair_asking import NOT_DONE, Arrays, check_gone
 from arrayd.host.pair_changes import half, side_of
 from arrayd.host.pair_commands import Process
+from arrayd.host.pair_misfits import of_another_mode
 from arrayd.host.pair_status import Heard, Pair, PairStatus, Silence
 from arrayd.host.pair_wait import Sides
 from arrayd.replication.statuses import Operation, Refusal, Side, State, follows
@@ -51,6 +53,8 @@ class Wanted:
     s_journal: int | None = None
     copy_rate: int | None = None
     """Of copies: bytes a second at the most (--copy-rate); None: no limit."""
+    fence: str | None = None
+    """The fence level of a synchronous group (-f); None: that of its pairs, or of the file."""
 
     def journal(self, side: Side) -> int | None:
         """That of one side."""
@@ -65,7 +69,8 @@ class End:
     """As the host's file names it."""
     status: PairStatus
     side: Side
-    journal: int
+    journal: int | None
+    """None: the group is synchronous."""
 
 
 def create(arrays: Arrays, wanted: Wanted) -> None:
@@ -73,6 +78,8 @@ def create(arrays: Arrays, wanted: Wanted) -> None:
     sides = arrays.ask()
     statuses = _statuses(arrays, sides)
     sides_of = {array: Side.P_VOL if array == wanted.p_vols else Side.S_VOL for array in arrays.names}
+    for array, status in statuses.items():
+        _check_mode(arrays.group, array, status, wanted)
     new = [volume for volume in arrays.group.volumes if _is_new(volume, statuses, sides_of)]
     if not new:
         for array, status in statuses.items():
@@ -133,6 +140,26 @@ def _check_sizes(volume: GroupVolume, statuses: dict[str, PairStatus]) -> None:
             raise CommandFailed(Result.FAILED, f"{volume.name}: {told}: both volumes of a pair have one {what}")
 
 
+def _check_mode(group: Group, array: str, status: PairStatus, wanted: Wanted) -> None:
+    """What the pairs that there are have is not changed by more of them. Raises CommandFailed."""
+    if not status.paired:
+        return
+    end = "pairsplit -S ends the group first"
+    if status.asynchronous is group.synchronous:
+        raise CommandFailed(Result.CONFLICT, f"{of_another_mode(group)}: {end}", array)
+    fence = _running_fence(status)
+    if wanted.fence not in (None, fence):
+        raise CommandFailed(
+            Result.CONFLICT, f"the fence level of {group.name} is {fence}, not {wanted.fence}: {end}", array
+        )
+
+
+def _running_fence(*statuses: PairStatus) -> str | None:
+    """That of the pairs that there are; None: they are asynchronous, or there are none."""
+    fences = [pair.fence.lower() for status in statuses for pair in status.paired.values() if pair.fence is not None]
+    return next((fence for fence in fences if fence in FENCE_LEVELS), None)
+
+
 def _running_journal(group: Group, array: str, status: PairStatus, wanted: int | None) -> int | None:
     """The LUN of the journal that this side's group has; None: it has none yet. Raises CommandFailed if another one is
     asked for."""
@@ -143,9 +170,11 @@ def _running_journal(group: Group, array: str, status: PairStatus, wanted: int |
     return running[0] if running else None
 
 
-def _journal(group: Group, array: str, status: PairStatus, side: Side, wanted: Wanted) -> int:
-    """The LUN of this side's journal: what the group has, else what is asked for, else one that is not used. Raises
-    CommandFailed."""
+def _journal(group: Group, array: str, status: PairStatus, side: Side, wanted: Wanted) -> int | None:
+    """The LUN of this side's journal: what the group has, else what is asked for, else one that is not used; None: the
+    group has none. Raises CommandFailed."""
+    if group.synchronous:
+        return None
     asked = wanted.journal(side)
     running = _running_journal(group, array, status, asked)
     if running is not None:
@@ -173,7 +202,11 @@ def _commands(group: Group, ends: dict[str, End], new: list[GroupVolume], wanted
     numbers = iter(number for number in range(len(used) + len(new)) if number not in used)
     numbered = [(next(numbers), volume) for volume in new]
     epoch = pair_commands.next_epoch(*statuses)
-    settings = {"mode": "async", "pace": wanted.pace, "driver": wanted.driver, "copy": wanted.copy, "epoch": epoch}
+    leg = group.legs[0]
+    settings: dict[str, Any] = {"mode": leg.mode.value, "pace": wanted.pace, "driver": wanted.driver}
+    settings |= {"copy": wanted.copy, "epoch": epoch}
+    if group.synchronous:
+        settings["fence"] = _running_fence(*statuses) or wanted.fence or leg.fence
     if wanted.copy_rate is not None:
         settings["copy_rate"] = wanted.copy_rate
     of_side = {end.side: end for end in ends.values()}
@@ -197,12 +230,12 @@ def _commands(group: Group, ends: dict[str, End], new: list[GroupVolume], wanted
 
 
 def _sides(end: End, other: End) -> dict[str, Any]:
+    journals = {"journal": end.journal, "peer_journal": other.journal}
     return {
         "side": LETTERS[end.side],
         "peer": other.status.array,
         "peer_serial": other.status.serial,
-        "journal": end.journal,
-        "peer_journal": other.journal,
+        **{key: lun for key, lun in journals.items() if lun is not None},
     }
 
 

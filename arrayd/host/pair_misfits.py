@@ -1,11 +1,11 @@
-"""Where the path table and the arrays do not say the same of a group: a LUN that is another volume's, or another
-group's. Such a volume looks as if it were in no pair."""
+"""Where the path table and the arrays do not say the same of a group: its mode, or a LUN that is another volume's, or
+another group's. Such a volume looks as if it were in no pair."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from arrayd.host.groups import GroupVolume
+from arrayd.host.groups import Group, GroupVolume
 from arrayd.host.pair_status import PairStatus
 from arrayd.host.pair_wait import Sides
 
@@ -17,7 +17,16 @@ def misfits(sides: Sides) -> list[str]:
     return lines + [line for volume in sides.group.volumes for line in _two_pairs(volume, heard)]
 
 
+def of_another_mode(group: Group) -> str:
+    """Of a group whose pairs are asynchronous where the path table says that they are not, or the other way round."""
+    modes = ("asynchronous", "synchronous")
+    shown, named = modes if group.synchronous else modes[::-1]
+    return f"{group.name} is {shown}, and {named} by the path table"
+
+
 def _of_side(sides: Sides, array: str, status: PairStatus) -> Iterator[str]:
+    if status.paired and status.asynchronous is sides.group.synchronous:
+        yield f"{array}: {of_another_mode(sides.group)}"
     named = {volume.luns[array]: volume.name for volume in sides.group.volumes}
     for lun, name in named.items():
         pair = status.pairs.get(lun)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from arrayd.host.groups import Group, GroupVolume
-from arrayd.host.pair_status import Heard, Journal, Pair, PairStatus, Silence
+from arrayd.host.pair_status import Heard, Journal, PairStatus, Silence
 from arrayd.host.show import Column, Output, instant, instant_in_words
 from arrayd.replication.statuses import Side, State
 
@@ -77,7 +77,7 @@ def pair_rows(group: Group, here: str, heard: Mapping[str, Heard]) -> list[Row]:
 
 
 def journal_rows(group: Group, here: str, heard: Mapping[str, Heard]) -> list[Row]:
-    """A row for each journal and side; of a side that says nothing, one that says so."""
+    """A row for each journal and side; of a side that says nothing, one that says so. A synchronous group has none."""
     return [
         row
         for mark, array in sides_of(group, here)
@@ -123,13 +123,13 @@ def sides_of(group: Group, here: str) -> Iterator[tuple[str, str]]:
 def _pair_row(group: Group, volume: GroupVolume, mark: str, array: str, heard: Heard) -> Row:
     lun = volume.luns[array]
     row: Row = {"group": group.name, "volume": volume.name, "side": mark, "array": array, "lun": lun}
-    pair = heard.pairs.get(lun) if isinstance(heard, PairStatus) else None
-    return row | origin(heard) | _pair(pair)
+    return row | origin(heard) | _pair(heard, lun)
 
 
-def _pair(pair: Pair | None) -> Row:
+def _pair(heard: Heard, lun: int) -> Row:
     """Of a volume that nothing was heard of, nothing is known but where it is."""
-    if pair is None:
+    pair = heard.pairs.get(lun) if isinstance(heard, PairStatus) else None
+    if pair is None or isinstance(heard, Silence):
         return {"pair_side": UNKNOWN, "status": UNKNOWN, "fence": None, "percent": None, "ctg": None, "jid": None}
     return {
         "pair_side": SIDES[pair.state.side],
@@ -138,7 +138,7 @@ def _pair(pair: Pair | None) -> Row:
         "percent": pair.percent,
         "ctg": pair.ctg,
         "jid": pair.jid,
-        "writes": pair.state.writes.value,
+        "writes": pair.state.writes_of(asynchronous=heard.asynchronous).value,
         "error": pair.error or None,
         "differing": pair.differing,
     }
@@ -149,7 +149,7 @@ def _journal_rows(group: Group, mark: str, array: str, heard: Heard) -> Iterator
     listed = heard.journals if isinstance(heard, PairStatus) else ()
     for journal in listed:
         yield row | origin(heard) | _journal(journal)
-    if isinstance(heard, Silence):
+    if isinstance(heard, Silence) and not group.synchronous:
         lun = group.journals.get(array)
         yield row | origin(heard) | dict.fromkeys(_KEYS) | {"status": UNKNOWN, "lun": lun}
 

@@ -116,6 +116,8 @@ class Replicating:
             heard = sides.of(array)
             if isinstance(heard, Silence):
                 raise CommandFailed(heard.result, heard.reason)
+            if not heard.asynchronous:
+                raise NotDriven(Result.CONFLICT, f"group {name} is synchronous: there is nothing to drive", array)
             states = self._running(array, sides.states(heard))
             if heard.driver != HOST:
                 reason = f"group {name} is driven by the arrays: pair-set driver={HOST} at both, or let them"

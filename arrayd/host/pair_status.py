@@ -27,7 +27,7 @@ from types import MappingProxyType
 from arrayd.commands.results import Result
 from arrayd.config.values import LUN_MAX
 from arrayd.host.answer_fields import Fields, wrong
-from arrayd.host.groups import DRIVERS
+from arrayd.host.groups import DRIVERS, FENCE_LEVELS
 from arrayd.replication.statuses import State
 
 PAIRS_MAX = 1024
@@ -41,7 +41,7 @@ BLOCK_BYTES_MAX = 4096
 SMALL_MAX = 0xFFFF
 """Of what CCI numbers: consistency groups, journals, mirrors, links."""
 
-FENCES = ("ASYNC", "NEVER", "DATA", "STATUS")
+FENCES = ("ASYNC", *(level.upper() for level in FENCE_LEVELS))
 """Fence levels, as pairdisplay shows them: of an asynchronous pair there is the first alone."""
 JOURNAL_STATUSES = ("SMPL", "PJNN", "SJNN", "PJNF", "SJNF", "PJSN", "SJSN", "PJSF", "SJSF", "PJSE", "SJSE")
 """JNLS: a journal of P-VOLs or S-VOLs that is normal, nearly full, split, or suspended when full or by an error."""

@@ -7,7 +7,7 @@ cannot be swapped then. Nothing is guessed about what would be lost: what nobody
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ NAMES: Mapping[Takeover, str] = {
 """As CCI has them."""
 LOSES_NOTHING = frozenset({Takeover.NOTHING, Takeover.SWAP, Takeover.PVOL_SMPL, Takeover.PVOL_PSUE})
 """This side has all that was written, or gets it first."""
+
+MIRRORED = frozenset({State.P_PAIR, State.P_PSUE_FENCED})
+"""P-VOLs of a synchronous group that have taken no write which the S-VOLs, in PAIR, have not."""
+DATA = "DATA"
+"""The fence level of P-VOLs that never take a write alone."""
 
 WITHOUT_IT = "horctakeover -S takes the S-VOLs over without the other array"
 
@@ -101,10 +106,10 @@ def decide(arrays: Arrays, sides: Sides, *, forced: bool = False) -> Decision:
     if isinstance(here, Silence):
         raise CommandFailed(sides.silence_code(), sides.silences())
     peer = _peer(here, there, forced=forced)
+    states = here.by_number.values()
     if not forced:
         # What would be lost by going on without an array that is there is for an operator to say.
-        check_gone(sides, WITHOUT_IT)
-    states = here.by_number.values()
+        check_gone(sides, WITHOUT_IT if any(state.side is Side.S_VOL for state in states) else "")
     if not states:
         return Decision(NO_PAIR, peer, here, there, NOT_KNOWN)
     if forced and any(state.side is Side.P_VOL for state in states):
@@ -125,7 +130,8 @@ def _peer(here: PairStatus, there: Heard, *, forced: bool) -> Peer:
         return Peer.SILENT
     if not here.by_number.keys() & there.by_number.keys():
         return Peer.HAS_NO_PAIR
-    links = [journal.links for journal in here.journals if journal.links is not None]
+    told = [here.links, *(journal.links for journal in here.journals)]
+    links = [each for each in told if each is not None]
     return Peer.SILENT if forced or (links and not any(links)) else Peer.ANSWERS
 
 
@@ -133,6 +139,8 @@ def _lost(here: PairStatus, there: Heard) -> Lost:
     """What the other side has told of writes that this one has not. This side restores what its journal holds before
     its volumes are opened, so that is not lost; of the rest the other side knows how much it is at the most. Of a copy
     nobody knows: its S-VOLs go back to where they were before it; nor of suspended pairs, which may have been one."""
+    if not here.asynchronous:
+        return NOTHING_LOST if _both_have_all(here, there) else NOT_KNOWN
     if isinstance(there, Silence) or not there.by_number:
         return NOT_KNOWN
     follows_on = {*here.by_number.values(), *there.by_number.values()} <= FOLLOWING
@@ -141,6 +149,22 @@ def _lost(here: PairStatus, there: Heard) -> Lost:
     if here.restored is not None and there.sequence is not None and here.restored >= there.sequence:
         return NOTHING_LOST
     return Lost(there.lag.writes, there.lag.bytes, there.lag.seconds)
+
+
+def _both_have_all(here: PairStatus, there: Heard) -> bool:
+    """Whether S-VOLs of a synchronous group are known to have all that hosts were answered. They have as long as both
+    sides show PAIR, and where a P-VOL that could not be mirrored takes no write any more. Of an array that is silent
+    that is known by the fence level: of level data it does not go on alone."""
+    if set(here.by_number.values()) != {State.S_PAIR}:
+        return False
+    if isinstance(there, Silence):
+        return _fences(here) == {DATA}
+    shown_there = set(there.by_number.values())
+    return bool(shown_there) and shown_there <= MIRRORED and here.generation == there.generation
+
+
+def _fences(here: PairStatus) -> set[str | None]:
+    return {pair.fence for pair in here.paired.values()}
 
 
 # -- telling -----------------------------------------------------------------------------------------------------------
@@ -169,12 +193,21 @@ def _reason(decision: Decision) -> str | None:
     if isinstance(decision.taken, Refusal):
         return decision.taken.text
     if isinstance(decision.there, Silence):
-        return decision.there.reason
+        return "; ".join((decision.there.reason, *_why(decision)))
     marked = [pair.differing for pair in decision.there.paired.values()]
     known = [differing for differing in marked if differing is not None]
     if not known or len(known) < len(marked) or decision.taken in LOSES_NOTHING:
         return None  # what one pair has marked is not known: the sum is none of the group
     return f"{decision.there.array} has marked {sum(known)} bytes as differing"
+
+
+def _why(decision: Decision) -> Iterator[str]:
+    """Why it is known what a silent array had of a synchronous group in PAIR, or not."""
+    if decision.here.asynchronous or set(decision.here.by_number.values()) != {State.S_PAIR}:
+        return
+    levels = " and ".join(sorted(str(each).lower() for each in _fences(decision.here)))
+    alone = "takes no write alone, unless it was told to (horctakeover or pairsplit there)"
+    yield f"of fence level {levels} it {alone if decision.lost == NOTHING_LOST else 'may have taken writes alone'}"
 
 
 # -- doing -------------------------------------------------------------------------------------------------------------

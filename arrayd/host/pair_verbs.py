@@ -13,7 +13,7 @@ from arrayd.commands.results import Result
 from arrayd.config.values import LUN_MAX, copy_rate
 from arrayd.host import machine, pair_commands, pair_making, pair_replicating, pair_takeover
 from arrayd.host.failure import CommandFailed
-from arrayd.host.groups import DRIVERS
+from arrayd.host.groups import DRIVERS, FENCE_LEVELS, Group
 from arrayd.host.pair_asking import Arrays
 from arrayd.host.pair_changes import carry_out
 from arrayd.host.pair_making import PACE, PACE_MAX, Wanted
@@ -26,6 +26,7 @@ from arrayd.host.way import TIMEOUT_S
 from arrayd.replication.statuses import Operation
 
 ASYNC = "async"
+"""What stands for a fence level of an asynchronous group, behind -f."""
 NO_LIMIT = "0"
 TURNS_MAX = 1_000_000_000
 INTERVAL_S = 1.0
@@ -53,7 +54,8 @@ _COPY_RATE = click.option(
 @click.command()
 @click.option("-vl", "here", is_flag=True, help="The local volumes become the P-VOLs.")
 @click.option("-vr", "there", is_flag=True, help="The remote volumes become the P-VOLs. Without both: as the leg says.")
-@click.option("-f", "fence", metavar="LEVEL", default=ASYNC, help="The fence level: async, so far.")
+@click.option("-f", "fence", type=click.Choice([*FENCE_LEVELS, ASYNC]),
+              help="The fence level of a synchronous group, async of others. Default: the path table's.")  # fmt: skip
 @click.option("-nocopy", "nocopy", is_flag=True, help="The volumes are the same already: nothing is copied.")
 @click.option("-c", "pace", metavar="PACE", type=click.IntRange(1, PACE_MAX), default=PACE, show_default=True,
               help=f"Of copies: 1, slow, to {PACE_MAX}.")  # fmt: skip
@@ -69,7 +71,7 @@ def paircreate(
     group: str,
     here: bool,
     there: bool,
-    fence: str,
+    fence: str | None,
     nocopy: bool,
     pace: int,
     rate: int | None,
@@ -79,18 +81,39 @@ def paircreate(
 ) -> None:
     """Make the pairs of a group: all of them, or those that are not there yet. The copy begins at once.
 
+    Fence level: when P-VOLs of a synchronous group refuse writes. never: hosts go on alone when the S-VOLs cannot be
+    written. data: whenever a write cannot be on both sides. status: only if the S-VOLs' side cannot be told that the
+    pairs are suspended.
+
     \b
       arrayctl paircreate -g oradb -vl -f async
       arrayctl paircreate -g oradb -vl -f async -jp 20 -js 20 -c 15
+      arrayctl paircreate -g mirror -vl -f data
     """
     if here and there:
         raise click.UsageError("-vl and -vr are two directions: one of them", context)
-    if fence != ASYNC:
-        raise click.UsageError(f"-f {fence}: expected {ASYNC}, or no -f: synchronous pairs are not there yet", context)
     with arrays_of(settings_of(context), group) as arrays:
+        wrong = _of_another_mode(arrays.group, fence, driver, p_journal, s_journal)
+        if wrong is not None:
+            raise click.UsageError(wrong, context)
         p_vols = arrays.local if here else arrays.remote if there else arrays.group.legs[0].start
         driver = driver or arrays.group.driver
-        pair_making.create(arrays, Wanted(p_vols, not nocopy, pace, driver, p_journal, s_journal, rate))
+        level = None if fence == ASYNC else fence
+        pair_making.create(arrays, Wanted(p_vols, not nocopy, pace, driver, p_journal, s_journal, rate, level))
+
+
+def _of_another_mode(
+    group: Group, fence: str | None, driver: str | None, p_journal: int | None, s_journal: int | None
+) -> str | None:
+    """What of the command line does not go with the mode that the path table gives the group, and why."""
+    mode = f"groups.{group.name}.legs[0].mode: {group.legs[0].mode}"
+    if not group.synchronous:
+        return f"-f {fence}: expected {ASYNC}, or no -f: {mode}" if fence in FENCE_LEVELS else None
+    if fence == ASYNC:
+        return f"-f {ASYNC}: expected {', '.join(FENCE_LEVELS)}, or no -f: {mode}"
+    if p_journal is not None or s_journal is not None:
+        return f"{'-js' if p_journal is None else '-jp'}: a synchronous group has no journals: {mode}"
+    return f"--driver host: the arrays drive a synchronous group: {mode}" if driver == "host" else None
 
 
 @click.command()

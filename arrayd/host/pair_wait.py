@@ -20,7 +20,7 @@ from arrayd.host.pair_status import Heard, PairStatus, Silence
 from arrayd.host.show import moment
 from arrayd.replication import exit_codes
 from arrayd.replication.exit_codes import EventWait, SyncWait
-from arrayd.replication.statuses import Side, State, Status
+from arrayd.replication.statuses import P_SUSPENDED, Side, State, Status
 
 TIMEOUT_S_MAX = 1_000_000
 """Of a wait: eleven days. Nobody waits for ever by oversight."""
@@ -62,7 +62,8 @@ Step = Again | Ended
 @dataclass(frozen=True, slots=True)
 class Marker:
     """A point of a group's writes, as CCI's Q-marker is one: the write of this number, under the pairs of this
-    generation. A resync makes a new generation, in which the number means nothing."""
+    generation. A resync makes a new generation, in which the number means nothing. Writes of a synchronous group have
+    no numbers: its points have 0, and whatever was answered before one of them was taken, in PAIR, is on both sides."""
 
     generation: int
     sequence: int
@@ -297,7 +298,7 @@ class SyncWaiting:
             if isinstance(taken, Marker):
                 self._marker = taken
             elif taken.code not in (Result.UNREACHABLE, Result.NOT_FOUND):
-                return taken
+                return _broken(sides) or taken
             else:
                 return self._waiting.again(now) or Ended(SyncWait.TIMEOUT, taken.text)
         assert self._marker is not None
@@ -320,7 +321,8 @@ class SyncWaiting:
             return SyncWait.BROKEN
         if heard.generation < marker.generation:
             return None
-        reached = heard.restored is not None and heard.restored >= marker.sequence
+        told = heard.restored if heard.asynchronous else marker.sequence
+        reached = told is not None and told >= marker.sequence
         resynced = heard.generation > marker.generation
         ends = {
             exit_codes.pairsyncwait(state, reached=reached, resynced=resynced) for state in sides.states(heard).values()
@@ -336,6 +338,18 @@ def _point(sides: Sides) -> Marker | Ended:
     states = sides.states(leading)
     if not all(state in (State.P_PAIR, State.P_PFUL) for state in states.values()):
         return Ended(exit_codes.INVALID_VOLUME, _shown(states))
+    if not leading.asynchronous:
+        return Marker(leading.generation, 0)
     if leading.sequence is None:
         return Ended(Result.UNREACHABLE, f"{leading.array} does not know its newest write")
     return Marker(leading.generation, leading.sequence)
+
+
+def _broken(sides: Sides) -> Ended | None:
+    """How a wait ends that finds P-VOLs of a synchronous group suspended: hosts may have written to them alone. None:
+    it is asynchronous, or runs."""
+    leading = sides.leading()
+    if leading is None or leading.asynchronous:
+        return None
+    states = sides.states(leading)
+    return Ended(SyncWait.BROKEN, _shown(states)) if any(state in P_SUSPENDED for state in states.values()) else None

@@ -97,6 +97,8 @@ def pairdisplay(
         pair_lag.show_lag(output, arrays.group, arrays.here, heard, local=local)
     else:
         pair_page.show_journals(output, arrays.group, arrays.here, heard, local=local)
+    if view == "jnl" and arrays.group.synchronous:
+        notes.append(f"{group} is synchronous: it has no journals")
     silent = [each for each in heard.values() if isinstance(each, Silence)]
     wrong = misfits(sides)
     for reason in [*notes, *wrong, *(each.reason for each in silent)]:
@@ -115,6 +117,7 @@ def pairvolchk(context: click.Context, group: str, status: bool, remote: bool) -
     """Say by the exit code what the local volumes of a group are: 1 SMPL, 2 P-VOL, 3 S-VOL.
 
     With -ss: 11 SMPL, 42 to 48 P-VOL COPY, PAIR, PSUS, PSUE, PDUB, PFUL, PFUS, 50 S-VOL SSWS, 52 to 58 S-VOL likewise.
+    Of a synchronous group 20 less.
 
     \b
       arrayctl pairvolchk -g oradb -ss
@@ -200,9 +203,11 @@ def _wanted(context: click.Context, names: list[str], which: Judged) -> frozense
 @with_group
 @click.pass_context
 def pairsyncwait(context: click.Context, group: str, marker: str | None, seconds: float | None, nowait: bool) -> int:
-    """Wait until all that the P-VOLs of a group have been written to is on the S-VOLs.
+    """Wait until all that the P-VOLs of a group have been written to is on the S-VOLs: of a synchronous group in PAIR
+    that is so already.
 
-    Exits with 0 DONE, 1 TIMEOUT, 2 BROKEN, 3 CHANGED; with 222 if the P-VOLs are not PAIR and no point is named.
+    Exits with 0 DONE, 1 TIMEOUT, 2 BROKEN, 3 CHANGED; with 222 if the P-VOLs are not PAIR and no point is named (2 if
+    they are of a synchronous group, and suspended).
 
     \b
       arrayctl pairsyncwait -g oradb -t 60

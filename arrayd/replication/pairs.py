@@ -34,6 +34,7 @@ from arrayd.replication.meetings import RUNNING_STATES, Age
 from arrayd.replication.statuses import Happening, Operation, Refusal, Side, State, follows
 from arrayd.replication.transitions import (
     COPIES,
+    HEARD,
     NOT_MET,
     Circumstances,
     learned,
@@ -290,7 +291,7 @@ class Pairs:
             return NOT_ALONE
         if circumstances.epoch is not None:
             self._check_epoch(name, circumstances.epoch)
-        new = moved(group, states, None, circumstances)
+        new = moved(group, states, None, replace(circumstances, error=circumstances.error or HEARD))
         assert new is not None, "no meeting ends a pair"
         new = replace(new, generation=max(group.generation, peer.generation))
         if new.side is Side.P_VOL and any(state.side is Side.S_VOL for state in peer.states.values()):

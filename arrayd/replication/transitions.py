@@ -30,6 +30,8 @@ NEW_GENERATION = frozenset(
 )
 """Starts of a copy, swaps and takeovers: where they change something, a new generation of the rows begins."""
 COPIES = frozenset({State.P_COPY, State.S_COPY})
+HEARD = "the other array shows that the pair is suspended, or that its S-VOL was taken over"
+"""Why a pair is PSUE that is so since the sides met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,11 @@ def what_follows(group: GroupRow, pair: PairRow, happening: Happening, peer: Pee
 
 
 def learned(group: GroupRow, pair: PairRow, peer: PeerRows, age: Age) -> State:
-    """What this side shows of a pair after it saw the other side's rows."""
-    return _fenced(group, pair, met(pair.state, shown(peer, pair), age))
+    """What this side shows of a pair after it saw the other side's rows. P-VOLs of fence level data that ran take no
+    write beside S-VOLs that were taken over, either: it would be lost when these are copied back."""
+    there = shown(peer, pair)
+    taken_over = there is State.S_SSWS and pair.state in P_RUNNING and group.fence is Fence.DATA
+    return State.P_PSUE_FENCED if taken_over else _fenced(group, pair, met(pair.state, there, age))
 
 
 def _fenced(group: GroupRow, pair: PairRow, state: State) -> State:

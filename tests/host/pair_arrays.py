@@ -21,7 +21,7 @@ from arrayd.commands.transit import Item
 from arrayd.host.pair_commands import Process
 from arrayd.host.transport import Unreachable
 from arrayd.origin import Origin
-from arrayd.replication.group_rows import Driver, GroupRow, Mode, PairRow, PeerRows
+from arrayd.replication.group_rows import Driver, Fence, GroupRow, Mode, PairRow, PeerRows
 from arrayd.replication.pairs import Pairs, PairsError
 from arrayd.replication.statuses import Operation, Refusal, Side, State
 from arrayd.replication.transitions import NOT_MET, Circumstances
@@ -82,6 +82,10 @@ class FakeArray:
         return self.pairs.group(GROUP)
 
     @property
+    def asynchronous(self) -> bool:
+        return self.row is None or self.row.mode is Mode.ASYNC
+
+    @property
     def states(self) -> dict[int, State]:
         return {} if self.row is None else self.row.states
 
@@ -120,12 +124,14 @@ class FakeArray:
                 continue
             told = {"lun": lun, "state": "SMPL", "volume": f"{self.serial}:{name}", "size": size, "block_size": 512}
             if pair is not None:
-                told |= {"state": str(pair.state), "number": pair.number, "name": pair.name, "fence": "ASYNC"}
+                assert row is not None
+                fence = "ASYNC" if self.asynchronous else row.fence.upper()
+                told |= {"state": str(pair.state), "number": pair.number, "name": pair.name, "fence": fence}
             pairs.append(told)
         used = [] if row is None else [lun for lun, name in self.journals.items() if name == row.journal]
         free = [{"lun": lun, "name": name} for lun, name in self.journals.items() if lun not in used]
         told = {
-            "array": self.name, "serial": self.serial, "asynchronous": True, "pairs": pairs,
+            "array": self.name, "serial": self.serial, "asynchronous": self.asynchronous, "pairs": pairs,
             "generation": 0 if row is None else row.generation, "group": GROUP,
             "id": None if row is None else row.id.hex(), "last_epoch": self.pairs.last_epoch,
             "consistent": False if row is None else row.consistent, "contact": 1795857760.5,
@@ -142,12 +148,13 @@ class FakeArray:
                 )
                 for pair in told["pairs"]
             )
-            journal = self.journals[told["journal"]]
+            journal = self.journals[told["journal"]] if told["mode"] == "async" else None
         except KeyError as error:
             raise Refused(Result.NOT_FOUND, f"no volume at LUN {error}") from error
         row = GroupRow(
             bytes.fromhex(told["id"]), told["group"], 1, journal, told["peer"], told["peer_serial"],
-            told["peer_journal"], told["epoch"], pairs, Mode(told["mode"]), told["pace"], Driver(told["driver"]),
+            told.get("peer_journal"), told["epoch"], pairs, Mode(told["mode"]), told["pace"], Driver(told["driver"]),
+            fence=Fence(told.get("fence", Fence.NEVER)),
         )  # fmt: skip
         operation = Operation.PAIRCREATE_VL if told["side"] == "P" else Operation.PAIRCREATE_VR
         try:
@@ -247,6 +254,10 @@ class TwoArrays:
         return GroupRow(
             ID, GROUP, 1, "jnl", peer, serial, JOURNAL_LUN, 3, pairs, generation=generation, consistent=consistent
         )
+
+    def mirror(self, name: str, fence: Fence) -> None:
+        """One side's group is a synchronous one of this level."""
+        self.change(name, mode=Mode.SYNC, fence=fence, journal=None, peer_journal=None)
 
     def change(self, name: str, **values: Any) -> None:
         """One side's row has other values."""
@@ -370,31 +381,3 @@ class FakeTransport:
     def _reached(self) -> None:
         if self._array in self._between.gone:
             raise Unreachable(f"{self._array}: nobody listens")
-
-
-# -- faults ------------------------------------------------------------------------------------------------------------
-
-
-def refusing(result: Result, reason: str) -> Fault:
-    """It is not done."""
-
-    def fault(_operation: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        raise Refused(result, reason)
-
-    return fault
-
-
-def losing(operation: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """It is done, and nobody hears of it in time."""
-    operation()
-    raise Refused(Result.EXPIRED, "the time limit passed before the command had ended; it goes on")
-
-
-def after(first: Callable[[], object]) -> Fault:
-    """Something happens before it is done."""
-
-    def fault(operation: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        first()
-        return operation()
-
-    return fault

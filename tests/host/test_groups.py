@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from arrayd.commands.results import Result
 from arrayd.config.mistakes import ConfigError
 from arrayd.host import CommandFailed, Host
-from arrayd.host.groups import Group, GroupVolume, Leg, Mode
+from arrayd.host.groups import FENCE_LEVELS, Group, GroupVolume, Leg, Mode
 from arrayd.host.paths import PathError, PathTable
 from tests.lab.search import examples
 
@@ -77,6 +77,38 @@ def test_journals_may_be_left_out(tmp_path: Path) -> None:
     assert table_of(tmp_path, changed("journals", to={"remote": 9})).group("oradb").journals == {"remote": 9}
 
 
+@pytest.mark.parametrize(("said", "fence"), [({}, "never"), *(({"fence": each}, each) for each in FENCE_LEVELS)])
+def test_a_synchronous_group_has_a_fence_level_and_no_journals(
+    tmp_path: Path, said: dict[str, str], fence: str
+) -> None:
+    tree = changed("journals", to=...)
+    tree["groups"]["oradb"]["legs"][0] |= {"mode": "sync", **said}
+    group = table_of(tmp_path, tree).group("oradb")
+    assert group.legs == (Leg("primary", "remote", Mode.SYNC, fence),)
+    assert (group.synchronous, group.journals, group.driver) == (True, {}, "arrays")
+    assert not table_of(tmp_path, FILE).group("oradb").synchronous
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        (
+            "journals",
+            {"primary": 20},
+            "journals: (a mapping): expected no such key: synchronous pairs have no journals",
+        ),
+        ("driver", "host", "driver: host: expected arrays: synchronous pairs are driven by them"),
+    ],
+)
+def test_what_has_no_sense_in_a_synchronous_group_is_named(tmp_path: Path, key: str, value: Any, line: str) -> None:
+    tree = changed("journals", to=...)
+    tree["groups"]["oradb"]["legs"][0]["mode"] = "sync"
+    tree["groups"]["oradb"][key] = value
+    assert mistakes(tmp_path, tree) == [f"groups.oradb.{line}"]
+    tree["groups"]["oradb"]["legs"][0]["mode"] = "async"
+    assert table_of(tmp_path, tree).group("oradb").name == "oradb"
+
+
 @pytest.mark.parametrize("driver", ["arrays", "host"])
 def test_who_drives_may_be_said(tmp_path: Path, driver: str) -> None:
     assert table_of(tmp_path, FILE).group("oradb").driver == "arrays"
@@ -84,7 +116,7 @@ def test_who_drives_may_be_said(tmp_path: Path, driver: str) -> None:
 
 
 def test_a_mistake_in_a_group_is_of_that_group_alone(tmp_path: Path) -> None:
-    tree = changed("legs", 0, "mode", to="sync")
+    tree = changed("legs", 0, "mode", to="later")
     tree["groups"]["Second"] = {"volumes": {"x": {"primary": 7, "remote": 7}}, "legs": FILE["groups"]["oradb"]["legs"]}
     tree["groups"]["third"] = copy.deepcopy(tree["groups"]["Second"])
     tree["groups"]["third"]["volumes"]["x"]["primary"] = 8
@@ -93,7 +125,7 @@ def test_a_mistake_in_a_group_is_of_that_group_alone(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(tree))
     wrong = {
         "Second": f"{file}: groups.Second: Second: {NAMED}",
-        "oradb": f"{file}: groups.oradb.legs[0].mode: sync: expected async: sync is not there yet",
+        "oradb": f"{file}: groups.oradb.legs[0].mode: later: expected async or sync",
     }
     with Host.load(file) as host:
         assert host.group("third").name == "third"
@@ -138,7 +170,7 @@ LUN = "expected a LUN, 0 to 16383"
 LUNS = "expected a mapping of arrays' names to LUNs, 1 to 3 of them"
 NAMED = "expected a name of 1 to 32 of a-z, 0-9, '-' and '_' that starts with a letter or a digit"
 ARRAY = "expected the name of an array under paths"
-LEG_LIST = "expected a list of one leg, {from: ARRAY, to: ARRAY, mode: async}: second legs are not there yet"
+LEG_LIST = "expected a list of one leg, {from: ARRAY, to: ARRAY, mode: async or sync}: second legs are not there yet"
 VOLUMES = "expected a mapping of volumes' names to their LUN on each array, 1 to 1024 of them"
 TWO_LEGS = [FILE["groups"]["oradb"]["legs"][0], {"from": "remote", "to": "third", "mode": "async"}]
 
@@ -173,11 +205,16 @@ TWO_LEGS = [FILE["groups"]["oradb"]["legs"][0], {"from": "remote", "to": "third"
         (("legs",), [], f"legs: (a list): {LEG_LIST}"),
         (("legs",), "primary", f"legs: primary: {LEG_LIST}"),
         (("legs",), TWO_LEGS, f"legs: (a list): {LEG_LIST}"),
-        (("legs", 0), 7, "legs[0]: 7: expected a mapping with the keys from, to and mode"),
-        (("legs", 0, "mode"), "sync", "legs[0].mode: sync: expected async: sync is not there yet"),
-        (("legs", 0, "mode"), "never", "legs[0].mode: never: expected async"),
-        (("legs", 0, "mode"), ..., "legs[0].mode: missing: expected async"),
-        (("legs", 0, "fence"), "never", "legs[0].fence: never: expected one of the keys from, to, mode"),
+        (("legs", 0), 7, "legs[0]: 7: expected a mapping with the keys from, to, mode and, optionally, fence"),
+        (("legs", 0, "mode"), "never", "legs[0].mode: never: expected async or sync"),
+        (("legs", 0, "mode"), ["sync"], "legs[0].mode: (a list): expected async or sync"),
+        (("legs", 0, "mode"), ..., "legs[0].mode: missing: expected async or sync"),
+        (("legs", 0, "mode"), "sync",
+         "journals: (a mapping): expected no such key: synchronous pairs have no journals"),
+        (("legs", 0, "fence"), "never",
+         "legs[0].fence: never: expected mode: sync beside it: asynchronous pairs have no fence level"),
+        (("legs", 0, "fence"), "ever", "legs[0].fence: ever: expected never, data or status"),
+        (("legs", 0, "fences"), 7, "legs[0].fences: 7: expected a known key; did you mean fence?"),
         (("legs", 0, "form"), "primary", "legs[0].form: primary: expected a known key; did you mean from?"),
         (("legs", 0, "from"), ..., f"legs[0].from: missing: {ARRAY}"),
         (("legs", 0, "from"), 7, f"legs[0].from: 7: {ARRAY}, in quotes"),
@@ -226,7 +263,8 @@ def test_a_lun_is_of_one_group(tmp_path: Path) -> None:
 
 WRONG = st.recursive(
     st.none() | st.booleans() | st.integers(-1, 30) | st.text(max_size=8)
-    | st.sampled_from(["primary", "remote", "third", "async", "sync", "iscsi://u%secret word@h/iqn.2026-11.a:b/1"]),
+    | st.sampled_from(["primary", "remote", "third", "async", "sync", "iscsi://u%secret word@h/iqn.2026-11.a:b/1"])
+    | st.sampled_from(FENCE_LEVELS),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
         st.sampled_from(["primary", "remote", "data", "from", "to", "mode", "iscsi://u%secret word@h/t/1"])
@@ -240,7 +278,7 @@ PLACES = st.sampled_from(
     [
         ("volumes",), ("volumes", "data"), ("volumes", "data", "primary"), ("volumes", "x"), ("journals",),
         ("journals", "remote"), ("legs",), ("legs", 0), ("legs", 0, "from"), ("legs", 0, "to"), ("legs", 0, "mode"),
-        ("more",),
+        ("legs", 0, "fence"), ("more",),
     ]
 )  # fmt: skip
 

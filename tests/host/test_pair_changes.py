@@ -15,7 +15,7 @@ from arrayd.host.pair_changes import SETTLE_SECONDS, carry_out
 from arrayd.host.pair_commands import Process
 from arrayd.replication.meetings import alone, half, settled, together
 from arrayd.replication.statuses import NEED_PEER, NEVER_WHOLE, PEER_SILENT, Operation, Refusal, Side, State, asked
-from tests.host.pair_arrays import after, losing, refusing
+from tests.host.pair_faults import after, losing, refusing
 from tests.host.pair_runs import Lab, lab
 
 __all__ = ["lab"]

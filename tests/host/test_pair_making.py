@@ -14,7 +14,8 @@ from arrayd.host.pair_commands import Process
 from arrayd.host.pair_making import Wanted, create
 from arrayd.replication.meetings import half, settled, together
 from arrayd.replication.statuses import PAIRED, Operation, Refusal, Side, State
-from tests.host.pair_arrays import ID, JOURNAL_LUN, SIZE, after, losing, refusing
+from tests.host.pair_arrays import ID, JOURNAL_LUN, SIZE
+from tests.host.pair_faults import after, losing, refusing
 from tests.host.pair_runs import HALF, Lab, lab
 
 __all__ = ["lab"]
@@ -80,8 +81,9 @@ def test_without_a_copy(lab: Lab) -> None:
     ("line", "reason"),
     [
         ("-vl -vr", "-vl and -vr are two directions: one of them"),
-        ("-f never", "-f never: expected async, or no -f: synchronous pairs are not there yet"),
-        ("-f data", "-f data: expected async, or no -f: synchronous pairs are not there yet"),
+        ("-f never", "-f never: expected async, or no -f: groups.oradb.legs[0].mode: async"),
+        ("-f data", "-f data: expected async, or no -f: groups.oradb.legs[0].mode: async"),
+        ("-f ever", "Invalid value for '-f': 'ever' is not one of 'never', 'data', 'status', 'async'"),
         ("-c 0", "Invalid value for '-c'"),
         ("-jp x", "Invalid value for '-jp'"),
         ("--driver me", "Invalid value for '--driver'"),

@@ -15,7 +15,7 @@ from arrayd.host.pair_takeover import NAMES, decide, take_over
 from arrayd.replication.exit_codes import UNMATCHED, Peer, Takeover, takeover
 from arrayd.replication.meetings import Age, met, settled
 from arrayd.replication.statuses import COPYING, NEVER_WHOLE, NO_PAIR, P_VOL_HERE, Refusal, Side, State
-from tests.host.pair_arrays import after, losing, refusing
+from tests.host.pair_faults import after, losing, refusing
 from tests.host.pair_runs import Lab, lab
 from tests.replication.rows import Pair, after_takeover, heard_of
 

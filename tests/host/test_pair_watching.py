@@ -16,7 +16,7 @@ from arrayd.replication import exit_codes
 from arrayd.replication.exit_codes import EventWait, SyncWait
 from arrayd.replication.meetings import settled
 from arrayd.replication.statuses import Side, State, Status
-from tests.host.pair_arrays import after, refusing
+from tests.host.pair_faults import after, refusing
 from tests.host.pair_runs import Lab, lab
 
 __all__ = ["lab"]

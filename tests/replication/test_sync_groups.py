@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from arrayd.replication.group_rows import Driver, Fence, GroupRow, Mode, PeerRows
+from arrayd.replication.meetings import settled
 from arrayd.replication.pairs import Pairs, PairsError
 from arrayd.replication.statuses import Event, Operation, State, Writes
-from arrayd.replication.transitions import Circumstances
+from arrayd.replication.transitions import HEARD, Circumstances
 from arrayd.tables.pairs import StoredPairs
 from tests.replication.tables import GROUP, MIRROR, Database
 
@@ -129,9 +130,25 @@ async def test_after_an_error_p_vols_of_fence_level_data_take_no_write(
     pairs = database.holding(replace(MIRROR, fence=fence), state)
     await pairs.meet("mirror", PeerRows({0: State.S_PSUE}), when, database.save)
     assert shown(pairs) == [expected]
+    (row,) = pairs.groups()
+    assert row.pairs[0].error == "why"
     await pairs.happen("mirror", Operation.PVOL_PSUE, None, when, database.save)
     await pairs.meet("mirror", PeerRows({0: State.S_PSUE}), when, database.save)
     assert shown(pairs) == [State.P_PSUE]
+
+
+@pytest.mark.parametrize("fence", Fence)
+@pytest.mark.parametrize("there", [State.S_SSWS, State.S_SSUS_WRITABLE, State.S_SSUS])
+async def test_beside_s_vols_that_were_taken_over_p_vols_of_fence_level_data_take_no_write(
+    database: Database, fence: Fence, there: State
+) -> None:
+    """What a split has opened, or suspended, somebody has commanded at both sides, or will."""
+    pairs = database.holding(replace(MIRROR, fence=fence), State.P_PAIR)
+    await pairs.meet("mirror", PeerRows({0: there}, generation=1), Circumstances(6.0), database.save)
+    fenced = fence is Fence.DATA and there is State.S_SSWS
+    (row,) = pairs.groups()
+    assert (row.pairs[0].state, row.pairs[0].error) == ((State.P_PSUE_FENCED, HEARD) if fenced else (State.P_PSUS, ""))
+    assert settled(row.pairs[0].state, there)
 
 
 @pytest.mark.parametrize("operation", [Operation.PAIRSPLIT, Operation.PAIRSPLIT_RW])

@@ -70,7 +70,7 @@ class Group(Input):
 
 class After(Output):
     """What this side shows from now on, by the pair's number; `sequence`, of a takeover: so many of the group's writes
-    the S-VOLs have."""
+    the S-VOLs have, if it is asynchronous."""
 
     group: str
     generation: int
@@ -83,7 +83,8 @@ def after(name: str, row: GroupRow | None, *, sequence: bool = False) -> After:
     if row is None:
         return After(group=name, generation=0, states={})
     states = {str(number): str(state) for number, state in row.states.items()}
-    told = row.restored.sequence if sequence and row.side is Side.S_VOL else None
+    counted = sequence and row.side is Side.S_VOL and row.mode is Mode.ASYNC
+    told = row.restored.sequence if counted else None
     return After(group=name, generation=row.generation, states=states, sequence=told)
 
 
