@@ -96,6 +96,12 @@ class ModelFile:
         view[:] = self.content[offset : offset + len(view)]
         return True
 
+    def warm(self, _offset: int, _length: int) -> bool:
+        return True
+
+    async def extents(self, offset: int, length: int, _limit: int) -> list[tuple[int, int, bool]]:
+        return [(offset, length, True)]
+
     def write_now(self, offset: int, view: memoryview) -> bool:
         if self.fails is not None or self.machine.chance.random() < self.refusals:
             return False

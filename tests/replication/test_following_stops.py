@@ -11,7 +11,7 @@ from arrayd.replication import following as module
 from arrayd.replication import pulling as pulling_module
 from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.before_images import BeforeImages
-from arrayd.replication.fencing import NOT_IN_TIME
+from arrayd.replication.fencing import NOT_IN_TIME, SWAP_SECONDS
 from arrayd.replication.group_rows import Driver
 from arrayd.replication.journal.recent import RECENT_BYTES_MAX
 from arrayd.replication.journal.regions import START
@@ -240,7 +240,7 @@ async def test_a_swap_is_too_late_once_the_other_side_may_write_again(parts: Par
     parts.writes()
     assert stage.too_late() is None
     assert await stage.stop(parts.next(State.P_PAIR)) is None
-    parts.now += module.SWAP_SECONDS - 1
+    parts.now += SWAP_SECONDS - 1
     assert stage.too_late() is None
     parts.now += 1
     assert stage.too_late() is NOT_IN_TIME
@@ -267,7 +267,7 @@ async def test_a_swap_that_is_refused_goes_on_as_before(parts: Parts, how: str) 
 
     async def late(question: Question) -> None:
         if question.asked is not Asked.FENCE:
-            parts.now += module.SWAP_SECONDS
+            parts.now += SWAP_SECONDS
 
     async def writes(question: Question) -> None:
         if question.asked is Asked.FENCE:
