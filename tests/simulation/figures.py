@@ -89,7 +89,7 @@ class Figures:
         self._check(machine, status, "restored", status.restored, 0, after.restored)
         if isinstance(stage, Journaling):
             self._check(machine, status, "sequence", status.sequence, 0, after.stored)
-        elif before.restored and not stage._images:
+        elif before.restored and not stage._stores.images:
             self._check(machine, status, "restored", status.restored, before.restored, after.restored)
         if status.sequence is not None and status.restored is not None:
             behind = status.sequence - status.restored

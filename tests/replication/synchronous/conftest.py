@@ -1,7 +1,5 @@
 """Pauses of the sides are short in all tests of synchronous pairs."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from arrayd.replication import pulling
@@ -9,10 +7,9 @@ from arrayd.replication.synchronous import mirror, mirroring
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulling, "PAUSE_SECONDS", 0.00001)
     monkeypatch.setattr(pulling, "PAUSE_SECONDS_MAX", 0.00001)
     monkeypatch.setattr(mirror, "AGAIN_SECONDS", 0.00001)
     monkeypatch.setattr(mirror, "MIRROR_SECONDS", 0.05)
     monkeypatch.setattr(mirroring, "RECONCILE_SECONDS", 0.05)
-    yield

@@ -156,7 +156,7 @@ class Sides:
                 raise LinkError("nobody is there", maybe_done=True)
             answering = asyncio.ensure_future(stage.answer(told, cast(Call, call)))
             await asyncio.wait((answering,))
-            if there.dead or isinstance(answering.exception(), Crash):
+            if isinstance(answering.exception(), Crash) or other.stage is not stage:
                 raise LinkError("it has died", maybe_done=True)
             answering.result()
             answer = call.answered.result()
@@ -195,7 +195,7 @@ class Sides:
 async def until_in_time(holds: Callable[[], bool]) -> None:
     """Until it holds, soon."""
     async with asyncio.timeout(5):
-        while not holds():
+        while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 

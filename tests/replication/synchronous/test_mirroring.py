@@ -77,37 +77,34 @@ async def test_what_cannot_be_mirrored_suspends_the_group_in_time(fence: Fence) 
 
 
 @pytest.mark.parametrize("power", [False, True])
-async def test_after_a_death_of_the_p_vols_side_both_are_alike_before_hosts_see_them(power: bool) -> None:
-    for seed in range(30):
-        sides = Sides(SIZE, seed=seed, refusals=0.3)
-        chance = random.Random(seed)
-        await sides.pair(State.P_PAIR, marked=False)
-        answered: dict[tuple[int, int], bytes] = {}
+@pytest.mark.parametrize("seed", range(30))
+async def test_after_a_death_of_the_p_vols_side_both_are_alike_before_hosts_see_them(seed: int, power: bool) -> None:
+    sides, chance = Sides(SIZE, seed=seed, refusals=0.3), random.Random(seed)
+    await sides.pair(State.P_PAIR, marked=False)
+    answered: dict[tuple[int, int], bytes] = {}
 
-        async def write(number: int, offset: int, data: bytes) -> None:
-            await sides.write(number, offset, data)
-            answered[number, offset] = data
+    async def write(number: int, offset: int, data: bytes) -> None:
+        await sides.write(number, offset, data)
+        answered[number, offset] = data
 
-        tasks = []
-        for number in range(chance.randrange(1, 60)):
-            at = (NUMBERS[number % 2], number * 1024)
-            tasks.append(asyncio.ensure_future(write(*at, bytes([1 + number]) * 1024)))
-            for _ in range(chance.randrange(4)):
-                await asyncio.sleep(0)
-        sides.near.kill()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        kept = dict(answered)
-        sides.near.revive(power)
-        await sides.near.begin(sides.near.row, found=True)
-        found = bytearray(1024)
-        pending = sides.host(0).read(0, memoryview(found))
-        if pending is not None:
-            await pending
-        assert sides.alike()
-        for (number, offset), data in kept.items():
-            assert sides.near.files[number].content[offset : offset + 1024] == data
-        await sides.write(0, 0, b"z" * 512)
-        assert sides.alike()
-        await sides.close()
+    tasks = []
+    for number in range(chance.randrange(1, 60)):
+        tasks.append(asyncio.ensure_future(write(NUMBERS[number % 2], number * 1024, bytes([1 + number]) * 1024)))
+        for _ in range(chance.randrange(4)):
+            await asyncio.sleep(0)
+    sides.near.kill()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    kept = dict(answered)
+    sides.near.revive(power)
+    await sides.near.begin(sides.near.row, found=True)
+    pending = sides.host(0).read(0, memoryview(bytearray(1024)))
+    if pending is not None:
+        await pending
+    assert sides.alike()
+    for (number, offset), data in kept.items():
+        assert sides.near.files[number].content[offset : offset + 1024] == data
+    await sides.write(0, 0, b"z" * 512)
+    assert sides.alike()
+    await sides.close()
