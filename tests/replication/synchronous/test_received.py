@@ -16,7 +16,7 @@ from arrayd.replication.synchronous.overtaking import Overtaking
 from arrayd.replication.synchronous.received import Received
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import VolumeFailed
-from tests.replication.following_doors import MemoryStores
+from tests.replication.following_doors import MemoryStores, until
 from tests.replication.modelled import Machine, ModelFile
 from tests.replication.synchronous.sides import GROUP
 
@@ -65,6 +65,11 @@ def write(block: int, byte: int = 1, *, durable: bool = False, at: int = 0) -> C
     return Carried(0, Kind.WRITE, durable, block * HOT_BYTES + at, 512, memoryview(bytes([byte]) * 512))
 
 
+async def turns() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
 @pytest.fixture
 async def parts() -> Parts:
     return await Parts().make()
@@ -74,13 +79,10 @@ async def test_a_block_stays_hot_until_what_was_begun_in_it_is_durable(parts: Pa
     """Else it could be lost in a power loss, answered, and nobody would copy it again."""
     parts.file.go.clear()
     making = asyncio.ensure_future(parts.received.carry_out([write(1)]))
-    while not parts.file.calls and 1 not in parts.hot:
-        await asyncio.sleep(0)
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await until(lambda: 1 in parts.hot)
+    await turns()
     cooling = asyncio.ensure_future(parts.activity.cool(parts.received.sync))
-    for _ in range(50):
-        await asyncio.sleep(0)
+    await turns()
     assert 1 in parts.hot
     parts.file.go.set()
     await making
@@ -134,10 +136,8 @@ async def test_what_was_begun_has_ended_when_one_is_refused(
 
     monkeypatch.setattr(FileVolume, "write", refuses)
     making = asyncio.ensure_future(parts.received.carry_out([write(0), write(0, at=512), write(0, at=1024)]))
-    while calls < 3:
-        await asyncio.sleep(0)
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await until(lambda: calls == 3)
+    await turns()
     assert not making.done()
     parts.file.fails = VolumeFailed("gone, too")
     parts.file.go.set()
@@ -152,8 +152,7 @@ async def test_what_came_is_waited_for(parts: Parts) -> None:
     making = asyncio.ensure_future(parts.received.carry_out([write(0)]))
     await asyncio.sleep(0)
     waiting = asyncio.ensure_future(parts.received.carried_out())
-    for _ in range(50):
-        await asyncio.sleep(0)
+    await turns()
     assert not waiting.done()
     later = asyncio.ensure_future(parts.received.carry_out([write(0, at=512)]))
     parts.file.go.set()
