@@ -241,7 +241,7 @@ class Receiving(Stage):
         if not self._prepared or self._stopping or self._has_failed:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} stands still here"))
         elif question.asked is Asked.BEGIN:
-            self._begin_life(*formats.decode_begin(question.fields), call)
+            await self._begin_life(*formats.decode_begin(question.fields), call)
         elif question.asked is Asked.MIRROR:
             await self._mirror(formats.decode_mirror(question.fields), call)
         elif question.asked is Asked.SUMS:
@@ -251,16 +251,22 @@ class Receiving(Stage):
         else:
             await super().answer(question, call)
 
-    def _begin_life(self, generation: int, life: int, call: Call) -> None:
+    async def _begin_life(self, generation: int, life: int, call: Call) -> None:
+        """What was asked before is not carried out later: its asker may have given up waiting, and takes what is here
+        then for all there is."""
         if generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
             return
+        new, self._life = life != self._life, life
+        await self._writes.carried_out()
         copies = self.copying is not None and not self._copy_ended
-        if copies and life != self._life:
+        if copies and new:
             assert self.copying is not None
             copies = self.copying.join_again()
-        self._life = life
-        call.answer(formats.begun(copies))
+        if self._stopping or self._has_failed:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} stands still here"))
+        else:
+            call.answer(formats.begun(copies))
 
     # -- hosts' writes -----------------------------------------------------------------------------------------------
 
