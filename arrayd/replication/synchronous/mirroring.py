@@ -218,6 +218,9 @@ class Mirroring(Stage):
         asked, _, fields = question
         if not self._prepared or self._ends() or asked not in ANSWERED or fields.generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
+        elif self._mirror.copies is None:
+            # A bitmap that it has joined, of a life before this one, does not have what is marked since.
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} has not begun"))
         elif asked is Asked.COPY:
             await self._copying.copy(fields, call)
         elif asked is Asked.BITMAP:

@@ -108,6 +108,28 @@ class Array:
         assert found is not None
         return found.ranges
 
+    async def ask(self, question: bytes) -> memoryview:
+        """What its stage answers."""
+        call = AskedCall()
+        assert self.stage is not None
+        await self.stage.answer(asking.decode_question(memoryview(question)), cast(Call, call))
+        return memoryview(call.answered.result())
+
+    def hold(self, number: int) -> asyncio.Event:
+        """All writes to a volume wait from now on, until it is set."""
+        file, go = self.files[number], asyncio.Event()
+        original = file.write
+
+        def write(offset: int, view: memoryview) -> asyncio.Future[None]:
+            async def later() -> None:
+                await go.wait()
+                await original(offset, view)
+
+            return asyncio.ensure_future(later())
+
+        file.refusals, file.write = 1.0, write  # type: ignore[method-assign]
+        return go
+
     def contents(self) -> dict[int, bytes]:
         return {number: bytes(file.content) for number, file in self.files.items()}
 
@@ -192,6 +214,12 @@ class Sides:
                 await array.stage.close()
 
 
+async def turns(count: int = 50) -> None:
+    """Of the loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def until_in_time(holds: Callable[[], bool]) -> None:
     """Until it holds, soon."""
     async with asyncio.timeout(5):
@@ -204,4 +232,4 @@ def suspended(row: GroupRow, state: State) -> GroupRow:
     return replace(row, pairs=tuple(replace(pair, state=state) for pair in row.pairs))
 
 
-__all__ = ["GROUP", "NUMBERS", "REGION", "Array", "Outcome", "Side", "Sides", "suspended", "until_in_time"]
+__all__ = ["GROUP", "NUMBERS", "REGION", "Array", "Outcome", "Side", "Sides", "suspended", "turns", "until_in_time"]

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from arrayd.replication import asking
+from arrayd.replication.asking import Outcome, Refused
 from arrayd.replication.group_rows import Fence
 from arrayd.replication.statuses import Event, State
 from arrayd.volumes.volume import VolumeReadOnly
 from tests.replication.following_doors import until
-from tests.replication.synchronous.sides import NUMBERS, REGION, Sides, suspended, until_in_time
+from tests.replication.synchronous.sides import GROUP, NUMBERS, REGION, Sides, suspended, until_in_time
 
 SIZE = 64 * REGION
 
@@ -108,3 +110,23 @@ async def test_after_a_death_of_the_p_vols_side_both_are_alike_before_hosts_see_
     await sides.write(0, 0, b"z" * 512)
     assert sides.alike()
     await sides.close()
+
+
+async def test_no_bitmap_is_given_up_before_the_other_side_knows_of_this_life(sides: Sides) -> None:
+    """What it has joined is of the life before, and lacks what is marked since."""
+    await sides.pair(State.P_PAIR, marked=False)
+    await sides.write(0, 0, b"a" * 512)
+    sides.near.kill()
+    sides.near.revive()
+    sides.cut = True
+    await sides.near.begin(sides.near.row, found=True)
+    name = f"{GROUP.hex()}-0.bitmap"
+    for question in (asking.bitmap(GROUP, 1, 0, 0), asking.joined(GROUP, 1, 0)):
+        with pytest.raises(Refused) as refused:
+            asking.decode_done(await sides.near.ask(question))
+        assert refused.value.outcome is Outcome.NOT_NOW
+    assert name in sides.near.stores.files
+    sides.cut = False
+    await until(lambda: name not in sides.near.stores.files)
+    asking.decode_done(await sides.near.ask(asking.joined(GROUP, 1, 0)))
+    assert sides.alike()

@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
-
+from dataclasses import replace
 import pytest
 
-from arrayd.link.channel import Call
 from arrayd.replication import asking
-from arrayd.replication.asking import Outcome, Refused
-from arrayd.replication.statuses import State
+from arrayd.replication.asking import Asked, Outcome, Refused
+from arrayd.replication.stages import Answer
+from arrayd.replication.statuses import Event, State
 from arrayd.replication.synchronous import formats
 from arrayd.replication.synchronous.formats import Carried, Kind
-from tests.replication.pair_doors import AskedCall
-from tests.replication.synchronous.sides import GROUP, REGION, Array, Sides
+from arrayd.replication.synchronous.receiving import Receiving
+from tests.replication.following_doors import until
+from tests.replication.synchronous.sides import GROUP, REGION, Sides, turns
 
 SIZE = 64 * REGION
-
-
-async def ask(array: Array, question: bytes) -> memoryview:
-    call = AskedCall()
-    assert array.stage is not None
-    await array.stage.answer(asking.decode_question(memoryview(question)), cast(Call, call))
-    return memoryview(call.answered.result())
-
-
-async def turns(count: int = 50) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def hold(array: Array, number: int) -> asyncio.Event:
-    """All writes to a volume wait from now on, until it is set."""
-    file, go = array.files[number], asyncio.Event()
-    original = file.write
-
-    def write(offset: int, view: memoryview) -> asyncio.Future[None]:
-        async def later() -> None:
-            await go.wait()
-            await original(offset, view)
-
-        return asyncio.ensure_future(later())
-
-    file.refusals, file.write = 1.0, write  # type: ignore[method-assign]
-    return go
 
 
 def mirror(life: int, offset: int, data: bytes, number: int = 0) -> bytes:
@@ -57,15 +29,15 @@ async def test_what_an_earlier_life_asked_has_ended_before_the_next_one_begins()
     await sides.pair(State.P_PAIR, marked=False)
     await sides.write(0, 0, b"a" * 512)
     sides.near.kill()
-    formats.decode_begun(await ask(sides.far, formats.begin(GROUP, 1, 77)))
-    go = hold(sides.far, 0)
-    late = asyncio.ensure_future(ask(sides.far, mirror(77, 512, b"b" * 512)))
+    formats.decode_begun(await sides.far.ask(formats.begin(GROUP, 1, 77)))
+    go = sides.far.hold(0)
+    late = asyncio.ensure_future(sides.far.ask(mirror(77, 512, b"b" * 512)))
     await turns()
-    beginning = asyncio.ensure_future(ask(sides.far, formats.begin(GROUP, 1, 78)))
+    beginning = asyncio.ensure_future(sides.far.ask(formats.begin(GROUP, 1, 78)))
     await turns()
     assert not beginning.done()
     with pytest.raises(Refused) as refused:
-        asking.decode_done(await ask(sides.far, mirror(77, 1024, b"c" * 512)))
+        asking.decode_done(await sides.far.ask(mirror(77, 1024, b"c" * 512)))
     assert refused.value.outcome is Outcome.NOT_NOW
     go.set()
     assert formats.decode_begun(await beginning) is False
@@ -73,4 +45,31 @@ async def test_what_an_earlier_life_asked_has_ended_before_the_next_one_begins()
     assert sides.far.files[0].content[512:1024] == b"b" * 512
     sides.near.revive()
     await sides.near.begin(sides.near.row, found=True)
+    await sides.close()
+
+
+async def test_a_bitmap_is_read_again_before_it_is_given_up() -> None:
+    """A life of the other side that began in between has marked more in what was read already."""
+    sides = Sides(SIZE)
+    await sides.pair(State.P_COPY)
+    far = sides.far.stage
+    assert isinstance(far, Receiving)
+    copying = far.copying
+    assert copying is not None
+    seen: list[Asked] = []
+    ask_near = far.doors.ask
+
+    async def ask_and_begin_again(array: str, question: bytes, expects: int) -> Answer:
+        asked = asking.decode_question(memoryview(question)).asked
+        answer = await ask_near(array, question, expects)
+        if asked is Asked.BITMAP and Asked.BITMAP not in seen:
+            assert copying.join_again()
+        seen.append(asked)
+        return answer
+
+    copying._pulling.doors = replace(far.doors, ask=ask_and_begin_again)
+    await until(lambda: bool(sides.far.events))
+    assert sides.far.events == [(Event.COPY_END, "")]
+    told = [each for each in seen if each in (Asked.BITMAP, Asked.JOINED)]
+    assert told[:3] == [Asked.BITMAP, Asked.BITMAP, Asked.JOINED]
     await sides.close()
