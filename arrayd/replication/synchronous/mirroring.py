@@ -170,6 +170,7 @@ class Mirroring(Stage):
             await reconcile(self.row, self._pulling, self._volumes, self._unsure)
             for number in self._volumes:
                 await self._bitmaps.remove(number)
+        await flush_all(self._volumes)  # what it was that is hot: a kill leaves it in memory alone
         await self._activity.settle()
         self._unsure = []
         await self._show()

@@ -92,15 +92,7 @@ class Receiving(Stage):
         """See Stage."""
         row = self.row
         self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
-        self._activity = await Activity.open(
-            self.doors.stores,
-            {number: self.store_name("activity", number) for number in self._volumes},
-            {number: volume.size for number, volume in self._volumes.items()},
-            row.id,
-            self.doors.boot,
-            anew=not found,
-            found=found,
-        )
+        self._activity = await self._logs(anew=not found, found=found)
         try:
             await self._prepare(found)
         except BaseException:
@@ -110,6 +102,13 @@ class Receiving(Stage):
         self._ranges = RangesOut(Still(), {number: Read(volume) for number, volume in self._volumes.items()})
         self._writes = Received(self._volumes, self._activity, self._overtaking, self._stores.images)
         self._prepared = True
+
+    async def _logs(self, *, anew: bool, found: bool = False) -> Activity:
+        names = {number: self.store_name("activity", number) for number in self._volumes}
+        sizes = {number: volume.size for number, volume in self._volumes.items()}
+        return await Activity.open(
+            self.doors.stores, names, sizes, self.row.id, self.doors.boot, anew=anew, found=found
+        )
 
     async def _prepare(self, found: bool) -> None:
         if self._copies_now:
@@ -122,7 +121,11 @@ class Receiving(Stage):
                         await pair.bitmap.mark(lost.offset, lost.length)
                 await pair.bitmap.save()
             self.copying = Copying(self.row, self._pulling, pairs, self._overtaking, self._moved)
-            await self._activity.settle()
+            if self._activity.lost:
+                # It is marked: a log of this boot, so that it is not taken for lost once more.
+                await flush_all(self._volumes)
+                await self._activity.close()
+                self._activity = await self._logs(anew=True)
             return
         await clear_stores(self, {number: volume.size for number, volume in self._volumes.items()}, found)
         for number in {lost.number for lost in self._activity.lost}:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+
 import pytest
 
 from arrayd.replication import asking
+from arrayd.replication.activity import HOT_BYTES
 from arrayd.replication.asking import Asked, Outcome, Refused
+from arrayd.replication.pair_stores import make_bitmaps
 from arrayd.replication.stages import Answer
 from arrayd.replication.statuses import Event, State
 from arrayd.replication.synchronous import formats
 from arrayd.replication.synchronous.formats import Carried, Kind
+from arrayd.replication.synchronous.mirroring import Mirroring
 from arrayd.replication.synchronous.receiving import Receiving
 from tests.replication.following_doors import until
-from tests.replication.synchronous.sides import GROUP, REGION, Sides, turns
+from tests.replication.synchronous.sides import GROUP, NUMBERS, REGION, Array, Sides, turns
 
 SIZE = 64 * REGION
 
@@ -72,4 +76,79 @@ async def test_a_bitmap_is_read_again_before_it_is_given_up() -> None:
     assert sides.far.events == [(Event.COPY_END, "")]
     told = [each for each in seen if each in (Asked.BITMAP, Asked.JOINED)]
     assert told[:3] == [Asked.BITMAP, Asked.BITMAP, Asked.JOINED]
+    await sides.close()
+
+
+def unnoticed(array: Array) -> list[int]:
+    """Blocks of volume 0 that a power loss would change now, with nothing to tell of it."""
+    file, stage = array.files[0], array.stage
+    assert isinstance(stage, Receiving | Mirroring)
+    blocks = range(0, file.size, HOT_BYTES)
+    hot = stage._activity.logs[0].hot
+    return [
+        at // HOT_BYTES
+        for at in blocks
+        if at // HOT_BYTES not in hot and file.content[at : at + HOT_BYTES] != file.durable[at : at + HOT_BYTES]
+    ]
+
+
+async def copied_to_alone(sides: Sides) -> None:
+    """The S-VOLs' side is in COPY, of which nothing comes."""
+    row = sides.row(sides.far, State.S_COPY)
+    sides.far.row = row
+    await make_bitmaps(Receiving(row, sides.far.doors(), sides.far.told()), NUMBERS, marked=False)
+    sides.cut = True
+    await sides.far.begin(row)
+
+
+async def test_what_a_kill_leaves_in_memory_alone_stays_hot_in_copy() -> None:
+    sides = Sides(SIZE)
+    await copied_to_alone(sides)
+    formats.decode_begun(await sides.far.ask(formats.begin(GROUP, 1, 1)))
+    asking.decode_done(await sides.far.ask(mirror(1, 512, b"b" * 512)))
+    assert unnoticed(sides.far) == []
+    sides.far.kill()
+    sides.far.revive()
+    await sides.far.begin(sides.far.row, found=True)
+    assert unnoticed(sides.far) == []
+    await sides.close()
+
+
+async def test_what_was_lost_in_copy_is_not_taken_for_lost_once_more() -> None:
+    """A kill in PAIR, after a power loss in COPY of which all is copied again, loses nothing."""
+    sides = Sides(SIZE)
+    await copied_to_alone(sides)
+    formats.decode_begun(await sides.far.ask(formats.begin(GROUP, 1, 1)))
+    asking.decode_done(await sides.far.ask(mirror(1, 512, b"b" * 512)))
+    sides.far.kill()
+    sides.far.revive(power=True)
+    await sides.far.begin(sides.far.row, found=True)
+    assert await sides.far.marked(0) == [(0, SIZE)]
+    formats.decode_begun(await sides.far.ask(formats.begin(GROUP, 1, 1)))
+    asking.decode_done(await sides.far.ask(mirror(1, 512, b"b" * 512)))
+    assert unnoticed(sides.far) == []
+    sides.far.kill()
+    sides.far.revive()
+    await sides.far.begin(sides.row(sides.far, State.S_PAIR, consistent=True), found=True)
+    assert sides.far.events == []
+    await sides.close()
+
+
+async def test_what_a_kill_of_the_p_vols_side_leaves_in_memory_alone_is_durable_or_hot_in_copy() -> None:
+    sides = Sides(SIZE)
+    await copied_to_alone(sides)
+    sides.cut = False
+    await sides.near.begin(sides.row(sides.near, State.P_COPY))
+    writing = asyncio.ensure_future(sides.write(0, 0, b"a" * 512))
+    await writing
+    far = sides.far.stage
+    assert isinstance(far, Receiving)
+    assert far.copying is not None
+    sides.near.kill()
+    far.copying.copied = far._copy_ended = False
+    sides.near.revive()
+    stage = await sides.near.begin(sides.near.row, found=True)
+    assert isinstance(stage, Mirroring)
+    await until(lambda: not stage._unsure)
+    assert unnoticed(sides.near) == []
     await sides.close()
