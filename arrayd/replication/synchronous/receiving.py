@@ -210,6 +210,7 @@ class Receiving(Stage):
         not removed is so at the next start."""
         await self._show()
         self._stores.images.clear()
+        await self._writes.carried_out()  # those that came before still keep what they write over
         self._stores.stay = True
         try:
             await self._stores.close(copying)

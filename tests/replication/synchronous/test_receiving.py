@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ from arrayd.replication.synchronous.formats import Carried, Kind
 from arrayd.replication.synchronous.mirroring import Mirroring
 from arrayd.replication.synchronous.receiving import Receiving
 from tests.replication.following_doors import until
-from tests.replication.synchronous.sides import GROUP, NUMBERS, REGION, Array, Sides, turns
+from tests.replication.synchronous.sides import GROUP, NUMBERS, REGION, Array, Sides, suspended, turns
 
 SIZE = 64 * REGION
 
@@ -152,3 +153,34 @@ async def test_what_a_kill_of_the_p_vols_side_leaves_in_memory_alone_is_durable_
     await until(lambda: not stage._unsure)
     assert unnoticed(sides.near) == []
     await sides.close()
+
+
+async def test_before_images_are_closed_when_no_write_uses_them_any_more() -> None:
+    sides = Sides(SIZE)
+    row = sides.row(sides.far, State.S_COPY, consistent=True)
+    sides.far.row = row
+    await make_bitmaps(Receiving(row, sides.far.doors(), sides.far.told()), NUMBERS, marked=False)
+    await sides.far.begin(row)
+    far = sides.far.stage
+    assert isinstance(far, Receiving)
+    images = far.images_name(0)
+    formats.decode_begun(await sides.far.ask(formats.begin(GROUP, 1, 1)))
+    kept, go = far._stores.images[0], asyncio.Event()
+    original = kept.keep
+
+    async def keep(ranges: Sequence[tuple[int, int]]) -> None:
+        await go.wait()
+        assert images in sides.far.stores.open_names
+        await original(ranges)
+
+    kept.keep = keep  # type: ignore[method-assign]
+    writing = asyncio.ensure_future(sides.far.ask(mirror(1, 512, b"b" * 512)))
+    await turns()
+    far.changed(suspended(row, State.S_PAIR))
+    await turns()
+    go.set()
+    asking.decode_done(await writing)
+    await until(lambda: images not in sides.far.stores.files)
+    assert images not in sides.far.stores.open_names
+    await sides.far.stage.stop(far.row)
+    await sides.far.stage.close()
