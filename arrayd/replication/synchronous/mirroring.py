@@ -158,8 +158,10 @@ class Mirroring(Stage):
             await work
         except Stopped:
             pass
-        except (LinkError, Refused, *FAILURES) as error:
+        except (LinkError, Refused, FormatError) as error:
             self._mirror.fail_as(error, "the other side does not say what it has")
+        except (VolumeError, BitmapError) as error:
+            self._mirror.fail(Event.ERROR, str(error))
 
     async def _begin_life(self) -> None:
         await self._mirror.begin_life()
@@ -279,7 +281,8 @@ class Mirroring(Stage):
         elif row is not None and not _goes_on(row):
             await self._mark(differing, lost)
         await self._bitmaps.close()
-        if not lost and (not differing or row is None or not _goes_on(row)):
+        if not lost and not differing:
+            # Otherwise it stays hot, which is looked at again if this change comes to nothing.
             await self._activity.settle()
         await self._activity.close()
         self._ended = True
@@ -305,19 +308,20 @@ class Mirroring(Stage):
         self._pulling.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._idle = asyncio.Event()
-        if self._answering:
-            await self._idle.wait()
         await self._mirror.close()
-        await self._activity.close()
-        await self._bitmaps.close()
         await self._fencing.release()
-        await self._fencing.close()
+        # Before the answers are waited for: one may wait for a lock, whose holder waits for a write that is kept.
         error = VolumeFailed("the volume is not served any more")
         for front in self._fronts.values():
             front.give_up(error)
         for waiting in self._waiting:
             waiting.give_up(error)
+        self._idle = asyncio.Event()
+        if self._answering:
+            await self._idle.wait()
+        await self._activity.close()
+        await self._bitmaps.close()
+        await self._fencing.close()
         if self._ended:
             await self._forget()
 

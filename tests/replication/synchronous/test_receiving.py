@@ -182,5 +182,5 @@ async def test_before_images_are_closed_when_no_write_uses_them_any_more() -> No
     asking.decode_done(await writing)
     await until(lambda: images not in sides.far.stores.files)
     assert images not in sides.far.stores.open_names
-    await sides.far.stage.stop(far.row)
-    await sides.far.stage.close()
+    await far.stop(far.row)
+    await far.close()
