@@ -27,6 +27,75 @@ NUMBERS = (0, 3)
 COUNTERPARTS = {State.P_COPY: State.S_COPY, State.P_PAIR: State.S_PAIR}
 
 
+class LifeFile:
+    """A disk as one life of a process has it: once that is dead nothing that it seems to do has an effect, though
+    another one lives on the same disk."""
+
+    def __init__(self, file: ModelFile, machine: Machine) -> None:
+        self._file = file
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write_now(self, offset: int, view: memoryview) -> bool:
+        if self._machine.dead:
+            raise Crash
+        return self._file.write_now(offset, view)
+
+    def write(self, offset: int, view: memoryview) -> asyncio.Future[None]:
+        return self._later(lambda: self._file.write(offset, view))
+
+    def punch(self, offset: int, length: int) -> asyncio.Future[None]:
+        return self._later(lambda: self._file.punch(offset, length))
+
+    zero = punch
+
+    def sync(self) -> asyncio.Future[None]:
+        return self._later(self._file.sync)
+
+    def _later(self, call: Callable[[], asyncio.Future[None]]) -> asyncio.Future[None]:
+        if self._machine.dead:
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(Crash())
+            return failed
+        return call()
+
+
+class LifeStores:
+    """The stores, likewise."""
+
+    def __init__(self, stores: MemoryStores, machine: Machine) -> None:
+        self._stores = stores
+        self._machine = machine
+
+    async def create(self, name: str, size: int) -> Volume:
+        self._check()
+        return self._of(await self._stores.create(name, size))
+
+    async def open(self, name: str) -> Volume | None:
+        self._check()
+        assert name not in self._stores.open_names, f"{name} is open"
+        found = await self._stores.open(name)
+        return None if found is None else self._of(found)
+
+    def _of(self, volume: Volume) -> Volume:
+        assert isinstance(volume, FileVolume)
+        return FileVolume(volume.identity, cast(Any, LifeFile(cast(Any, volume.file), self._machine)))
+
+    async def close(self, name: str) -> None:
+        if not self._machine.dead:
+            await self._stores.close(name)
+
+    async def remove(self, name: str) -> None:
+        self._check()
+        await self._stores.remove(name)
+
+    def _check(self) -> None:
+        if self._machine.dead:
+            raise Crash
+
+
 class Array:
     """One of the two: what outlives its process, and the stage it has."""
 
@@ -46,9 +115,15 @@ class Array:
 
     def doors(self) -> Doors:
         """Of one life of the process."""
-        volumes = {f"v{number}": FileVolume(f"v{number}", cast(Any, file)) for number, file in self.files.items()}
+        machine = self.machine
+        volumes = {
+            f"v{number}": FileVolume(f"v{number}", cast(Any, LifeFile(file, machine)))
+            for number, file in self.files.items()
+        }
 
         async def show(name: str, volume: Volume | None) -> None:
+            if machine.dead:
+                return
             new = volume or volumes[name]
             before = self.shown.get(name)
             self.shown[name] = new
@@ -59,7 +134,7 @@ class Array:
         life = self.lives
         return Doors(
             self.name, bytes([self.boot]) * 16, lambda: life, lambda: asyncio.get_running_loop().time(),
-            self.sides.ask_from(self), volumes.__getitem__, show, self.stores,
+            self.sides.ask_from(self), volumes.__getitem__, show, LifeStores(self.stores, machine),
         )  # fmt: skip
 
     def told(self) -> Told:
@@ -68,7 +143,8 @@ class Array:
         def seen(_rows: PeerRows) -> None:
             raise AssertionError("nobody has met")
 
-        return Told(lambda event, reason: self.events.append((event, reason)), seen)
+        machine = self.machine
+        return Told(lambda event, reason: None if machine.dead else self.events.append((event, reason)), seen)
 
     async def begin(self, row: GroupRow, found: bool = False) -> Stage:
         """The stage of this row, entered, in the place of the one there is."""
@@ -184,6 +260,8 @@ class Sides:
             answer = call.answered.result()
             assert len(answer) <= expects
             await self._travel()
+            if machine.dead:
+                await asyncio.Future()
             return Answer(memoryview(answer))
 
         return ask
