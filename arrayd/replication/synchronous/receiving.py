@@ -342,7 +342,8 @@ class Receiving(Stage):
         if self.copying is not None:
             await self.copying.save()
         await flush_all(self._volumes)
-        await self._activity.settle()
+        if not self._activity.lost:
+            await self._activity.settle()  # what is lost is told again, if this change comes to nothing
         await self._activity.close()
         await self._stores.close(self.copying)
         states = set() if row is None else set(row.states.values())

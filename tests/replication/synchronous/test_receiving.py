@@ -184,3 +184,20 @@ async def test_before_images_are_closed_when_no_write_uses_them_any_more() -> No
     assert images not in sides.far.stores.open_names
     await far.stop(far.row)
     await far.close()
+
+
+async def test_what_is_lost_is_told_again_if_the_suspension_comes_to_nothing() -> None:
+    sides = Sides(SIZE)
+    await sides.pair(State.P_PAIR, marked=False)
+    await sides.write(0, 0, b"a" * 512)
+    sides.far.kill()
+    sides.far.revive(power=True)
+    for _ in range(3):
+        sides.far.events.clear()
+        stage = await sides.far.begin(sides.far.row, found=True)
+        assert [event for event, _ in sides.far.events] == [Event.ERROR]
+        assert await stage.stop(suspended(sides.far.row, State.S_PSUE)) is None
+        stage.after = stage.row
+        await stage.close()
+        sides.far.stage = None
+    await sides.close()
