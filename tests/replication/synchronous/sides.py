@@ -222,6 +222,8 @@ class Sides:
         self.turns = 0
         """Of the loop, that a question and an answer each take."""
         self.asked: list[asking.Asked] = []
+        self.never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """What a dead process waits for. It keeps whoever does so."""
 
     def row(self, array: Array, state: State, generation: int = 1, *, consistent: bool = False) -> GroupRow:
         pairs = tuple(PairRow(number, f"p{number}", f"v{number}", number, f"2:v{number}", state) for number in NUMBERS)
@@ -245,7 +247,7 @@ class Sides:
             other = self.far if asker is self.near else self.near
             await self._travel()
             if machine.dead:
-                await asyncio.Future()
+                await asyncio.shield(self.never)
             told = asking.decode_question(memoryview(bytes(question)))
             self.asked.append(told.asked)
             call = AskedCall()
@@ -261,7 +263,7 @@ class Sides:
             assert len(answer) <= expects
             await self._travel()
             if machine.dead:
-                await asyncio.Future()
+                await asyncio.shield(self.never)
             return Answer(memoryview(answer))
 
         return ask

@@ -337,10 +337,22 @@ Steps = list[tuple[str, int, int, int]]
 
 async def through(seed: int, fence: Fence, steps: Steps) -> None:
     pairing = Pairing(seed, fence, refusals=0.3)
-    await pairing.begin()
-    for step in steps:
-        await pairing.step(*step)
-    await pairing.end()
+    try:
+        await pairing.begin()
+        for step in steps:
+            await pairing.step(*step)
+        await pairing.end()
+    finally:
+        await bury(pairing)
+
+
+async def bury(pairing: Pairing) -> None:
+    """What dead processes have left ends, while there is somebody who knows of it."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    pairing.sides.never.cancel()
 
 
 KIND_WEIGHTS = {
