@@ -16,11 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from arrayd.replication import pulling
 from arrayd.replication.choosing import KINDS
 from arrayd.replication.group_rows import Fence, GroupRow
 from arrayd.replication.pair_stores import make_bitmaps
 from arrayd.replication.statuses import P_RUNNING, S_RUNNING, Event, Side, State
-from arrayd.replication.synchronous import mirroring, receiving
+from arrayd.replication.synchronous import mirror, mirroring, receiving
 from arrayd.volumes.volume import VolumeError, VolumeFailed, finished
 from tests.replication.modelled import Crash
 from tests.replication.synchronous.sides import NUMBERS, REGION, Array, Sides, suspended, turns
@@ -326,6 +327,9 @@ class Pairing:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulling, "PAUSE_SECONDS", 0.0005)
+    monkeypatch.setattr(pulling, "PAUSE_SECONDS_MAX", 0.0005)
+    monkeypatch.setattr(mirror, "AGAIN_SECONDS", 0.002)
     monkeypatch.setattr(mirroring, "COOL_SECONDS", 0.0007)
     monkeypatch.setattr(receiving, "COOL_SECONDS", 0.0009)
 
