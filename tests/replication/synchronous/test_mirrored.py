@@ -1,4 +1,4 @@
-"""Synchronous P-VOLs as hosts see them: overlapping writes in one order on both sides, locks, and what replaces them."""
+"""Synchronous P-VOLs as hosts see them: overlapping writes in one order on both sides, locks, what replaces them."""
 
 from __future__ import annotations
 
