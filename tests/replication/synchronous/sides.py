@@ -259,7 +259,10 @@ class Sides:
             if stage is None or there.dead:
                 raise LinkError("nobody is there", maybe_done=True)
             answering = asyncio.ensure_future(stage.answer(told, cast(Call, call)))
-            await asyncio.wait((answering,))
+            while not answering.done():
+                await asyncio.wait((answering,), timeout=0.001)
+                if there.dead:
+                    raise LinkError("it has died", maybe_done=True)
             if isinstance(answering.exception(), Crash) or other.stage is not stage:
                 raise LinkError("it has died", maybe_done=True)
             answering.result()

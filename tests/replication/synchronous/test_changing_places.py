@@ -89,9 +89,11 @@ async def test_writes_wait_while_the_fence_stands_and_go_on_when_it_lapses(
     assert await stage.stop(suspended(sides.near.row, State.P_PSUS)) is FENCED
     assert await stage.stop(None) is FENCED
     await waiting
-    assert not stage.fenced
     assert sides.alike()
     await until(lambda: f"{GROUP.hex()}-0.fence" not in sides.near.stores.files)
+    assert await stage.stop(stage.row) is None
+    await stage.close()
+    sides.near.stage = None
 
 
 @pytest.mark.parametrize("hot", [False, True])
