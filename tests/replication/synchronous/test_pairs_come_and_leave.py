@@ -12,6 +12,7 @@ from arrayd.replication.choosing import KINDS
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.pair_stores import forget_stores, make_bitmaps
 from arrayd.replication.statuses import Event, State
+from arrayd.volumes.volume import finished
 from tests.replication.following_doors import until
 from tests.replication.synchronous.sides import NUMBERS, REGION, Array, Sides, suspended, turns
 
@@ -108,4 +109,33 @@ async def test_a_pair_leaves_while_hosts_write_to_both() -> None:
     for array in (sides.near, sides.far):
         assert not array.events
         assert not [name for name in array.stores.files if name.endswith((f"-{SECOND}.bitmap", f"-{SECOND}.before"))]
+    await sides.close()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_who_compares_and_writes_meanwhile_comes_before_those_behind_him_on_both_sides(times: int) -> None:
+    sides = Sides(SIZE)
+    await begun(sides, *NUMBERS)
+
+    async def compares_and_writes() -> None:
+        async with host.lock(0, 512):
+            await go.wait()
+            await finished(host.write_under_lock(0, memoryview(b"l" * 512)))
+
+    host, go = sides.host(FIRST), asyncio.Event()
+    holder = asyncio.ensure_future(compares_and_writes())
+    await turns()
+    for _ in range(times):
+        await goes_on(sides.near, sides.near.row)
+    behind = asyncio.ensure_future(sides.write(FIRST, 0, b"o" * 512))
+    beside = asyncio.ensure_future(sides.write(FIRST, 512, b"b" * 512))
+    await beside
+    await turns()
+    assert not behind.done()
+    go.set()
+    await holder
+    await behind
+    assert sides.alike()
+    assert sides.far.files[FIRST].content[:512] == b"o" * 512
+    await sides.write(FIRST, 0, b"z" * 512)
     await sides.close()
