@@ -17,6 +17,7 @@ from tests.lab.relay import Relay, relay
 NEAR, FAR = "near", "far"
 GROUP = "oradb"
 DEVICE_LUN, JOURNAL_LUN = 9, 20
+ASYNC: Mapping[str, str] = {"mode": "async"}
 
 
 class Wire:
@@ -65,7 +66,7 @@ async def wire() -> AsyncIterator[Wire]:
 class PairedArrays:
     """`near`, which has the P-VOLs first, and `far`, each with these volumes at LUNs from 0 on; those named in `paired`
     are the group GROUP. Both run as long as `stack` does. `between` is what they are wired with.
-    `paths` is the host's path table."""
+    `paths` is the host's path table. `leg` says how they are paired."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class PairedArrays:
         paired: Sequence[str],
         journal_bytes: int,
         between: Wire | None = None,
+        leg: Mapping[str, str] = ASYNC,
     ) -> None:
         self.paths = folder / "hosts.yaml"
         self._forks = stack.enter_context(Arrayctl())
@@ -94,8 +96,8 @@ class PairedArrays:
             "groups": {
                 GROUP: {
                     "volumes": {name: {NEAR: numbers[name], FAR: numbers[name]} for name in paired},
-                    "journals": {NEAR: JOURNAL_LUN, FAR: JOURNAL_LUN},
-                    "legs": [{"from": NEAR, "to": FAR, "mode": "async"}],
+                    **({"journals": {NEAR: JOURNAL_LUN, FAR: JOURNAL_LUN}} if leg == ASYNC else {}),
+                    "legs": [{"from": NEAR, "to": FAR, **leg}],
                 }
             },
         }
