@@ -39,6 +39,8 @@ MIRROR_SECONDS = 5.0
 AGAIN_SECONDS = 0.05
 """Before something that the other array does not do now is asked again."""
 ANSWER_BYTES = 4096
+BEGUN_BYTES = 16 * 1024
+"""Of the answer to BEGIN: how the copy of PAIRS_MAX pairs goes."""
 
 log = get_logger("replication")
 
@@ -87,7 +89,7 @@ class Mirror:
         """Whether the other side still copied when this life began; None: it does not know of it yet."""
         self._volumes = volumes
         self._pulling = pulling
-        self._life = life
+        self.life = life
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[MirroredWrite] = deque()
@@ -190,7 +192,7 @@ class Mirror:
 
     async def _carry(self, batch: list[MirroredWrite]) -> None:
         row = self.row
-        question = formats.mirror(row.id, row.generation, self._life, [write.carried() for write in batch])
+        question = formats.mirror(row.id, row.generation, self.life, [write.carried() for write in batch])
         try:
             await self._until_done(question)
         except Stopped:
@@ -237,8 +239,8 @@ class Mirror:
             while lives == self._lives:
                 left = MIRROR_SECONDS if until is None else max(until - now(), 0.0)
                 try:
-                    question = formats.begin(row.id, row.generation, self._life)
-                    self.copies = formats.decode_begun(await pulling.ask(question, ANSWER_BYTES, left))
+                    question = formats.begin(row.id, row.generation, self.life)
+                    self.copies, _ = formats.decode_begun(await pulling.ask(question, BEGUN_BYTES, left))
                     self._lives += 1
                 except (LinkError, Refused):
                     if until is not None and now() >= until:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 from arrayd.link.channel import Call, LinkError
@@ -23,6 +24,7 @@ from arrayd.replication import asking
 from arrayd.replication.activity import HOT_BYTES, Activity
 from arrayd.replication.asking import Asked, Outcome, Question, Refused, refused
 from arrayd.replication.bitmap import BitmapError
+from arrayd.replication.copy_told import TELL_SECONDS, Heard
 from arrayd.replication.copying_out import CopyingOut
 from arrayd.replication.fencing import FENCE, FENCED, NOT_ALL_THERE, Fencing, changed_places
 from arrayd.replication.group_rows import GroupRow
@@ -33,7 +35,8 @@ from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
 from arrayd.replication.statuses import P_RUNNING, Event, Refusal, State
 from arrayd.replication.suspending import Bitmaps, Differing
-from arrayd.replication.synchronous.mirror import Mirror
+from arrayd.replication.synchronous import formats
+from arrayd.replication.synchronous.mirror import BEGUN_BYTES, Mirror
 from arrayd.replication.synchronous.mirrored import MirroredVolume
 from arrayd.replication.synchronous.receiving import runs
 from arrayd.replication.synchronous.reconciling import reconcile
@@ -77,6 +80,7 @@ class Mirroring(Stage):
         self._idle: asyncio.Event | None = None
         """Set when nobody is being answered any more."""
         self._contact: float | None = None
+        self._heard = Heard()
 
     # -- begins ------------------------------------------------------------------------------------------------------
 
@@ -143,6 +147,7 @@ class Mirroring(Stage):
             await self._show()
             self._begin(self._begin_life())
         self._begin(self._cool())
+        self._begin(self._watch_copy())
 
     async def _show(self) -> None:
         for pair in self.row.pairs:
@@ -179,6 +184,16 @@ class Mirroring(Stage):
             await self._pulling.sleep(COOL_SECONDS)
             if not self._unsure:
                 await self._activity.cool(self._mirror.sync)
+
+    async def _watch_copy(self) -> None:
+        """In COPY the other side is asked how it goes; it may be another life of it, which does not know this one."""
+        row = self.row
+        question = formats.begin(row.id, row.generation, self._mirror.life)
+        while State.P_COPY in self.row.states.values():
+            await self._pulling.sleep(TELL_SECONDS)
+            with suppress(LinkError, Refused):
+                _, copying = formats.decode_begun(await self._pulling.ask(question, BEGUN_BYTES, RECONCILE_SECONDS))
+                self._heard.hear(copying, self.doors.now())
 
     def _happened(self, event: Event, reason: str) -> None:
         if not self._stopping:
@@ -237,9 +252,12 @@ class Mirroring(Stage):
         if not self._prepared:
             return Progress()
         paired = State.P_PAIR in self.row.states.values() and not self._mirror.stopped
-        return Progress(
+        told = Progress(
             lag_s=0.0 if paired else None, contact=self._contact, differing=self._bitmaps.marked_bytes() or None
         )
+        if State.P_COPY in self.row.states.values():
+            return self._heard.progress(told, self.doors.now())
+        return told
 
     # -- ends --------------------------------------------------------------------------------------------------------
 

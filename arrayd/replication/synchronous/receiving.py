@@ -25,6 +25,7 @@ from arrayd.replication.before_images import OPENED, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
 from arrayd.replication.copy_stores import CopyStores
+from arrayd.replication.copy_told import Telling
 from arrayd.replication.copying import Copying
 from arrayd.replication.copying_out import RangesOut
 from arrayd.replication.differences import Differences, differences
@@ -85,6 +86,7 @@ class Receiving(Stage):
         self._idle: asyncio.Event | None = None
         """Set when nobody is being answered any more."""
         self._contact: float | None = None
+        self._telling = Telling(lambda: self.copying, doors.now)
 
     # -- prepared ----------------------------------------------------------------------------------------------------
 
@@ -260,7 +262,7 @@ class Receiving(Stage):
             assert self.copying is not None
             copies = self.copying.join_again()
         self._life = life
-        call.answer(formats.begun(copies))
+        call.answer(formats.begun(copies, self._telling()))
 
     # -- hosts' writes -----------------------------------------------------------------------------------------------
 
