@@ -1,0 +1,76 @@
+"""What P-VOLs of synchronous pairs promised at one moment, against which other volumes are held, and of which writes
+it is seen when they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.simulation.promises import BLOCK_BYTES, NOTHING, Promise, Sent, Work
+from tests.simulation.world import Violated
+
+
+class Snapshot:
+    """What a read of any block might have found at the moment when it is made, and what after a power loss then. Both
+    have the writes that are under way."""
+
+    def __init__(self, promise: Promise) -> None:
+        self._promise = promise
+        self._now = {lba: block.now for lba, block in promise._blocks.items()}
+        self._after = {lba: block.after_power_loss for lba, block in promise._blocks.items()}
+        self._unknown = frozenset(promise._unknown)
+        self._uncertain = frozenset(promise._uncertain)
+        self._restarted_at = promise.restarted_at
+
+    def check(self, data: bytes, what: str, after_power_loss: bool = False) -> None:
+        """All of a volume is something that it allows. Raises Violated."""
+        promise = self._promise
+        allowed = self._after if after_power_loss else self._now
+        for lba in range(promise.size):
+            block = data[lba * BLOCK_BYTES : (lba + 1) * BLOCK_BYTES]
+            number = promise.writes.number(lba, block)
+            numbers = allowed.get(lba, [NOTHING])
+            if number in numbers or (after_power_loss and lba in self._uncertain):
+                continue
+            if lba in self._unknown and number <= self._restarted_at:
+                continue
+            if not any(promise.writes.content(each, lba) == block for each in numbers):
+                raise Violated(f"volume {promise.volume}, block {lba}: {what}: write {number}, of {numbers}")
+
+
+class MirroredPromise(Promise):
+    """One that has it looked at whether writes that are answered are on the other side, too: `answering(sent, losses)`,
+    with what `losses()` was when it was sent: how often the other side had lost something."""
+
+    answering: Callable[[Sent, int], None]
+    losses: Callable[[], int]
+
+    def __init__(self, volume: str, size: int, writes: object) -> None:
+        super().__init__(volume, size, writes)  # type: ignore[arg-type]
+        self._losses: dict[int, int] = {}
+
+    def write(self, lbas: range, work: Work = Work.DATA) -> Sent:
+        """See Promise."""
+        sent = super().write(lbas, work)
+        self._losses[sent.number] = self.losses()
+        return sent
+
+    def ended(self, sent: Sent) -> None:
+        """See Promise."""
+        super().ended(sent)
+        self._losses.pop(sent.number, None)
+
+    def was_answered(self, sent: Sent, durable: bool) -> None:
+        """See Promise."""
+        super().was_answered(sent, durable)
+        if sent.is_open and sent.tenure == self.tenure and sent.era == self.era:
+            self.answering(sent, self._losses[sent.number])
+
+    def allows(self, lba: int, data: bytes) -> bool:
+        """Whether a read might find this in a block now."""
+        now, writes = self._blocks[lba].now, self.writes
+        return writes.number(lba, data) in now or any(writes.content(each, lba) == data for each in now)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no write is under way."""
+        return not self._under_way
