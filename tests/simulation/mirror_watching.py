@@ -75,8 +75,8 @@ class MirrorWatch(Watch):
     def promise(self, array: str, volume: str) -> Promise:
         """See Watch."""
         promise = MirroredPromise(volume, self.blocks, self.writes[volume])
-        promise.answering = lambda sent, losses: self._answered(array, promise, sent, losses)
-        promise.losses = lambda: self.more[self.other(array)].losses
+        promise.answering = lambda sent, moment: self._answered(array, promise, sent, moment)
+        promise.moment = lambda: self._moment(array)
         return promise
 
     def _snapshots(self, array: str) -> Snapshots:
@@ -236,11 +236,15 @@ class MirrorWatch(Watch):
 
     # -- both sides --------------------------------------------------------------------------------------------------
 
-    def _answered(self, array: str, promise: MirroredPromise, sent: Sent, losses: int) -> None:
-        """A write was answered: the other side has it."""
+    def _moment(self, array: str) -> object:
+        """Until it is another one the other side keeps what is written to both."""
+        return self.sides[array].stage, self.more[self.other(array)].losses
+
+    def _answered(self, array: str, promise: MirroredPromise, sent: Sent, moment: object) -> None:
+        """A write was answered: the other side has it, if it was sent to the volume as it is seen now."""
         other = self.other(array)
-        more, stage = self.more[other], self.sides[array].stage
-        if not isinstance(stage, Mirroring) or more.losses != losses:
+        more = self.more[other]
+        if not isinstance(self.sides[array].stage, Mirroring) or moment != self._moment(array):
             return
         self.checked["answered, and on the other side"] += 1
         begin, end = sent.lbas.start * BLOCK_BYTES, sent.lbas.stop * BLOCK_BYTES

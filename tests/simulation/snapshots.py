@@ -38,32 +38,32 @@ class Snapshot:
 
 
 class MirroredPromise(Promise):
-    """One that has it looked at whether writes that are answered are on the other side, too: `answering(sent, losses)`,
-    with what `losses()` was when it was sent: how often the other side had lost something."""
+    """One that has it looked at whether writes that are answered are on the other side, too: `answering(sent, moment)`,
+    with what `moment()` was when it was sent."""
 
-    answering: Callable[[Sent, int], None]
-    losses: Callable[[], int]
+    answering: Callable[[Sent, object], None]
+    moment: Callable[[], object]
 
     def __init__(self, volume: str, size: int, writes: object) -> None:
         super().__init__(volume, size, writes)  # type: ignore[arg-type]
-        self._losses: dict[int, int] = {}
+        self._moments: dict[int, object] = {}
 
     def write(self, lbas: range, work: Work = Work.DATA) -> Sent:
         """See Promise."""
         sent = super().write(lbas, work)
-        self._losses[sent.number] = self.losses()
+        self._moments[sent.number] = self.moment()
         return sent
 
     def ended(self, sent: Sent) -> None:
         """See Promise."""
         super().ended(sent)
-        self._losses.pop(sent.number, None)
+        self._moments.pop(sent.number, None)
 
     def was_answered(self, sent: Sent, durable: bool) -> None:
         """See Promise."""
         super().was_answered(sent, durable)
         if sent.is_open and sent.tenure == self.tenure and sent.era == self.era:
-            self.answering(sent, self._losses[sent.number])
+            self.answering(sent, self._moments[sent.number])
 
     def allows(self, lba: int, data: bytes) -> bool:
         """Whether a read might find this in a block now."""

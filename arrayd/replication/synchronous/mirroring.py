@@ -275,7 +275,8 @@ class Mirroring(Stage):
         elif row is not None and not _goes_on(row):
             await self._mark(differing, lost)
         await self._bitmaps.close()
-        if not lost and (not differing or row is None or not _goes_on(row)):
+        if not lost and not differing:
+            # What differs stays hot until the row is committed that says so (`_forget`): a death before takes it up.
             await self._activity.settle()
         await self._activity.close()
         self._ended = True
