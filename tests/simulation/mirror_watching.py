@@ -5,8 +5,8 @@ sides, and as it was when that ended (`Snapshot`): when the P-VOLs were suspende
 at S-VOLs when they stand, are opened, or become P-VOLs; at each write that is answered; and at both sides, which are the
 same whenever nothing is under way.
 
-After a death of the P-VOLs' side hosts see them when they have what the other side has, or suspended: only then it
-counts what a power loss has taken from them.
+After a death of the P-VOLs' side hosts see them when they have what the other side has, so that no power loss has taken
+anything; or suspended.
 """
 
 from __future__ import annotations
@@ -47,8 +47,6 @@ class Mirrored:
         """Of P-VOLs whose hosts' writes do not go to both sides any more: what was promised when that ended."""
         self.unseen = False
         """Whether they are P-VOLs that hosts have not seen since the array died."""
-        self.taken: dict[str, bool] = {}
-        """Volumes of which something was lost since: whether it was power that was."""
         self.bound: Snapshots | None = None
         """What S-VOLs are held against whose P-VOLs have gone on without them."""
         self.lost: Snapshots | None = None
@@ -95,11 +93,8 @@ class MirrorWatch(Watch):
         more.losses += bool(lost)
         if isinstance(side.stage, Mirroring):
             self._freeze(array)
-            side.restarted = more.unseen = True
-            for volume in lost:
-                more.taken[volume] = more.taken.get(volume, False) or power
-            return
-        if lost and isinstance(side.stage, Receiving) and side.whole:
+            more.unseen = True
+        elif lost and isinstance(side.stage, Receiving) and side.whole:
             more.lost = more.lost or self._allowed(array)
             more.lost_of |= lost
         super()._restarting(machine, power)
@@ -108,13 +103,6 @@ class MirrorWatch(Watch):
         """From now on no host's write is on both sides."""
         more = self.more[array]
         more.frozen = more.frozen or self._snapshots(array)
-
-    def _count_what_was_lost(self, array: str) -> None:
-        more = self.more[array]
-        more.unseen = False
-        for volume, power in sorted(more.taken.items()):
-            self.promises[array][volume].lost_power(power)
-        more.taken.clear()
 
     # -- the order of writes: there is none --------------------------------------------------------------------------
 
@@ -145,9 +133,8 @@ class MirrorWatch(Watch):
                 self._begins(array, stage.row.generation)
         elif isinstance(side.stage, Mirroring):
             self._freeze(array)
-            if more.unseen:
-                side.restarted = True
-                self._count_what_was_lost(array)
+            side.restarted = side.restarted or more.unseen
+            more.unseen = False
         before = side.row
         if before is not None and before.side is Side.S_VOL and isinstance(stage, Mirroring | Marking):
             more.left = more.left or self.contents(array)
@@ -207,8 +194,7 @@ class MirrorWatch(Watch):
         if front is None:
             if isinstance(side.stage, Mirroring):
                 self._freeze(array)
-            if more.unseen:
-                self._count_what_was_lost(array)
+            more.unseen = False
             if side.row is not None and side.row.side is Side.S_VOL:
                 more.left = more.left or self.contents(array)
         elif isinstance(front, MirroredVolume) and more.unseen:
@@ -216,17 +202,20 @@ class MirrorWatch(Watch):
         super().shown(array, volume, front)
 
     def _seen_again(self, array: str, mirror: Mirror) -> None:
-        """After a death hosts see the P-VOLs again, beside which S-VOLs are: they have all that was answered, but for
-        what a power loss takes while they are copied."""
-        if mirror.copies:
-            self._count_what_was_lost(array)
+        """After a death hosts see the P-VOLs again, beside which S-VOLs are: they have all that was answered, whatever
+        power was lost, but where they are copied from."""
         more = self.more[array]
-        more.unseen = False
-        more.taken.clear()
+        frozen, more.unseen = more.frozen, False
+        assert frozen is not None
+        copies = mirror.copies or (mirror.copies is None and State.P_COPY in mirror.row.states.values())
         self.checked["P-VOLs are seen again"] += 1
-        for promise, data in zip(self.promises[array].values(), self.contents(array), strict=True):
-            if promise.is_open:
-                self.find(partial(promise.check_all, data, f"is on {array}, as hosts see it again"))
+        for volume, data in zip(self.volumes, self.contents(array), strict=True):
+            promise, text = self.promises[array][volume], f"is on {array}, as hosts see it again"
+            if copies:
+                self.find(partial(promise.check_all, data, text))
+            else:
+                self.find(partial(frozen[volume].check, data, text))
+                self.find(partial(promise.rebase, data, durable=True))
         self._begins(array, mirror.row.generation)
         self.check_alike()
 
