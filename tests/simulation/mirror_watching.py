@@ -94,9 +94,12 @@ class MirrorWatch(Watch):
         if isinstance(side.stage, Mirroring):
             self._freeze(array)
             more.unseen = True
-        elif lost and isinstance(side.stage, Receiving) and side.whole:
+        elif lost and isinstance(side.stage, Receiving):
             more.lost = more.lost or self._allowed(array)
             more.lost_of |= lost
+        elif failed and more.stands is not None:  # it could not be made durable before it stood
+            more.stands, more.lost = None, more.lost or self._allowed(array)
+            more.lost_of |= failed
         super()._restarting(machine, power)
 
     def _freeze(self, array: str) -> None:
@@ -210,12 +213,14 @@ class MirrorWatch(Watch):
         copies = mirror.copies or (mirror.copies is None and State.P_COPY in mirror.row.states.values())
         self.checked["P-VOLs are seen again"] += 1
         for volume, data in zip(self.volumes, self.contents(array), strict=True):
-            promise, text = self.promises[array][volume], f"is on {array}, as hosts see it again"
+            promise = self.promises[array][volume]
+            assert isinstance(promise, MirroredPromise)
+            text = f"is on {array}, as hosts see it again"
             if copies:
                 self.find(partial(promise.check_all, data, text))
             else:
                 self.find(partial(frozen[volume].check, data, text))
-                self.find(partial(promise.rebase, data, durable=True))
+                self.find(partial(promise.was_found, data, frozen[volume]))
         self._begins(array, mirror.row.generation)
         self.check_alike()
 

@@ -308,7 +308,10 @@ def is_settled(sides: Sides) -> bool:
         return False
     states = [set(each.by_number.values()) for each in (here, there)]
     alike = {frozenset(each) for each in states} == {frozenset({State.P_PAIR}), frozenset({State.S_PAIR})}
-    all_there = not here.asynchronous or here.lag.writes == there.lag.writes == 0
+    if here.asynchronous:
+        all_there = here.lag.writes == there.lag.writes == 0
+    else:  # unless a side could not be taken up after a fault
+        all_there = not any(pair.error for each in (here, there) for pair in each.paired.values())
     return alike and all_there and here.generation == there.generation and here.id == there.id
 
 

@@ -18,8 +18,18 @@ class Snapshot:
         self._now = {lba: block.now for lba, block in promise._blocks.items()}
         self._after = {lba: block.after_power_loss for lba, block in promise._blocks.items()}
         self._unknown = frozenset(promise._unknown)
-        self._uncertain = frozenset(promise._uncertain)
+        self.uncertain = frozenset(promise._uncertain)
         self._restarted_at = promise.restarted_at
+
+    def found(self, lba: int, data: bytes) -> list[int]:
+        """Those of the writes that may be there that would leave this. Raises Violated."""
+        writes = self._promise.writes
+        found = [each for each in self._now.get(lba, [NOTHING]) if writes.content(each, lba) == data]
+        return found or [writes.number(lba, data)]
+
+    def after(self, lba: int) -> list[int]:
+        """The writes that may be there after a power loss."""
+        return self._after.get(lba, [NOTHING])
 
     def check(self, data: bytes, what: str, after_power_loss: bool = False) -> None:
         """All of a volume is something that it allows. Raises Violated."""
@@ -29,7 +39,7 @@ class Snapshot:
             block = data[lba * BLOCK_BYTES : (lba + 1) * BLOCK_BYTES]
             number = promise.writes.number(lba, block)
             numbers = allowed.get(lba, [NOTHING])
-            if number in numbers or (after_power_loss and lba in self._uncertain):
+            if number in numbers or (after_power_loss and lba in self.uncertain):
                 continue
             if lba in self._unknown and number <= self._restarted_at:
                 continue
@@ -64,6 +74,17 @@ class MirroredPromise(Promise):
         super().was_answered(sent, durable)
         if sent.is_open and sent.tenure == self.tenure and sent.era == self.era:
             self.answering(sent, self._moments[sent.number])
+
+    def was_found(self, data: bytes, before: Snapshot) -> None:
+        """All of it holds this, which there may have been `before`: so nothing is lost. What the other side has is not
+        durable for that."""
+        self._unknown.clear()
+        self._uncertain |= before.uncertain
+        for lba, block in self._of(list(self._blocks)):
+            found = before.found(lba, data[lba * BLOCK_BYTES : (lba + 1) * BLOCK_BYTES])
+            coming = [each for each, lbas in self._under_way.items() if lba in lbas and each not in found]
+            block.now = found + coming
+            block.after_power_loss = before.after(lba) + coming
 
     def allows(self, lba: int, data: bytes) -> bool:
         """Whether a read might find this in a block now."""
