@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from arrayd.replication.choosing import of_one_mind
-from arrayd.replication.fencing import FENCED
+from arrayd.replication.fencing import FENCED, NOT_ALL_THERE, changed_places
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.in_force import Stages
 from arrayd.replication.pair_stores import forget_stores, make_bitmaps
@@ -126,8 +126,11 @@ class _Steps:
         return None if new is None else new.with_unsynced(synced, False)
 
     def _out_of_trouble(self, old: GroupRow, new: GroupRow) -> GroupRow:
-        """Of S-VOLs whose stage could not be prepared nobody knows what they are: none is opened, none is a source."""
+        """Of S-VOLs whose stage could not be prepared nobody knows what they are: none is opened, none is a source. Nor
+        of synchronous P-VOLs whether they have what the other side has."""
         kinds = self._stages.around.kinds
+        if kinds.of(old) is kinds.mirroring and changed_places(new):
+            raise Stays(NOT_ALL_THERE)
         if not kinds.copied_to(old):
             return new
         if kinds.of(new) in (kinds.marking, kinds.journaling, kinds.mirroring):

@@ -233,19 +233,24 @@ class Mirror:
         return self.copies
 
     async def _begin_life(self, lives: int, until: float | None) -> None:
-        """Once for all who have seen as many lives as now."""
-        pulling, row, now = self._pulling, self.row, self._pulling.doors.now
-        async with self._beginning:
-            while lives == self._lives:
+        """Once for all who have seen as many lives as now. Who has no `until` must not keep the others from theirs: so
+        each tries for itself."""
+        pulling, now = self._pulling, self._pulling.doors.now
+        while True:
+            async with self._beginning:
+                if lives != self._lives:
+                    return
+                row = self.row
                 left = MIRROR_SECONDS if until is None else max(until - now(), 0.0)
                 try:
                     question = formats.begin(row.id, row.generation, self.life)
                     self.copies, _ = formats.decode_begun(await pulling.ask(question, BEGUN_BYTES, left))
                     self._lives += 1
+                    return
                 except (LinkError, Refused):
                     if until is not None and now() >= until:
                         raise
-                    await pulling.sleep(AGAIN_SECONDS)
+            await pulling.sleep(AGAIN_SECONDS)
 
     # -- synced ------------------------------------------------------------------------------------------------------
 

@@ -74,6 +74,8 @@ class Mirroring(Stage):
         self._unsure: list[Range] = []
         """Where the other side may have something else, since this one has died."""
         self._prepared = False
+        self._synced = False
+        """Whether what hosts wrote before they saw this stage, which is in no activity log, is durable."""
         self._stopping = False
         self._ended = False
         self._answering = 0
@@ -89,9 +91,6 @@ class Mirroring(Stage):
         row, doors = self.row, self.doors
         self._volumes = volumes = {pair.number: doors.volume(pair.volume) for pair in row.pairs}
         sizes = {number: volume.size for number, volume in volumes.items()}
-        if not found:
-            # What was written before is in no activity log: a power loss must not take it away here alone.
-            await flush_all(volumes)
         names = {number: self.store_name("activity", number) for number in volumes}
         self._activity = await Activity.open(
             doors.stores, names, sizes, row.id, doors.boot, anew=not found, found=found
@@ -167,7 +166,13 @@ class Mirroring(Stage):
             self._mirror.fail_as(error, "the other side does not say what it has")
 
     async def _begin_life(self) -> None:
+        await self._sync()
         await self._mirror.begin_life()
+
+    async def _sync(self) -> None:
+        """Once the other side has copied what was there, a power loss must not take it away here."""
+        await flush_all(self._volumes)
+        self._synced = True
 
     async def _reconcile(self) -> None:
         copies = await self._mirror.begin_life(self.doors.now() + RECONCILE_SECONDS)
@@ -175,6 +180,7 @@ class Mirroring(Stage):
             await reconcile(self.row, self._pulling, self._volumes, self._unsure)
             for number in self._volumes:
                 await self._bitmaps.remove(number)
+        await self._sync()
         await self._activity.settle()
         self._unsure = []
         await self._show()
@@ -211,7 +217,7 @@ class Mirroring(Stage):
         return None if self._mirror.stopped else START
 
     def needs_flush(self, _number: int) -> bool:
-        """See `copying_out.Source`."""
+        """See `copying_out.Source`: COPY is not answered before that."""
         return False
 
     # -- asked -------------------------------------------------------------------------------------------------------
@@ -233,6 +239,8 @@ class Mirroring(Stage):
         asked, _, fields = question
         if not self._prepared or self._ends() or asked not in ANSWERED or fields.generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
+        elif asked is Asked.COPY and not self._synced:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name}: what was there before is not synced yet"))
         elif asked is Asked.COPY:
             await self._copying.copy(fields, call)
         elif asked is Asked.BITMAP:
@@ -293,7 +301,8 @@ class Mirroring(Stage):
         elif row is not None and not _goes_on(row):
             await self._mark(differing, lost)
         await self._bitmaps.close()
-        if not lost and (not differing or row is None or not _goes_on(row)):
+        if not lost and not differing:
+            # What differs stays hot until the row is committed that says so (`_forget`): a death before takes it up.
             await self._activity.settle()
         await self._activity.close()
         self._ended = True

@@ -12,7 +12,7 @@ suspended, and exactly that is copied again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from arrayd.link.channel import Call, LinkError
@@ -38,12 +38,13 @@ from arrayd.replication.pair_stores import clear_stores, forget_stores, whole_bi
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
-from arrayd.replication.statuses import Event, Refusal, Side, Status
+from arrayd.replication.statuses import S_SUSPENDED, Event, Refusal, Side, Status
 from arrayd.replication.synchronous import formats
 from arrayd.replication.synchronous.formats import SUM_BYTES, SUMS_MAX, Mirrored
 from arrayd.replication.synchronous.overtaking import Overtaking
 from arrayd.replication.synchronous.received import Read, Received, Still
 from arrayd.replication.synchronous.sums import sums_of
+from arrayd.replication.writes import Range
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
 COOL_SECONDS = 5.0
@@ -53,6 +54,7 @@ FENCE_ANSWER_SECONDS = 6.0
 
 log = get_logger("replication")
 
+STAND = frozenset(S_SUSPENDED) - OPENED
 FAILURES = (FrameError, VolumeError, BitmapError, FormatError, BitmapFormatError)
 
 
@@ -127,16 +129,19 @@ class Receiving(Stage):
             await self._activity.settle()
             return
         await clear_stores(self, {number: volume.size for number, volume in self._volumes.items()}, found)
-        for number in {lost.number for lost in self._activity.lost}:
-            await self._mark_lost(number)
+        await self._mark_lost(self._activity.lost)
 
-    async def _mark_lost(self, number: int) -> None:
+    async def _mark_lost(self, lost: Sequence[Range]) -> None:
+        """In the bitmaps, none of which is open: what may be older here than hosts were answered."""
+        for number in sorted({each.number for each in lost}):
+            await self._mark(number, [each for each in lost if each.number == number])
+
+    async def _mark(self, number: int, lost: Sequence[Range]) -> None:
         name = self.bitmap_name(number)
         bitmap = await whole_bitmap(self.doors, name, self._volumes[number].size, self.row.id)
         try:
-            for lost in self._activity.lost:
-                if lost.number == number:
-                    await bitmap.mark(lost.offset, lost.length)
+            for each in lost:
+                await bitmap.mark(each.offset, each.length)
             await bitmap.save()
             await bitmap.close()
         finally:
@@ -333,15 +338,31 @@ class Receiving(Stage):
             await self._stores.remove_images()
         if self.copying is not None:
             await self.copying.save()
-        await flush_all(self._volumes)
-        await self._activity.settle()
+        lost = await self._flushed(row)
+        if not lost:
+            await self._activity.settle()
         await self._activity.close()
         await self._stores.close(self.copying)
+        await self._mark_lost(lost)
         states = set() if row is None else set(row.states.values())
         if self._stores.images and (states & OPENED or any(state.side is Side.P_VOL for state in states)):
             await go_back(self)
             self.went_back = True
         self.after = row
+
+    async def _flushed(self, row: GroupRow | None) -> list[Range]:
+        """The S-VOLs that cannot be made durable, all of each, where they are to stand: they may get older than hosts
+        were answered. Raises VolumeError, where they go on, or hosts are to write to them."""
+        lost = []
+        for number, volume in self._volumes.items():
+            try:
+                await flush_all({number: volume})
+            except VolumeError as error:
+                if row is None or row.side is Side.P_VOL or not STAND.issuperset(row.states.values()):
+                    raise
+                log.error("an S-VOL is not durable", group=self.row.name, volume=number, reason=str(error))
+                lost.append(Range(number, 0, volume.size))
+        return lost
 
     async def close(self) -> None:
         """See Stage: what the next one does not need is removed."""
