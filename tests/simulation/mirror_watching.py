@@ -2,8 +2,8 @@
 
 What P-VOLs promise (`Promise`) is what S-VOLs are held against: as it is now, as long as hosts' writes go to both
 sides, and as it was when that ended (`Snapshot`): when the P-VOLs were suspended, or their array died. So it is looked
-at S-VOLs when they stand, are opened, or become P-VOLs; at each write that is answered; and at both sides, which are the
-same whenever nothing is under way.
+at S-VOLs when they stand, are opened, or become P-VOLs; at each write that is answered; and at both sides, which are
+the same whenever nothing is under way.
 
 After a death of the P-VOLs' side hosts see them when they have what the other side has, so that no power loss has taken
 anything; or suspended.
@@ -285,5 +285,3 @@ class MirrorWatch(Watch):
             self.changed(living().name, stage, row)
 
         return {**super().stand_ins(), "arrayd.replication.synchronous.receiving.Receiving.changed": changed}
-
-

@@ -162,8 +162,10 @@ class Mirroring(Stage):
             await work
         except Stopped:
             pass
-        except (LinkError, Refused, *FAILURES) as error:
+        except (LinkError, Refused, FormatError) as error:
             self._mirror.fail_as(error, "the other side does not say what it has")
+        except (VolumeError, BitmapError) as error:
+            self._mirror.fail(Event.ERROR, str(error))
 
     async def _begin_life(self) -> None:
         await self._sync()
@@ -180,6 +182,7 @@ class Mirroring(Stage):
             await reconcile(self.row, self._pulling, self._volumes, self._unsure)
             for number in self._volumes:
                 await self._bitmaps.remove(number)
+        # What it was that is hot: a kill leaves it in memory alone.
         await self._sync()
         await self._activity.settle()
         self._unsure = []
@@ -241,6 +244,9 @@ class Mirroring(Stage):
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
         elif asked is Asked.COPY and not self._synced:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name}: what was there before is not synced yet"))
+        elif self._mirror.copies is None:
+            # A bitmap that it has joined, of a life before this one, does not have what is marked since.
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} has not begun"))
         elif asked is Asked.COPY:
             await self._copying.copy(fields, call)
         elif asked is Asked.BITMAP:
@@ -328,19 +334,20 @@ class Mirroring(Stage):
         self._pulling.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._idle = asyncio.Event()
-        if self._answering:
-            await self._idle.wait()
         await self._mirror.close()
-        await self._activity.close()
-        await self._bitmaps.close()
         await self._fencing.release()
-        await self._fencing.close()
+        # Before the answers are waited for: one may wait for a lock, whose holder waits for a write that is kept.
         error = VolumeFailed("the volume is not served any more")
         for front in self._fronts.values():
             front.give_up(error)
         for waiting in self._waiting:
             waiting.give_up(error)
+        self._idle = asyncio.Event()
+        if self._answering:
+            await self._idle.wait()
+        await self._activity.close()
+        await self._bitmaps.close()
+        await self._fencing.close()
         if self._ended:
             await self._forget()
 

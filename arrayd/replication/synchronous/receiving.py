@@ -96,15 +96,7 @@ class Receiving(Stage):
         """See Stage."""
         row = self.row
         self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
-        self._activity = await Activity.open(
-            self.doors.stores,
-            {number: self.store_name("activity", number) for number in self._volumes},
-            {number: volume.size for number, volume in self._volumes.items()},
-            row.id,
-            self.doors.boot,
-            anew=not found,
-            found=found,
-        )
+        self._activity = await self._logs(anew=not found, found=found)
         try:
             await self._prepare(found)
         except BaseException:
@@ -114,6 +106,13 @@ class Receiving(Stage):
         self._ranges = RangesOut(Still(), {number: Read(volume) for number, volume in self._volumes.items()})
         self._writes = Received(self._volumes, self._activity, self._overtaking, self._stores.images)
         self._prepared = True
+
+    async def _logs(self, *, anew: bool, found: bool = False) -> Activity:
+        names = {number: self.store_name("activity", number) for number in self._volumes}
+        sizes = {number: volume.size for number, volume in self._volumes.items()}
+        return await Activity.open(
+            self.doors.stores, names, sizes, self.row.id, self.doors.boot, anew=anew, found=found
+        )
 
     async def _prepare(self, found: bool) -> None:
         if self._copies_now:
@@ -126,7 +125,11 @@ class Receiving(Stage):
                         await pair.bitmap.mark(lost.offset, lost.length)
                 await pair.bitmap.save()
             self.copying = Copying(self.row, self._pulling, pairs, self._overtaking, self._moved)
-            await self._activity.settle()
+            if self._activity.lost:
+                # It is marked: a log of this boot, so that it is not taken for lost once more.
+                await flush_all(self._volumes)
+                await self._activity.close()
+                self._activity = await self._logs(anew=True)
             return
         await clear_stores(self, {number: volume.size for number, volume in self._volumes.items()}, found)
         await self._mark_lost(self._activity.lost)
@@ -214,6 +217,7 @@ class Receiving(Stage):
         not removed is so at the next start."""
         await self._show()
         self._stores.images.clear()
+        await self._writes.carried_out()  # those that came before still keep what they write over
         self._stores.stay = True
         try:
             await self._stores.close(copying)
@@ -248,7 +252,7 @@ class Receiving(Stage):
         if not self._prepared or self._stopping or self._has_failed:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} stands still here"))
         elif question.asked is Asked.BEGIN:
-            self._begin_life(*formats.decode_begin(question.fields), call)
+            await self._begin_life(*formats.decode_begin(question.fields), call)
         elif question.asked is Asked.MIRROR:
             await self._mirror(formats.decode_mirror(question.fields), call)
         elif question.asked is Asked.SUMS:
@@ -258,16 +262,22 @@ class Receiving(Stage):
         else:
             await super().answer(question, call)
 
-    def _begin_life(self, generation: int, life: int, call: Call) -> None:
+    async def _begin_life(self, generation: int, life: int, call: Call) -> None:
+        """What was asked before is not carried out later: its asker may have given up waiting, and takes what is here
+        then for all there is."""
         if generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
             return
+        new, self._life = life != self._life, life
+        await self._writes.carried_out()
         copies = self.copying is not None and not self._copy_ended
-        if copies and life != self._life:
+        if copies and new:
             assert self.copying is not None
             copies = self.copying.join_again()
-        self._life = life
-        call.answer(formats.begun(copies, self._telling()))
+        if self._stopping or self._has_failed:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} stands still here"))
+        else:
+            call.answer(formats.begun(copies, self._telling()))
 
     # -- hosts' writes -----------------------------------------------------------------------------------------------
 
@@ -339,8 +349,8 @@ class Receiving(Stage):
         if self.copying is not None:
             await self.copying.save()
         lost = await self._flushed(row)
-        if not lost:
-            await self._activity.settle()
+        if not lost and not self._activity.lost:
+            await self._activity.settle()  # what is lost is told again, if this change comes to nothing
         await self._activity.close()
         await self._stores.close(self.copying)
         await self._mark_lost(lost)
