@@ -285,5 +285,3 @@ class MirrorWatch(Watch):
             self.changed(living().name, stage, row)
 
         return {**super().stand_ins(), "arrayd.replication.synchronous.receiving.Receiving.changed": changed}
-
-

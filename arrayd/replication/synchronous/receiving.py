@@ -94,15 +94,7 @@ class Receiving(Stage):
         """See Stage."""
         row = self.row
         self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
-        self._activity = await Activity.open(
-            self.doors.stores,
-            {number: self.store_name("activity", number) for number in self._volumes},
-            {number: volume.size for number, volume in self._volumes.items()},
-            row.id,
-            self.doors.boot,
-            anew=not found,
-            found=found,
-        )
+        self._activity = await self._open_activity(found)
         try:
             await self._prepare(found)
         except BaseException:
@@ -112,6 +104,14 @@ class Receiving(Stage):
         self._ranges = RangesOut(Still(), {number: Read(volume) for number, volume in self._volumes.items()})
         self._writes = Received(self._volumes, self._activity, self._overtaking, self._stores.images)
         self._prepared = True
+
+    async def _open_activity(self, found: bool) -> Activity:
+        row = self.row
+        names = {number: self.store_name("activity", number) for number in self._volumes}
+        sizes = {number: volume.size for number, volume in self._volumes.items()}
+        return await Activity.open(
+            self.doors.stores, names, sizes, row.id, self.doors.boot, anew=not found, found=found
+        )
 
     async def _prepare(self, found: bool) -> None:
         if self._copies_now:
@@ -124,7 +124,9 @@ class Receiving(Stage):
                         await pair.bitmap.mark(lost.offset, lost.length)
                 await pair.bitmap.save()
             self.copying = Copying(self.row, self._pulling, pairs, self._overtaking, self._moved)
-            await self._activity.settle()
+            # Of this boot from now on: what is hot later a kill alone does not take.
+            await self._activity.close()
+            self._activity = await self._open_activity(found=False)
             return
         await clear_stores(self, {number: volume.size for number, volume in self._volumes.items()}, found)
         await self._mark_lost(self._activity.lost)
@@ -337,7 +339,8 @@ class Receiving(Stage):
         if self.copying is not None:
             await self.copying.save()
         lost = await self._flushed(row)
-        if not lost:
+        if not lost and not self._activity.lost:
+            # What was lost stays hot until the row is committed that says so (`close`): a death before takes it up.
             await self._activity.settle()
         await self._activity.close()
         await self._stores.close(self.copying)
