@@ -32,10 +32,30 @@ class Received:
         self._activity = activity
         self._overtaking = overtaking
         self._images = images
+        self._under_way: set[object] = set()
+        """What stands for each that is being carried out."""
+        self._moved = asyncio.Event()
+        """Set when one has ended."""
 
     async def carry_out(self, writes: Sequence[Carried]) -> None:
         """All of them, none of which overlap, nor what else is under way. Raises VolumeError, and FormatError for what
         is not in an S-VOL: then nothing is done."""
+        this = object()
+        self._under_way.add(this)
+        try:
+            await self._carry_out(writes)
+        finally:
+            self._under_way.discard(this)
+            self._moved.set()
+
+    async def ended(self) -> None:
+        """Waits for all that was under way before the call, whoever asked for it: what comes next may overlap it."""
+        before = set(self._under_way)
+        while before & self._under_way:
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _carry_out(self, writes: Sequence[Carried]) -> None:
         for each in writes:
             self.check(each.number, each.offset, each.extent)
         if self._images:

@@ -248,7 +248,7 @@ class Receiving(Stage):
         if not self._prepared or self._stopping or self._has_failed:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} stands still here"))
         elif question.asked is Asked.BEGIN:
-            self._begin_life(*formats.decode_begin(question.fields), call)
+            await self._begin_life(*formats.decode_begin(question.fields), call)
         elif question.asked is Asked.MIRROR:
             await self._mirror(formats.decode_mirror(question.fields), call)
         elif question.asked is Asked.SUMS:
@@ -258,7 +258,9 @@ class Receiving(Stage):
         else:
             await super().answer(question, call)
 
-    def _begin_life(self, generation: int, life: int, call: Call) -> None:
+    async def _begin_life(self, generation: int, life: int, call: Call) -> None:
+        """Writes that were asked for before, by a life that has ended or whose answers were lost, are carried out
+        first: nothing of them comes later than what the other side asks for now."""
         if generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
             return
@@ -267,6 +269,7 @@ class Receiving(Stage):
             assert self.copying is not None
             copies = self.copying.join_again()
         self._life = life
+        await self._writes.ended()
         call.answer(formats.begun(copies))
 
     # -- hosts' writes -----------------------------------------------------------------------------------------------
