@@ -109,6 +109,8 @@ class _Steps:
         if not self._stages.trouble or old is None or new is None:
             return False
         kinds, copied = self._stages.around.kinds, any(each.status is Status.COPY for each in new.states.values())
+        if kinds.of(old) is kinds.of(new) is kinds.mirroring:
+            return True  # what they lack they get from the other side, as they are found at the next start
         both_followed = kinds.copied_to(old) and kinds.copied_to(new)
         return old.states == new.states or (both_followed and not copied)
 

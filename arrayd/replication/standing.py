@@ -46,7 +46,7 @@ class Standing(Stage):
         try:
             await flush_all({pair.number: self.doors.volume(pair.volume) for pair in self.row.pairs})
         except VolumeError as error:
-            # Synchronous S-VOLs of which that is so are marked before (`receiving.py`): they need not stand for it.
+            # Synchronous S-VOLs of which that is so are marked before (`receiving.py`); nobody is given them (`stop`).
             if not found and not (self.row.mode is Mode.SYNC and self.row.side is Side.S_VOL):
                 raise
             log.error("a volume is not durable", group=self.row.name, reason=str(error))
@@ -114,6 +114,8 @@ class Standing(Stage):
             except BitmapError as error:
                 raise VolumeFailed(str(error)) from error
             self._went_back = True
+            if self.row.mode is Mode.SYNC:
+                await flush_all({pair.number: self.doors.volume(pair.volume) for pair in self.row.pairs})
         self.after = row
         return None
 

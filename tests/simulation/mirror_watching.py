@@ -50,9 +50,10 @@ class Mirrored:
         self.bound: Snapshots | None = None
         """What S-VOLs are held against whose P-VOLs have gone on without them."""
         self.lost: Snapshots | None = None
-        """What they were held against when they lost something, which their array knows and has not told yet."""
+        """What they were held against when they lost something, which their array has not told yet, or began to
+        stand."""
         self.lost_of: set[str] = set()
-        """Volumes that have."""
+        """Volumes that have lost something since."""
         self.stands: list[bytes] | None = None
         """What S-VOLs hold that stand."""
         self.left: list[bytes] | None = None
@@ -97,9 +98,8 @@ class MirrorWatch(Watch):
         elif lost and isinstance(side.stage, Receiving):
             more.lost = more.lost or self._allowed(array)
             more.lost_of |= lost
-        elif failed and more.stands is not None:  # it could not be made durable before it stood
-            more.stands, more.lost = None, more.lost or self._allowed(array)
-            more.lost_of |= failed
+        elif more.stands is not None:
+            more.lost_of |= failed  # they could not be made durable before they stood
         super()._restarting(machine, power)
 
     def _freeze(self, array: str) -> None:
@@ -116,14 +116,14 @@ class MirrorWatch(Watch):
         """The S-VOLs have what was answered while hosts' writes went to both sides."""
         self.checked[why] += 1
         more, contents = self.more[array], self.contents(array)
-        if more.stands is not None:
-            stands = more.stands
-            self.find(lambda: check_same(contents, stands, f"{array}, {why}: not what it stood at"))
-            return
         allowed = more.lost or self._allowed(array)
-        for volume, data in zip(self.volumes, contents, strict=True):
-            was_lost = more.lost is not None and volume in more.lost_of
-            self.find(partial(allowed[volume].check, data, f"{array}, {why}", was_lost))
+        for number, (volume, data) in enumerate(zip(self.volumes, contents, strict=True)):
+            if more.stands is not None and volume not in more.lost_of:
+                text = f"{array}, {why}: not what it stood at"
+                self.find(partial(check_same, [data], [more.stands[number]], text))
+            else:
+                was_lost = more.lost is not None and volume in more.lost_of
+                self.find(partial(allowed[volume].check, data, f"{array}, {why}", was_lost))
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
@@ -143,9 +143,16 @@ class MirrorWatch(Watch):
             more.left = more.left or self.contents(array)
         super().entering(array, stage)
         if isinstance(stage, Standing) and stage.row.side is Side.S_VOL and side.whole:
-            more.stands = more.stands or self.contents(array)
+            self._stands(array)
         if isinstance(stage, Marking) and before is not None:
             self.find(partial(self._check_fence, array, before, stage.row))
+
+    def _stands(self, array: str) -> None:
+        more = self.more[array]
+        if more.stands is None:
+            more.lost = more.lost or self._allowed(array)
+            more.stands = self.contents(array)
+            more.lost_of.clear()
 
     def _begins(self, array: str, generation: int) -> None:
         """Hosts' writes go to both sides from now on; S-VOLs of before have what they had."""

@@ -91,6 +91,9 @@ class Mirroring(Stage):
         row, doors = self.row, self.doors
         self._volumes = volumes = {pair.number: doors.volume(pair.volume) for pair in row.pairs}
         sizes = {number: volume.size for number, volume in volumes.items()}
+        if not found:
+            # What cannot be made durable leads nobody; and there is less left to be synced once hosts see it.
+            await flush_all(volumes)
         names = {number: self.store_name("activity", number) for number in volumes}
         self._activity = await Activity.open(
             doors.stores, names, sizes, row.id, doors.boot, anew=not found, found=found
