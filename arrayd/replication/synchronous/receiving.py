@@ -15,21 +15,21 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from arrayd.link.channel import Call, LinkError
+from arrayd.link.channel import Call
 from arrayd.link.frames import FrameError
 from arrayd.log import get_logger
 from arrayd.replication import asking
 from arrayd.replication.activity import Activity
-from arrayd.replication.asking import Asked, Outcome, Question, Refused, refused
+from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.before_images import OPENED, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
+from arrayd.replication.changing_places import NOT_IN_TIME, ChangingPlaces
 from arrayd.replication.copy_stores import CopyStores
 from arrayd.replication.copy_told import Telling
 from arrayd.replication.copying import Copying
 from arrayd.replication.copying_out import RangesOut
 from arrayd.replication.differences import Differences, differences
-from arrayd.replication.fencing import NOT_IN_TIME, SWAP_SECONDS
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.guarded import GuardedVolume, UnreadableVolume
 from arrayd.replication.journal import FormatError
@@ -75,6 +75,7 @@ class Receiving(Stage):
         self._stores = CopyStores(self)
         self._overtaking = Overtaking()
         self._pulling = Pulling(doors, row.peer)
+        self._places = ChangingPlaces(self._pulling)
         self._tasks: set[asyncio.Task[None]] = set()
         self._life: int | None = None
         """Of the other side's stage."""
@@ -82,8 +83,6 @@ class Receiving(Stage):
         self._stopping = False
         self._has_failed = False
         self._copy_ended = False
-        self._fenced_at: float | None = None
-        """When the other side was asked to let its hosts wait, by `Doors.now`."""
         self._answering = 0
         self._idle: asyncio.Event | None = None
         """Set when nobody is being answered any more."""
@@ -305,7 +304,8 @@ class Receiving(Stage):
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See Stage. A swap has the other side's hosts wait, whose writes are answered first."""
-        if row is not None and row.side is Side.P_VOL and not await self._fence():
+        swaps = row is not None and row.side is Side.P_VOL
+        if swaps and await self._places.fence(self.row, FENCE_ANSWER_SECONDS) is None:
             return NOT_IN_TIME
         self._stopping = True
         await self._halt()
@@ -324,24 +324,9 @@ class Receiving(Stage):
         if self._answering:
             await self._idle.wait()
 
-    async def _fence(self) -> bool:
-        """The other side's hosts wait from now on, for a while, and all that they were answered is here."""
-        row = self.row
-        self._fenced_at = self.doors.now()
-        try:
-            question = asking.fence(row.id, row.generation)
-            answer = await self._pulling.ask(question, asking.ANSWER_BYTES_MAX, FENCE_ANSWER_SECONDS)
-            asking.decode_fenced(answer)
-        except (LinkError, Refused, FormatError, Stopped) as error:
-            log.warning("the other side does not wait", group=row.name, reason=str(error))
-            return False
-        return True
-
     def too_late(self) -> Refusal | None:
         """See Stage: the other side's hosts wait for a while only."""
-        swaps = self.after is not None and self.after.side is Side.P_VOL
-        late = swaps and self._fenced_at is not None and self.doors.now() - self._fenced_at >= SWAP_SECONDS
-        return NOT_IN_TIME if late else None
+        return self._places.too_late(self.after)
 
     async def _come_to_end(self, row: GroupRow | None) -> None:
         if self._stores.stay:
