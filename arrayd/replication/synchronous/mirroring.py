@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 from arrayd.link.channel import Call, LinkError
@@ -23,6 +24,7 @@ from arrayd.replication import asking
 from arrayd.replication.activity import HOT_BYTES, Activity
 from arrayd.replication.asking import Asked, Outcome, Question, Refused, refused
 from arrayd.replication.bitmap import BitmapError
+from arrayd.replication.copy_told import TELL_SECONDS, Heard
 from arrayd.replication.copying_out import CopyingOut
 from arrayd.replication.fencing import FENCE, FENCED, NOT_ALL_THERE, Fencing, changed_places
 from arrayd.replication.group_rows import GroupRow
@@ -33,7 +35,8 @@ from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
 from arrayd.replication.statuses import P_RUNNING, Event, Refusal, State
 from arrayd.replication.suspending import Bitmaps, Differing
-from arrayd.replication.synchronous.mirror import Mirror
+from arrayd.replication.synchronous import formats
+from arrayd.replication.synchronous.mirror import BEGUN_BYTES, Mirror
 from arrayd.replication.synchronous.mirrored import MirroredVolume
 from arrayd.replication.synchronous.receiving import runs
 from arrayd.replication.synchronous.reconciling import reconcile
@@ -71,12 +74,15 @@ class Mirroring(Stage):
         self._unsure: list[Range] = []
         """Where the other side may have something else, since this one has died."""
         self._prepared = False
+        self._synced = False
+        """Whether what hosts wrote before they saw this stage, which is in no activity log, is durable."""
         self._stopping = False
         self._ended = False
         self._answering = 0
         self._idle: asyncio.Event | None = None
         """Set when nobody is being answered any more."""
         self._contact: float | None = None
+        self._heard = Heard()
 
     # -- begins ------------------------------------------------------------------------------------------------------
 
@@ -86,7 +92,7 @@ class Mirroring(Stage):
         self._volumes = volumes = {pair.number: doors.volume(pair.volume) for pair in row.pairs}
         sizes = {number: volume.size for number, volume in volumes.items()}
         if not found:
-            # What was written before is in no activity log: a power loss must not take it away here alone.
+            # What cannot be made durable leads nobody; and there is less left to be synced once hosts see it.
             await flush_all(volumes)
         names = {number: self.store_name("activity", number) for number in volumes}
         self._activity = await Activity.open(
@@ -143,6 +149,7 @@ class Mirroring(Stage):
             await self._show()
             self._begin(self._begin_life())
         self._begin(self._cool())
+        self._begin(self._watch_copy())
 
     async def _show(self) -> None:
         for pair in self.row.pairs:
@@ -164,7 +171,13 @@ class Mirroring(Stage):
             self._mirror.fail(Event.ERROR, str(error))
 
     async def _begin_life(self) -> None:
+        await self._sync()
         await self._mirror.begin_life()
+
+    async def _sync(self) -> None:
+        """Once the other side has copied what was there, a power loss must not take it away here."""
+        await flush_all(self._volumes)
+        self._synced = True
 
     async def _reconcile(self) -> None:
         copies = await self._mirror.begin_life(self.doors.now() + RECONCILE_SECONDS)
@@ -172,7 +185,8 @@ class Mirroring(Stage):
             await reconcile(self.row, self._pulling, self._volumes, self._unsure)
             for number in self._volumes:
                 await self._bitmaps.remove(number)
-        await flush_all(self._volumes)  # what it was that is hot: a kill leaves it in memory alone
+        # What it was that is hot: a kill leaves it in memory alone.
+        await self._sync()
         await self._activity.settle()
         self._unsure = []
         await self._show()
@@ -182,6 +196,16 @@ class Mirroring(Stage):
             await self._pulling.sleep(COOL_SECONDS)
             if not self._unsure:
                 await self._activity.cool(self._mirror.sync)
+
+    async def _watch_copy(self) -> None:
+        """In COPY the other side is asked how it goes; it may be another life of it, which does not know this one."""
+        row = self.row
+        question = formats.begin(row.id, row.generation, self._mirror.life)
+        while State.P_COPY in self.row.states.values():
+            await self._pulling.sleep(TELL_SECONDS)
+            with suppress(LinkError, Refused):
+                _, copying = formats.decode_begun(await self._pulling.ask(question, BEGUN_BYTES, RECONCILE_SECONDS))
+                self._heard.hear(copying, self.doors.now())
 
     def _happened(self, event: Event, reason: str) -> None:
         if not self._stopping:
@@ -199,7 +223,7 @@ class Mirroring(Stage):
         return None if self._mirror.stopped else START
 
     def needs_flush(self, _number: int) -> bool:
-        """See `copying_out.Source`."""
+        """See `copying_out.Source`: COPY is not answered before that."""
         return False
 
     # -- asked -------------------------------------------------------------------------------------------------------
@@ -221,6 +245,8 @@ class Mirroring(Stage):
         asked, _, fields = question
         if not self._prepared or self._ends() or asked not in ANSWERED or fields.generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
+        elif asked is Asked.COPY and not self._synced:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name}: what was there before is not synced yet"))
         elif self._mirror.copies is None:
             # A bitmap that it has joined, of a life before this one, does not have what is marked since.
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} has not begun"))
@@ -243,9 +269,12 @@ class Mirroring(Stage):
         if not self._prepared:
             return Progress()
         paired = State.P_PAIR in self.row.states.values() and not self._mirror.stopped
-        return Progress(
+        told = Progress(
             lag_s=0.0 if paired else None, contact=self._contact, differing=self._bitmaps.marked_bytes() or None
         )
+        if State.P_COPY in self.row.states.values():
+            return self._heard.progress(told, self.doors.now())
+        return told
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
@@ -282,7 +311,7 @@ class Mirroring(Stage):
             await self._mark(differing, lost)
         await self._bitmaps.close()
         if not lost and not differing:
-            # Otherwise it stays hot, which is looked at again if this change comes to nothing.
+            # What differs stays hot until the row is committed that says so (`_forget`): a death before takes it up.
             await self._activity.settle()
         await self._activity.close()
         self._ended = True

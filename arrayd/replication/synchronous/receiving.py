@@ -12,23 +12,24 @@ suspended, and exactly that is copied again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from arrayd.link.channel import Call, LinkError
+from arrayd.link.channel import Call
 from arrayd.link.frames import FrameError
 from arrayd.log import get_logger
 from arrayd.replication import asking
 from arrayd.replication.activity import Activity
-from arrayd.replication.asking import Asked, Outcome, Question, Refused, refused
+from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.before_images import OPENED, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
+from arrayd.replication.changing_places import NOT_IN_TIME, ChangingPlaces
 from arrayd.replication.copy_stores import CopyStores
+from arrayd.replication.copy_told import Telling
 from arrayd.replication.copying import Copying
 from arrayd.replication.copying_out import RangesOut
 from arrayd.replication.differences import Differences, differences
-from arrayd.replication.fencing import NOT_IN_TIME, SWAP_SECONDS
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.guarded import GuardedVolume, UnreadableVolume
 from arrayd.replication.journal import FormatError
@@ -37,12 +38,13 @@ from arrayd.replication.pair_stores import clear_stores, forget_stores, whole_bi
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
-from arrayd.replication.statuses import Event, Refusal, Side, Status
+from arrayd.replication.statuses import S_SUSPENDED, Event, Refusal, Side, Status
 from arrayd.replication.synchronous import formats
 from arrayd.replication.synchronous.formats import SUM_BYTES, SUMS_MAX, Mirrored
 from arrayd.replication.synchronous.overtaking import Overtaking
 from arrayd.replication.synchronous.received import Read, Received, Still
 from arrayd.replication.synchronous.sums import sums_of
+from arrayd.replication.writes import Range
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
 COOL_SECONDS = 5.0
@@ -52,6 +54,7 @@ FENCE_ANSWER_SECONDS = 6.0
 
 log = get_logger("replication")
 
+STAND = frozenset(S_SUSPENDED) - OPENED
 FAILURES = (FrameError, VolumeError, BitmapError, FormatError, BitmapFormatError)
 
 
@@ -72,6 +75,7 @@ class Receiving(Stage):
         self._stores = CopyStores(self)
         self._overtaking = Overtaking()
         self._pulling = Pulling(doors, row.peer)
+        self._places = ChangingPlaces(self._pulling)
         self._tasks: set[asyncio.Task[None]] = set()
         self._life: int | None = None
         """Of the other side's stage."""
@@ -79,12 +83,11 @@ class Receiving(Stage):
         self._stopping = False
         self._has_failed = False
         self._copy_ended = False
-        self._fenced_at: float | None = None
-        """When the other side was asked to let its hosts wait, by `Doors.now`."""
         self._answering = 0
         self._idle: asyncio.Event | None = None
         """Set when nobody is being answered any more."""
         self._contact: float | None = None
+        self._telling = Telling(lambda: self.copying, doors.now)
 
     # -- prepared ----------------------------------------------------------------------------------------------------
 
@@ -128,16 +131,19 @@ class Receiving(Stage):
                 self._activity = await self._logs(anew=True)
             return
         await clear_stores(self, {number: volume.size for number, volume in self._volumes.items()}, found)
-        for number in {lost.number for lost in self._activity.lost}:
-            await self._mark_lost(number)
+        await self._mark_lost(self._activity.lost)
 
-    async def _mark_lost(self, number: int) -> None:
+    async def _mark_lost(self, lost: Sequence[Range]) -> None:
+        """In the bitmaps, none of which is open: what may be older here than hosts were answered."""
+        for number in sorted({each.number for each in lost}):
+            await self._mark(number, [each for each in lost if each.number == number])
+
+    async def _mark(self, number: int, lost: Sequence[Range]) -> None:
         name = self.bitmap_name(number)
         bitmap = await whole_bitmap(self.doors, name, self._volumes[number].size, self.row.id)
         try:
-            for lost in self._activity.lost:
-                if lost.number == number:
-                    await bitmap.mark(lost.offset, lost.length)
+            for each in lost:
+                await bitmap.mark(each.offset, each.length)
             await bitmap.save()
             await bitmap.close()
         finally:
@@ -270,7 +276,7 @@ class Receiving(Stage):
         if self._stopping or self._has_failed:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} stands still here"))
         else:
-            call.answer(formats.begun(copies))
+            call.answer(formats.begun(copies, self._telling()))
 
     # -- hosts' writes -----------------------------------------------------------------------------------------------
 
@@ -298,7 +304,8 @@ class Receiving(Stage):
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See Stage. A swap has the other side's hosts wait, whose writes are answered first."""
-        if row is not None and row.side is Side.P_VOL and not await self._fence():
+        swaps = row is not None and row.side is Side.P_VOL
+        if swaps and await self._places.fence(self.row, FENCE_ANSWER_SECONDS) is None:
             return NOT_IN_TIME
         self._stopping = True
         await self._halt()
@@ -317,40 +324,40 @@ class Receiving(Stage):
         if self._answering:
             await self._idle.wait()
 
-    async def _fence(self) -> bool:
-        """The other side's hosts wait from now on, for a while, and all that they were answered is here."""
-        row = self.row
-        self._fenced_at = self.doors.now()
-        try:
-            question = asking.fence(row.id, row.generation)
-            answer = await self._pulling.ask(question, asking.ANSWER_BYTES_MAX, FENCE_ANSWER_SECONDS)
-            asking.decode_fenced(answer)
-        except (LinkError, Refused, FormatError, Stopped) as error:
-            log.warning("the other side does not wait", group=row.name, reason=str(error))
-            return False
-        return True
-
     def too_late(self) -> Refusal | None:
         """See Stage: the other side's hosts wait for a while only."""
-        swaps = self.after is not None and self.after.side is Side.P_VOL
-        late = swaps and self._fenced_at is not None and self.doors.now() - self._fenced_at >= SWAP_SECONDS
-        return NOT_IN_TIME if late else None
+        return self._places.too_late(self.after)
 
     async def _come_to_end(self, row: GroupRow | None) -> None:
         if self._stores.stay:
             await self._stores.remove_images()
         if self.copying is not None:
             await self.copying.save()
-        await flush_all(self._volumes)
-        if not self._activity.lost:
+        lost = await self._flushed(row)
+        if not lost and not self._activity.lost:
             await self._activity.settle()  # what is lost is told again, if this change comes to nothing
         await self._activity.close()
         await self._stores.close(self.copying)
+        await self._mark_lost(lost)
         states = set() if row is None else set(row.states.values())
         if self._stores.images and (states & OPENED or any(state.side is Side.P_VOL for state in states)):
             await go_back(self)
             self.went_back = True
         self.after = row
+
+    async def _flushed(self, row: GroupRow | None) -> list[Range]:
+        """The S-VOLs that cannot be made durable, all of each, where they are to stand: they may get older than hosts
+        were answered. Raises VolumeError, where they go on, or hosts are to write to them."""
+        lost = []
+        for number, volume in self._volumes.items():
+            try:
+                await flush_all({number: volume})
+            except VolumeError as error:
+                if row is None or row.side is Side.P_VOL or not STAND.issuperset(row.states.values()):
+                    raise
+                log.error("an S-VOL is not durable", group=self.row.name, volume=number, reason=str(error))
+                lost.append(Range(number, 0, volume.size))
+        return lost
 
     async def close(self) -> None:
         """See Stage: what the next one does not need is removed."""

@@ -48,7 +48,7 @@ async def test_the_copy_takes_what_was_there_and_what_is_written_meanwhile(sides
         offset = chance.randrange(SIZE // 512 - 8) * 512
         writes.append(asyncio.ensure_future(sides.write(NUMBERS[number % 2], offset, bytes([number]) * 1536)))
         await asyncio.sleep(0)
-    await until(lambda: (Event.COPY_END, "") in sides.far.events)
+    await until_in_time(lambda: (Event.COPY_END, "") in sides.far.events)
     await asyncio.gather(*writes)
     assert sides.alike()
 
@@ -136,6 +136,7 @@ async def test_no_bitmap_is_given_up_before_the_other_side_knows_of_this_life(si
 async def test_what_differs_is_not_forgotten_if_the_suspension_comes_to_nothing(sides: Sides) -> None:
     """The row could not be committed, and the pairs are PAIR again."""
     await sides.pair(State.P_PAIR, marked=False)
+    await sides.write(0, 4096, b"b" * 512)
     sides.near.files[0].refusals = 1.0
     sides.near.files[0].fails = VolumeFailed("full")
     with pytest.raises(VolumeFailed):
