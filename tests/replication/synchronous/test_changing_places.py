@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from arrayd.replication import asking, fencing
+from arrayd.replication import asking, changing_places, fencing
 from arrayd.replication.asking import Outcome, Refused
-from arrayd.replication.fencing import FENCED, NOT_ALL_THERE, NOT_IN_TIME
+from arrayd.replication.changing_places import NOT_IN_TIME
+from arrayd.replication.fencing import FENCED, NOT_ALL_THERE
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.statuses import State
-from arrayd.replication.synchronous import receiving
 from arrayd.volumes.volume import VolumeFailed, VolumeReadOnly, finished
 from tests.replication.following_doors import until
-from tests.replication.synchronous.sides import GROUP, NUMBERS, REGION, Array, Sides, suspended, turns
+from tests.replication.synchronous.sides import GROUP, NUMBERS, REGION, Array, Sides, suspended, turns, until_in_time
 
 SIZE = 64 * REGION
 
@@ -120,7 +120,7 @@ async def test_places_are_not_changed_when_hosts_have_written_what_the_other_sid
     """The fence has lapsed, and the other side has the P-VOLs: so both are P-VOLs, and nothing is guessed."""
     sides.cut = True
     waiting = asyncio.ensure_future(write(sides.near, 0, 0, b"a" * 512))
-    await until(lambda: bool(sides.near.events))
+    await until_in_time(lambda: bool(sides.near.events))
     stage = sides.near.stage
     assert stage is not None
     assert await stage.stop(s_row(sides.near)) is NOT_ALL_THERE
@@ -158,7 +158,7 @@ async def test_the_s_vols_side_goes_on_if_the_other_one_does_not_wait(sides: Sid
 
 
 async def test_it_may_become_too_late(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiving, "SWAP_SECONDS", 0.02)
+    monkeypatch.setattr(changing_places, "SWAP_SECONDS", 0.02)
     stage = sides.far.stage
     assert stage is not None
     assert await stage.stop(p_row(sides.far)) is None
@@ -179,7 +179,7 @@ async def test_it_may_become_too_late(sides: Sides, monkeypatch: pytest.MonkeyPa
 async def test_who_is_being_suspended_is_not_fenced(sides: Sides) -> None:
     sides.cut = True
     waiting = asyncio.ensure_future(write(sides.near, 0, 0, b"a" * 512))
-    await until(lambda: bool(sides.near.events))
+    await until_in_time(lambda: bool(sides.near.events))
     with pytest.raises(Refused) as refused:
         asking.decode_fenced(await sides.near.ask(asking.fence(GROUP, 1)))
     assert refused.value.outcome is Outcome.NOT_NOW

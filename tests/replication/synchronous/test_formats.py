@@ -55,6 +55,7 @@ def fields_of(question: bytes) -> Any:
         ),
         (formats.begun(True), "00 01"),
         (formats.begun(False), "00 00"),
+        (formats.begun(True, b"how"), "00 01 686f77"),
         (formats.summed([1, 0xFFFFFFFF]), "00 0002 00000001 ffffffff"),
     ],
 )  # fmt: skip
@@ -67,8 +68,8 @@ def test_what_is_said_is_heard() -> None:
     told = formats.decode_mirror(fields_of(formats.mirror(GROUP, 5, 6, GOLDEN_WRITES)))
     assert (told.generation, told.life, told.writes) == (5, 6, GOLDEN_WRITES)
     assert formats.decode_sums(fields_of(formats.sums(GROUP, 5, 3, 7, 8))) == (5, 3, 7, 8)
-    assert formats.decode_begun(memoryview(formats.begun(True))) is True
-    assert formats.decode_begun(memoryview(formats.begun(False))) is False
+    assert formats.decode_begun(memoryview(formats.begun(True, b"how"))) == (True, b"how")
+    assert formats.decode_begun(memoryview(formats.begun(False))) == (False, b"")
     assert formats.decode_summed(memoryview(formats.summed([1, 2]))) == [1, 2]
 
 

@@ -180,6 +180,7 @@ async def test_a_copy_goes_on_where_it_was(side: str, power: bool, seed: int, mo
 async def test_a_refused_write_suspends_the_group_and_is_the_only_error() -> None:
     sides = Sides(SIZE)
     await sides.pair(State.P_PAIR, marked=False)
+    await sides.write(0, 8 * REGION, b"x" * 512)
     sides.near.files[0].refusals, sides.near.files[0].fails = 1.0, VolumeFailed("full")
     failing = asyncio.ensure_future(sides.write(0, 0, b"a" * 512))
     other = asyncio.ensure_future(sides.write(3, REGION, b"b" * 512))
