@@ -20,6 +20,7 @@ from arrayd.replication import pulling
 from arrayd.replication.choosing import KINDS
 from arrayd.replication.group_rows import Fence, GroupRow
 from arrayd.replication.pair_stores import make_bitmaps
+from arrayd.replication.stages import Stage
 from arrayd.replication.statuses import P_RUNNING, S_RUNNING, Event, Side, State
 from arrayd.replication.synchronous import mirror, mirroring, receiving
 from arrayd.volumes.volume import VolumeError, VolumeFailed, finished
@@ -45,6 +46,8 @@ class Written:
     begun: int
     ended: float = math.inf
     answered: bool = False
+    failed: bool = False
+    """Its host was told so: it may be there, or come later, until both sides are the same again."""
 
 
 @dataclass
@@ -77,6 +80,7 @@ class Hosts:
         try:
             await self.sides.write(write.number, write.blocks[0] * BLOCK, data)
         except (VolumeError, Crash):
+            write.failed = not machine.dead
             return
         if machine.dead:
             return
@@ -95,6 +99,12 @@ class Hosts:
             task.cancel()
         for write in self.writes.values():
             if write.ended == math.inf:
+                write.ended = self.tick()
+
+    def are_the_same(self) -> None:
+        """Both sides are: what hosts were told has failed does not come any more."""
+        for write in self.writes.values():
+            if write.failed and write.ended == math.inf:
                 write.ended = self.tick()
 
     def contents(self, array: Array) -> dict[tuple[int, int], int]:
@@ -142,11 +152,14 @@ class Pairing:
 
     async def _change(self, array: Array, row: GroupRow) -> None:
         """As `changes.py` does it; the process may die in it."""
-        machine = array.machine
+        machine, old = array.machine, array.stage
         try:
             await self._steps(array, row)
         except (VolumeError, Crash):
-            assert machine.dead or machine is not array.machine
+            if not machine.dead:
+                assert old is not None
+                assert old is array.stage
+                await self._undo(array, old)
         if machine.dead and array.machine is machine:
             await self.kill(array)
 
@@ -160,16 +173,25 @@ class Pairing:
         if not self.commits and old is not None:
             self.commits = True
             await new.close()
-            old.after = old.row
-            await old.close()
-            array.events.clear()
-            await self._take_up(array)
+            await self._undo(array, old)
             return
         array.stage, array.row = new, row
         array.events.clear()
         await new.enter()
         if old is not None:
             await old.close()
+
+    async def _undo(self, array: Array, old: Stage) -> None:
+        """The disks are in order by then."""
+        self.heal()
+        old.after = old.row
+        await old.close()
+        array.events.clear()
+        await self._take_up(array)
+
+    def heal(self) -> None:
+        for file in (*self.near.files.values(), *self.far.files.values()):
+            file.fails = None
 
     async def _take_up(self, array: Array) -> None:
         array.stage = stage = KINDS.of(array.row)(array.row, array.doors(), array.told())
@@ -179,6 +201,7 @@ class Pairing:
     async def kill(self, array: Array, power: bool = False) -> None:
         """It dies, and goes on at once by its row."""
         safe = self._is_safe()
+        self.heal()
         array.kill()
         if array is self.near:
             self.hosts.die()
@@ -232,6 +255,8 @@ class Pairing:
         if self.sides.cut:
             return
         near, far = self._state(self.near), self._state(self.far)
+        if near is State.P_PAIR and not self.hosts.tasks and not getattr(self.near.stage, "_unsure", ()):
+            self.hosts.are_the_same()
         if far is State.S_PSUE and near in RUNNING:
             await self._suspend(self.near, State.P_PSUE)
         elif near not in RUNNING and far in RUNNING:
@@ -296,6 +321,10 @@ class Pairing:
             self.commits = False
         elif kind == "resync":
             await self.resync()
+        elif kind == "full":
+            (self.near if a % 2 else self.far).files[NUMBERS[b % 2]].fails = VolumeFailed("full")
+        elif kind == "heal":
+            self.heal()
         elif kind == "slow":
             self.sides.turns = a % 4
         await self.manage()
@@ -303,6 +332,7 @@ class Pairing:
     async def end(self) -> None:
         """All is healed, and both sides are alike once they are PAIR."""
         self.sides.cut, self.commits = False, True
+        self.heal()
         for array in (self.near, self.far):
             array.machine.fuse = None
         async with asyncio.timeout(20):
@@ -359,7 +389,7 @@ async def bury(pairing: Pairing) -> None:
 
 KIND_WEIGHTS = {
     "write": 40, "turns": 12, "wait": 8, "kill": 6, "fuse": 3, "cut": 4, "split": 3, "no commit": 2, "resync": 8,
-    "slow": 2,
+    "slow": 2, "full": 2, "heal": 4,
 }  # fmt: skip
 
 
