@@ -10,6 +10,7 @@ import asyncio
 import math
 import os
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -159,7 +160,8 @@ class Pairing:
             if not machine.dead:
                 assert old is not None
                 assert old is array.stage
-                await self._undo(array, old)
+                with suppress(Crash):
+                    await self._undo(array, old)
         if machine.dead and array.machine is machine:
             await self.kill(array)
 
