@@ -24,8 +24,8 @@ from typing import Any
 from tests.simulation.coverage import MIRRORED, SEPARATOR, print_tables
 from tests.simulation.faults import KINDS, UNEVEN_KINDS
 from tests.simulation.linked import linked
-from tests.simulation.mutations import MUTATIONS
 from tests.simulation.mirror_mutations import MIRROR_MUTATIONS
+from tests.simulation.mutations import MUTATIONS
 from tests.simulation.operations import NOT_MIRRORED, VERBS
 from tests.simulation.pair_mutations import PAIR_MUTATIONS
 from tests.simulation.paired import NOT_MIRRORED as FAULTS_NOT_MIRRORED
