@@ -20,7 +20,6 @@ from arrayd.replication.synchronous.receiving import Receiving
 from arrayd.replication.writes import Range
 from tests.simulation.faults import KINDS
 from tests.simulation.pair_mutations import heat_in_memory, nothing
-from tests.simulation.world import replaced
 
 POWER_LOSSES = {"tests.simulation.faults.POWER_LOSS_SHARE": 0.8, "tests.simulation.faults.KINDS": KINDS | {"kill": 12}}
 """Runs in which power is lost more often."""
@@ -57,13 +56,14 @@ async def _reconcile_nothing(*_told: Any) -> None:
 
 async def _cool_first(self: Mirroring, row: Any) -> Any:
     """Nothing is hot any more before the row is committed that says what differs."""
-    with replaced({f"{HERE}.mirroring.Activity.close": _settle_and_close}):
-        return await STOP(self, row)
+    activity = self._activity
 
+    async def settle_and_close() -> None:
+        await Activity.settle(activity)
+        await Activity.close(activity)
 
-async def _settle_and_close(self: Activity) -> None:
-    await self.settle()
-    await CLOSE(self)
+    activity.close = settle_and_close  # type: ignore[method-assign]
+    return await STOP(self, row)
 
 
 def _refuse_and_go_on(self: Mirror, write: MirroredWrite, error: BaseException) -> None:
@@ -115,7 +115,6 @@ async def _settle_nothing(volumes: Any) -> None:
 
 
 TAKE, CARRY_OUT, ENTER = MirroredVolume._take, Received._carry_out, Receiving.enter
-CLOSE = Activity.close
 HERE = "arrayd.replication.synchronous"
 
 MIRROR_MUTATIONS: dict[str, dict[str, Any]] = {
