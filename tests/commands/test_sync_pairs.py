@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from arrayd.commands.processes.pairs import after
 from arrayd.commands.results import Result
 from arrayd.host.pair_status import parse
 from arrayd.replication.group_rows import Fence, GroupRow, Mode, PairRow
-from arrayd.replication.statuses import Event, Operation
+from arrayd.replication.journal.regions import Position
+from arrayd.replication.statuses import Event, Operation, State
 from arrayd.replication.transitions import Circumstances
 from arrayd.tables import Work
 from tests.commands import test_pairs
@@ -95,6 +97,15 @@ async def test_there_is_no_journal_and_nothing_to_drive(arrays: Both, command: s
     await mirrored(arrays, Fence.NEVER)
     reason = "group oradb: it is synchronous: no journal, and nothing to drive"
     assert await arrays.refused("a", command, group="oradb") == (Result.CONFLICT, reason)
+
+
+def test_a_takeover_tells_no_number_of_a_write() -> None:
+    """Writes of a synchronous group have none, and 0 would be said to be the newest."""
+    pairs = (PairRow(0, "data", "data", 0, "2:data", State.S_SSWS),)
+    mirror = GroupRow(b"\x01" * 16, "g", 0, None, "b", "2", None, 1, pairs, Mode.SYNC)
+    assert after("g", mirror, sequence=True).sequence is None
+    journaled = GroupRow(b"\x01" * 16, "g", 0, "j", "b", "2", 3, 1, pairs, restored=Position(7, 4096))
+    assert after("g", journaled, sequence=True).sequence == 7
 
 
 async def test_volumes_of_a_synchronous_pair_are_held(arrays: Both) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from arrayd.replication import asking
 from arrayd.replication.activity import Activity
 from arrayd.replication.copying import Copying
+from arrayd.replication.journal import Position
+from arrayd.replication.journal.regions import START
 from arrayd.replication.statuses import Event
 from arrayd.replication.synchronous.formats import Kind
 from arrayd.replication.synchronous.mirror import Mirror, MirroredWrite
@@ -94,9 +96,9 @@ def _join_once(self: Copying) -> bool:
     return not self.copied
 
 
-async def _swap_at_once(_self: Receiving) -> bool:
+async def _swap_at_once(_self: Any, _row: Any, _seconds: float) -> Position:
     """The other side's hosts write while the sides change places."""
-    return True
+    return START
 
 
 async def _carry_out_without_flushes(self: Received, writes: Sequence[Any]) -> None:
@@ -114,7 +116,7 @@ async def _settle_nothing(volumes: Any) -> None:
     del volumes
 
 
-TAKE, CARRY_OUT, ENTER = MirroredVolume._take, Received._carry_out, Receiving.enter
+TAKE, CARRY_OUT, ENTER = MirroredVolume._take, Received.carry_out, Receiving.enter
 HERE = "arrayd.replication.synchronous"
 
 MIRROR_MUTATIONS: dict[str, dict[str, Any]] = {
@@ -137,11 +139,11 @@ MIRROR_MUTATIONS: dict[str, dict[str, Any]] = {
         f"{HERE}.mirror.Mirror.fail_as": _fail_as_never,
     },
     "writes of another life are taken": {f"{HERE}.receiving.Receiving._mirror": _mirror_any},
-    "a life begins while another's writes are carried out": {f"{HERE}.received.Received.ended": nothing},
+    "a life begins while another's writes are carried out": {f"{HERE}.received.Received.carried_out": nothing},
     "before-images of hosts' writes are not kept": {f"{HERE}.received.Received._keep_before": nothing},
-    "flushes are not mirrored": {f"{HERE}.received.Received._carry_out": _carry_out_without_flushes},
+    "flushes are not mirrored": {f"{HERE}.received.Received.carry_out": _carry_out_without_flushes},
     "S-VOLs that have lost something go on": {f"{HERE}.receiving.Receiving.enter": _enter_as_if_nothing_was_lost},
-    "a swap waits for nobody": {f"{HERE}.receiving.Receiving._fence": _swap_at_once},
+    "a swap waits for nobody": {"arrayd.replication.changing_places.ChangingPlaces.fence": _swap_at_once},
 }
 """By what goes wrong."""
 MIRROR_FIRST_FOUND: dict[str, int] = {}

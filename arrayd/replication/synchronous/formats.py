@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from construct import Flag, Int8ub, Int16ub, Int32ub, Int64ub, PrefixedArray, Struct
+from construct import Flag, GreedyBytes, Int8ub, Int16ub, Int32ub, Int64ub, PrefixedArray, Struct
 
 from arrayd.replication.asking import Asked, behind_done, done, head, parsed
 from arrayd.replication.journal.format import FormatError
@@ -26,7 +26,10 @@ SUMS_MAX = 256
 """Of one SUMS."""
 
 BEGIN = Struct("generation" / Int64ub, "life" / Int64ub)
-BEGUN = Struct("copies" / Flag)  # the copy has not ended: what differs goes from the P-VOLs to the S-VOLs
+BEGUN = Struct(
+    "copies" / Flag,  # the copy has not ended: what differs goes from the P-VOLs to the S-VOLs
+    "copying" / GreedyBytes,  # how it goes: see `copy_told.py`
+)
 MIRROR = Struct(
     "generation" / Int64ub,
     "life" / Int64ub,
@@ -139,9 +142,9 @@ def decode_mirror(payload: memoryview) -> Mirrored:
     return Mirrored(generation, life, writes)
 
 
-def begun(copies: bool) -> bytes:
+def begun(copies: bool, copying: bytes = b"") -> bytes:
     """The answer to BEGIN."""
-    return done() + bytes(BEGUN.build({"copies": copies}))
+    return done() + bytes(BEGUN.build({"copies": copies, "copying": copying}))
 
 
 def summed(sums: Sequence[int]) -> bytes:
@@ -149,9 +152,10 @@ def summed(sums: Sequence[int]) -> bytes:
     return done() + bytes(SUMMED.build({"sums": sums}))
 
 
-def decode_begun(answer: memoryview) -> bool:
-    """Whether the copy has not ended there. Raises Refused, FormatError."""
-    return bool(parsed(BEGUN, behind_done(answer)).copies)
+def decode_begun(answer: memoryview) -> tuple[bool, bytes]:
+    """Whether the copy has not ended there, and how it goes. Raises Refused, FormatError."""
+    told = parsed(BEGUN, behind_done(answer))
+    return bool(told.copies), bytes(told.copying)
 
 
 def decode_summed(answer: memoryview) -> list[int]:

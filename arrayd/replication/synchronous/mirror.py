@@ -39,6 +39,8 @@ MIRROR_SECONDS = 5.0
 AGAIN_SECONDS = 0.05
 """Before something that the other array does not do now is asked again."""
 ANSWER_BYTES = 4096
+BEGUN_BYTES = 16 * 1024
+"""Of the answer to BEGIN: how the copy of PAIRS_MAX pairs goes."""
 
 log = get_logger("replication")
 
@@ -87,7 +89,7 @@ class Mirror:
         """Whether the other side still copied when this life began; None: it does not know of it yet."""
         self._volumes = volumes
         self._pulling = pulling
-        self._life = life
+        self.life = life
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[MirroredWrite] = deque()
@@ -190,7 +192,7 @@ class Mirror:
 
     async def _carry(self, batch: list[MirroredWrite]) -> None:
         row = self.row
-        question = formats.mirror(row.id, row.generation, self._life, [write.carried() for write in batch])
+        question = formats.mirror(row.id, row.generation, self.life, [write.carried() for write in batch])
         try:
             await self._until_done(question)
         except Stopped:
@@ -231,23 +233,26 @@ class Mirror:
         return self.copies
 
     async def _begin_life(self, lives: int, until: float | None) -> None:
-        """Once for all who have seen as many lives as now. Who has no `until` must not keep the others from theirs: so
-        each tries for itself."""
+        """Once for all who have seen as many lives as now. Whoever waits for another one's attempt does so until his
+        own time is over."""
         pulling, now = self._pulling, self._pulling.doors.now
-        while True:
-            async with self._beginning:
-                if lives != self._lives:
-                    return
-                row = self.row
-                left = MIRROR_SECONDS if until is None else max(until - now(), 0.0)
-                try:
-                    question = formats.begin(row.id, row.generation, self._life)
-                    self.copies = formats.decode_begun(await pulling.ask(question, ANSWER_BYTES, left))
-                    self._lives += 1
-                    return
-                except (LinkError, Refused):
-                    if until is not None and now() >= until:
-                        raise
+        failed: LinkError | Refused = LinkError(f"no answer from {pulling.peer} to BEGIN", maybe_done=True)
+        while lives == self._lives:
+            left = MIRROR_SECONDS if until is None else max(until - now(), 0.0)
+            try:
+                async with asyncio.timeout(None if until is None else left), self._beginning:
+                    if lives == self._lives:
+                        row = self.row
+                        question = formats.begin(row.id, row.generation, self.life)
+                        self.copies, _ = formats.decode_begun(await pulling.ask(question, BEGUN_BYTES, left))
+                        self._lives += 1
+                continue
+            except TimeoutError as error:
+                raise failed from error
+            except (LinkError, Refused) as error:
+                failed = error
+            if until is not None and now() >= until:
+                raise failed
             await pulling.sleep(AGAIN_SECONDS)
 
     # -- synced ------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 from arrayd.link.channel import Call, LinkError
@@ -23,6 +24,7 @@ from arrayd.replication import asking
 from arrayd.replication.activity import HOT_BYTES, Activity
 from arrayd.replication.asking import Asked, Outcome, Question, Refused, refused
 from arrayd.replication.bitmap import BitmapError
+from arrayd.replication.copy_told import TELL_SECONDS, Heard
 from arrayd.replication.copying_out import CopyingOut
 from arrayd.replication.fencing import FENCE, FENCED, NOT_ALL_THERE, Fencing, changed_places
 from arrayd.replication.group_rows import GroupRow
@@ -33,7 +35,8 @@ from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
 from arrayd.replication.statuses import P_RUNNING, Event, Refusal, State
 from arrayd.replication.suspending import Bitmaps, Differing
-from arrayd.replication.synchronous.mirror import Mirror
+from arrayd.replication.synchronous import formats
+from arrayd.replication.synchronous.mirror import BEGUN_BYTES, Mirror
 from arrayd.replication.synchronous.mirrored import MirroredVolume
 from arrayd.replication.synchronous.receiving import runs
 from arrayd.replication.synchronous.reconciling import reconcile
@@ -79,6 +82,7 @@ class Mirroring(Stage):
         self._idle: asyncio.Event | None = None
         """Set when nobody is being answered any more."""
         self._contact: float | None = None
+        self._heard = Heard()
 
     # -- begins ------------------------------------------------------------------------------------------------------
 
@@ -145,6 +149,7 @@ class Mirroring(Stage):
             await self._show()
             self._begin(self._begin_life())
         self._begin(self._cool())
+        self._begin(self._watch_copy())
 
     async def _show(self) -> None:
         for pair in self.row.pairs:
@@ -160,8 +165,10 @@ class Mirroring(Stage):
             await work
         except Stopped:
             pass
-        except (LinkError, Refused, *FAILURES) as error:
+        except (LinkError, Refused, FormatError) as error:
             self._mirror.fail_as(error, "the other side does not say what it has")
+        except (VolumeError, BitmapError) as error:
+            self._mirror.fail(Event.ERROR, str(error))
 
     async def _begin_life(self) -> None:
         await self._sync()
@@ -178,6 +185,7 @@ class Mirroring(Stage):
             await reconcile(self.row, self._pulling, self._volumes, self._unsure)
             for number in self._volumes:
                 await self._bitmaps.remove(number)
+        # What it was that is hot: a kill leaves it in memory alone.
         await self._sync()
         await self._activity.settle()
         self._unsure = []
@@ -188,6 +196,16 @@ class Mirroring(Stage):
             await self._pulling.sleep(COOL_SECONDS)
             if not self._unsure:
                 await self._activity.cool(self._mirror.sync)
+
+    async def _watch_copy(self) -> None:
+        """In COPY the other side is asked how it goes; it may be another life of it, which does not know this one."""
+        row = self.row
+        question = formats.begin(row.id, row.generation, self._mirror.life)
+        while State.P_COPY in self.row.states.values():
+            await self._pulling.sleep(TELL_SECONDS)
+            with suppress(LinkError, Refused):
+                _, copying = formats.decode_begun(await self._pulling.ask(question, BEGUN_BYTES, RECONCILE_SECONDS))
+                self._heard.hear(copying, self.doors.now())
 
     def _happened(self, event: Event, reason: str) -> None:
         if not self._stopping:
@@ -229,6 +247,9 @@ class Mirroring(Stage):
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
         elif asked is Asked.COPY and not self._synced:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name}: what was there before is not synced yet"))
+        elif self._mirror.copies is None:
+            # A bitmap that it has joined, of a life before this one, does not have what is marked since.
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} has not begun"))
         elif asked is Asked.COPY:
             await self._copying.copy(fields, call)
         elif asked is Asked.BITMAP:
@@ -248,9 +269,12 @@ class Mirroring(Stage):
         if not self._prepared:
             return Progress()
         paired = State.P_PAIR in self.row.states.values() and not self._mirror.stopped
-        return Progress(
+        told = Progress(
             lag_s=0.0 if paired else None, contact=self._contact, differing=self._bitmaps.marked_bytes() or None
         )
+        if State.P_COPY in self.row.states.values():
+            return self._heard.progress(told, self.doors.now())
+        return told
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
@@ -313,19 +337,20 @@ class Mirroring(Stage):
         self._pulling.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._idle = asyncio.Event()
-        if self._answering:
-            await self._idle.wait()
         await self._mirror.close()
-        await self._activity.close()
-        await self._bitmaps.close()
         await self._fencing.release()
-        await self._fencing.close()
+        # Before the answers are waited for: one may wait for a lock, whose holder waits for a write that is kept.
         error = VolumeFailed("the volume is not served any more")
         for front in self._fronts.values():
             front.give_up(error)
         for waiting in self._waiting:
             waiting.give_up(error)
+        self._idle = asyncio.Event()
+        if self._answering:
+            await self._idle.wait()
+        await self._activity.close()
+        await self._bitmaps.close()
+        await self._fencing.close()
         if self._ended:
             await self._forget()
 

@@ -15,20 +15,21 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from arrayd.link.channel import Call, LinkError
+from arrayd.link.channel import Call
 from arrayd.link.frames import FrameError
 from arrayd.log import get_logger
 from arrayd.replication import asking
 from arrayd.replication.activity import Activity
-from arrayd.replication.asking import Asked, Outcome, Question, Refused, refused
+from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.before_images import OPENED, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
+from arrayd.replication.changing_places import NOT_IN_TIME, ChangingPlaces
 from arrayd.replication.copy_stores import CopyStores
+from arrayd.replication.copy_told import Telling
 from arrayd.replication.copying import Copying
 from arrayd.replication.copying_out import RangesOut
 from arrayd.replication.differences import Differences, differences
-from arrayd.replication.fencing import NOT_IN_TIME, SWAP_SECONDS
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.guarded import GuardedVolume, UnreadableVolume
 from arrayd.replication.journal import FormatError
@@ -74,6 +75,7 @@ class Receiving(Stage):
         self._stores = CopyStores(self)
         self._overtaking = Overtaking()
         self._pulling = Pulling(doors, row.peer)
+        self._places = ChangingPlaces(self._pulling)
         self._tasks: set[asyncio.Task[None]] = set()
         self._life: int | None = None
         """Of the other side's stage."""
@@ -81,12 +83,11 @@ class Receiving(Stage):
         self._stopping = False
         self._has_failed = False
         self._copy_ended = False
-        self._fenced_at: float | None = None
-        """When the other side was asked to let its hosts wait, by `Doors.now`."""
         self._answering = 0
         self._idle: asyncio.Event | None = None
         """Set when nobody is being answered any more."""
         self._contact: float | None = None
+        self._telling = Telling(lambda: self.copying, doors.now)
 
     # -- prepared ----------------------------------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class Receiving(Stage):
         """See Stage."""
         row = self.row
         self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
-        self._activity = await self._open_activity(found)
+        self._activity = await self._logs(anew=not found, found=found)
         try:
             await self._prepare(found)
         except BaseException:
@@ -105,12 +106,11 @@ class Receiving(Stage):
         self._writes = Received(self._volumes, self._activity, self._overtaking, self._stores.images)
         self._prepared = True
 
-    async def _open_activity(self, found: bool) -> Activity:
-        row = self.row
+    async def _logs(self, *, anew: bool, found: bool = False) -> Activity:
         names = {number: self.store_name("activity", number) for number in self._volumes}
         sizes = {number: volume.size for number, volume in self._volumes.items()}
         return await Activity.open(
-            self.doors.stores, names, sizes, row.id, self.doors.boot, anew=not found, found=found
+            self.doors.stores, names, sizes, self.row.id, self.doors.boot, anew=anew, found=found
         )
 
     async def _prepare(self, found: bool) -> None:
@@ -124,9 +124,11 @@ class Receiving(Stage):
                         await pair.bitmap.mark(lost.offset, lost.length)
                 await pair.bitmap.save()
             self.copying = Copying(self.row, self._pulling, pairs, self._overtaking, self._moved)
-            # Of this boot from now on: what is hot later a kill alone does not take.
-            await self._activity.close()
-            self._activity = await self._open_activity(found=False)
+            if self._activity.lost:
+                # It is marked: a log of this boot, so that it is not taken for lost once more.
+                await flush_all(self._volumes)
+                await self._activity.close()
+                self._activity = await self._logs(anew=True)
             return
         await clear_stores(self, {number: volume.size for number, volume in self._volumes.items()}, found)
         await self._mark_lost(self._activity.lost)
@@ -214,6 +216,7 @@ class Receiving(Stage):
         not removed is so at the next start."""
         await self._show()
         self._stores.images.clear()
+        await self._writes.carried_out()  # those that came before still keep what they write over
         self._stores.stay = True
         try:
             await self._stores.close(copying)
@@ -259,18 +262,21 @@ class Receiving(Stage):
             await super().answer(question, call)
 
     async def _begin_life(self, generation: int, life: int, call: Call) -> None:
-        """Writes that were asked for before, by a life that has ended or whose answers were lost, are carried out
-        first: nothing of them comes later than what the other side asks for now."""
+        """What was asked before is not carried out later: its asker may have given up waiting, and takes what is here
+        then for all there is."""
         if generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
             return
+        new, self._life = life != self._life, life
+        await self._writes.carried_out()
         copies = self.copying is not None and not self._copy_ended
-        if copies and life != self._life:
+        if copies and new:
             assert self.copying is not None
             copies = self.copying.join_again()
-        self._life = life
-        await self._writes.ended()
-        call.answer(formats.begun(copies))
+        if self._stopping or self._has_failed:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} stands still here"))
+        else:
+            call.answer(formats.begun(copies, self._telling()))
 
     # -- hosts' writes -----------------------------------------------------------------------------------------------
 
@@ -298,7 +304,8 @@ class Receiving(Stage):
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See Stage. A swap has the other side's hosts wait, whose writes are answered first."""
-        if row is not None and row.side is Side.P_VOL and not await self._fence():
+        swaps = row is not None and row.side is Side.P_VOL
+        if swaps and await self._places.fence(self.row, FENCE_ANSWER_SECONDS) is None:
             return NOT_IN_TIME
         self._stopping = True
         await self._halt()
@@ -317,24 +324,9 @@ class Receiving(Stage):
         if self._answering:
             await self._idle.wait()
 
-    async def _fence(self) -> bool:
-        """The other side's hosts wait from now on, for a while, and all that they were answered is here."""
-        row = self.row
-        self._fenced_at = self.doors.now()
-        try:
-            question = asking.fence(row.id, row.generation)
-            answer = await self._pulling.ask(question, asking.ANSWER_BYTES_MAX, FENCE_ANSWER_SECONDS)
-            asking.decode_fenced(answer)
-        except (LinkError, Refused, FormatError, Stopped) as error:
-            log.warning("the other side does not wait", group=row.name, reason=str(error))
-            return False
-        return True
-
     def too_late(self) -> Refusal | None:
         """See Stage: the other side's hosts wait for a while only."""
-        swaps = self.after is not None and self.after.side is Side.P_VOL
-        late = swaps and self._fenced_at is not None and self.doors.now() - self._fenced_at >= SWAP_SECONDS
-        return NOT_IN_TIME if late else None
+        return self._places.too_late(self.after)
 
     async def _come_to_end(self, row: GroupRow | None) -> None:
         if self._stores.stay:
@@ -343,8 +335,7 @@ class Receiving(Stage):
             await self.copying.save()
         lost = await self._flushed(row)
         if not lost and not self._activity.lost:
-            # What was lost stays hot until the row is committed that says so (`close`): a death before takes it up.
-            await self._activity.settle()
+            await self._activity.settle()  # what is lost is told again, if this change comes to nothing
         await self._activity.close()
         await self._stores.close(self.copying)
         await self._mark_lost(lost)
