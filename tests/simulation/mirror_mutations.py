@@ -106,17 +106,12 @@ async def _carry_out_without_flushes(self: Received, writes: Sequence[Any]) -> N
     await CARRY_OUT(self, [each._replace(durable=False) for each in writes if each.kind is not Kind.FLUSH])
 
 
-async def _enter_as_if_nothing_was_lost(self: Receiving) -> None:
-    self._activity.lost.clear()
-    await ENTER(self)
-
-
 async def _settle_nothing(volumes: Any) -> None:
     """What was there before the pair is not synced."""
     del volumes
 
 
-TAKE, CARRY_OUT, ENTER = MirroredVolume._take, Received.carry_out, Receiving.enter
+TAKE, CARRY_OUT = MirroredVolume._take, Received.carry_out
 HERE = "arrayd.replication.synchronous"
 
 MIRROR_MUTATIONS: dict[str, dict[str, Any]] = {
@@ -142,7 +137,7 @@ MIRROR_MUTATIONS: dict[str, dict[str, Any]] = {
     "a life begins while another's writes are carried out": {f"{HERE}.received.Received.carried_out": nothing},
     "before-images of hosts' writes are not kept": {f"{HERE}.received.Received._keep_before": nothing},
     "flushes are not mirrored": {f"{HERE}.received.Received.carry_out": _carry_out_without_flushes},
-    "S-VOLs that have lost something go on": {f"{HERE}.receiving.Receiving.enter": _enter_as_if_nothing_was_lost},
+    "S-VOLs that have lost something go on": {"arrayd.replication.activity.Activity.lost_bytes": 0},
     "a swap waits for nobody": {"arrayd.replication.changing_places.ChangingPlaces.fence": _swap_at_once},
 }
 """By what goes wrong."""

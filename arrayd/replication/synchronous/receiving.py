@@ -114,6 +114,8 @@ class Receiving(Stage):
         )
 
     async def _prepare(self, found: bool) -> None:
+        if found:
+            await self._look_at_what_is_not_durable()
         if self._copies_now:
             if self.row.consistent:
                 await self._stores.open_images(self._volumes)
@@ -132,6 +134,16 @@ class Receiving(Stage):
             return
         await clear_stores(self, {number: volume.size for number, volume in self._volumes.items()}, found)
         await self._mark_lost(self._activity.lost)
+
+    async def _look_at_what_is_not_durable(self) -> None:
+        """A change may have failed since an S-VOL could not be synced, which refuses syncs since then: what it has may
+        be gone after the next start, which would not know of it."""
+        for number, volume in self._volumes.items():
+            try:
+                await flush_all({number: volume})
+            except VolumeError as error:
+                log.error("an S-VOL is not durable", group=self.row.name, volume=number, reason=str(error))
+                self._activity.lost.append(Range(number, 0, volume.size))
 
     async def _mark_lost(self, lost: Sequence[Range]) -> None:
         """In the bitmaps, none of which is open: what may be older here than hosts were answered."""
@@ -160,7 +172,8 @@ class Receiving(Stage):
         await self._show()
         self._start()
         if not self._copies_now and (lost := self._activity.lost_bytes):
-            self._failed(VolumeFailed(f"power was lost: {lost} bytes may be older here, pairresync copies them"))
+            reason = "power was lost, or what was written could not be synced"
+            self._failed(VolumeFailed(f"{reason}: {lost} bytes may be older here, pairresync copies them"))
 
     async def _show(self) -> None:
         for pair in self.row.pairs:
