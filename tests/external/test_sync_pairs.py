@@ -17,7 +17,6 @@ import random
 from asyncio import to_thread
 from collections import Counter
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -88,8 +87,7 @@ async def test_a_link_that_is_cut_and_what_the_fence_level_says(tmp_path: Path, 
     with ExitStack() as stack:
         async with wire() as between:
             arrays = start(stack, tmp_path, fence, between)
-            tool = partial(to_thread, arrays.tool)
-            await tool("paircreate", "-vl", "-c", "15")
+            await to_thread(arrays.tool, "paircreate", "-vl", "-c", "15")
             await to_thread(arrays.wait_for_pair, SECONDS)
             assert await write_one(arrays.near, 1) == 0
             between.cut()
@@ -101,13 +99,13 @@ async def test_a_link_that_is_cut_and_what_the_fence_level_says(tmp_path: Path, 
             else:
                 assert (sense_key, states) == (DATA_PROTECT, {State.P_PSUE_FENCED})
                 assert await write_one(arrays.near, 3, 2) == DATA_PROTECT
-                await tool("horctakeover", expected=Takeover.PVOL_PSUE)
+                await to_thread(arrays.tool, "horctakeover", expected=Takeover.PVOL_PSUE)
                 assert await write_one(arrays.near, 3, 2) == 0
             written = await contents(arrays.near)
             between.mend()
-            await tool("pairevtwait", "-s", "psue", "-t", str(SECONDS), "--at", "far")
+            await to_thread(arrays.tool, "pairevtwait", "-s", "psue", "-t", str(SECONDS), "--at", "far")
             assert await contents(arrays.far) != written
-            await tool("pairresync")
+            await to_thread(arrays.tool, "pairresync")
             await to_thread(arrays.wait_for_pair, SECONDS)
             assert await contents(arrays.far) == await contents(arrays.near) == written
 

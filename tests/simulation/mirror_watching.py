@@ -1,9 +1,9 @@
 """What the two sides of a synchronous group are held to: what hosts were answered while it was PAIR is on both.
 
 What P-VOLs promise (`Promise`) is what S-VOLs are held against: as it is now, as long as hosts' writes go to both
-sides, and as it was when that ended (`Snapshot`): when the P-VOLs were suspended, or their array died. So it is looked
-at S-VOLs when they stand, are opened, or become P-VOLs; at each write that is answered; and at both sides, which are
-the same whenever nothing is under way.
+sides, and as it was when that ended (`Snapshot`): when the P-VOLs were suspended, or their array died. S-VOLs
+are looked at when they stand, are opened, or become P-VOLs; each write when it is answered; and both sides, which are
+the same, whenever nothing is under way.
 
 After a death of the P-VOLs' side hosts see them when they have what the other side has, so that no power loss has taken
 anything; or suspended.

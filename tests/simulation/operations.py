@@ -263,6 +263,15 @@ class Operations:
                 await self._told(*step)
         raise Violated(f"not PAIR in {SETTLED_SECONDS} s: {told_of(sides)}")
 
+    async def step(self) -> None:
+        """One step of that. Raises Violated."""
+        try:
+            step = self._next(await self.operator.look())
+        except CommandFailed:
+            return
+        if step is not None:
+            await self._told(*step)
+
     def _next(self, sides: Sides) -> tuple[str, Coroutine[Any, Any, Any]] | None:
         """What is to be done; None: to wait."""
         here, there = sides.local, sides.remote

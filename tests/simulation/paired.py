@@ -177,6 +177,8 @@ class Paired:
         for _ in range(MORE_TIMES_MAX):
             if not self._lacking():
                 break
+            if self.mirrored:  # hosts may write nowhere while P-VOLs are fenced
+                await self.operations.step()
             await self._disturb(streams, world.loop.time() + MORE_SECONDS)
         else:
             raise Violated(f"the seed is not worth its name: {self._lacking()}")

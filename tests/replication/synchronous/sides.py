@@ -222,6 +222,8 @@ class Sides:
         self.turns = 0
         """Of the loop, that a question and an answer each take."""
         self.asked: list[asking.Asked] = []
+        self.copied: list[tuple[int, int, int]] = []
+        """What was asked for by COPY: number, offset, length."""
         self.never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """What a dead process waits for. It keeps whoever does so."""
 
@@ -250,12 +252,17 @@ class Sides:
                 await asyncio.shield(self.never)
             told = asking.decode_question(memoryview(bytes(question)))
             self.asked.append(told.asked)
+            if told.asked is asking.Asked.COPY:
+                self.copied += [(told.fields.number, *each) for each in told.fields.ranges]
             call = AskedCall()
             stage, there = other.stage, other.machine
             if stage is None or there.dead:
                 raise LinkError("nobody is there", maybe_done=True)
             answering = asyncio.ensure_future(stage.answer(told, cast(Call, call)))
-            await asyncio.wait((answering,))
+            while not answering.done():
+                await asyncio.wait((answering,), timeout=0.001)
+                if there.dead:
+                    raise LinkError("it has died", maybe_done=True)
             if isinstance(answering.exception(), Crash) or other.stage is not stage:
                 raise LinkError("it has died", maybe_done=True)
             answering.result()
@@ -307,9 +314,9 @@ async def until_in_time(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def suspended(row: GroupRow, state: State) -> GroupRow:
+def suspended(row: GroupRow, state: State, **changes: Any) -> GroupRow:
     """The row in another state."""
-    return replace(row, pairs=tuple(replace(pair, state=state) for pair in row.pairs))
+    return replace(row, pairs=tuple(replace(pair, state=state) for pair in row.pairs), **changes)
 
 
 __all__ = ["GROUP", "NUMBERS", "REGION", "Array", "Outcome", "Side", "Sides", "suspended", "turns", "until_in_time"]
