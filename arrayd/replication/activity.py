@@ -151,6 +151,12 @@ class ActivityLog:
         image[: len(content)] = content
         await finished(self._store.write(page * PAGE_BYTES, image))
 
+    async def disown(self) -> None:
+        """It is of no boot any more, durably: what is hot counts as lost at the next start, in this boot, too. Raises
+        VolumeError."""
+        await self._write_head(BOOT_PAGE, encode_boot(NO_BOOT))
+        await finished(self._store.flush())
+
     async def settle(self) -> None:
         """Nothing is hot any more, durably. Raises VolumeError."""
         self.rest()
@@ -282,6 +288,12 @@ class Activity:
             await sync()
             for each in hot:
                 await each.cool()
+
+    async def disown(self) -> None:
+        """What is hot counts as lost at the next start, though power was not. Raises VolumeError."""
+        async with self._turn:
+            for each in self.logs.values():
+                await each.disown()
 
     async def settle(self) -> None:
         """Nothing is hot any more, durably: the journal is synced, and collects nothing. Raises VolumeError."""

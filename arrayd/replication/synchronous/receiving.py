@@ -174,7 +174,17 @@ class Receiving(Stage):
         except Stopped:
             pass
         except FAILURES as error:
+            await self._note(error)
             self._failed(error)
+
+    async def _note(self, error: Exception) -> None:
+        """A sync may have failed: what it was to make durable may be gone after the next start, which would not know of
+        it, if this array dies before the pairs are suspended."""
+        if isinstance(error, VolumeError) and not self._has_failed:
+            try:
+                await self._activity.disown()
+            except VolumeError as again:
+                log.error("it is not kept that an S-VOL has failed", group=self.row.name, reason=str(again))
 
     async def _cool(self) -> None:
         while True:
@@ -229,6 +239,7 @@ class Receiving(Stage):
             await self._answer(question, call)
         except FAILURES as error:
             if isinstance(error, VolumeError):
+                await self._note(error)
                 self._failed(error)
             call.answer(refused(Outcome.FAILED, str(error)))
         finally:
