@@ -19,7 +19,7 @@ from arrayd.replication.choosing import of_one_mind
 from arrayd.replication.fencing import FENCED, NOT_ALL_THERE, changed_places
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.in_force import Stages
-from arrayd.replication.pair_stores import forget_stores, make_bitmaps
+from arrayd.replication.pair_stores import forget_stores, make_bitmaps, make_logs
 from arrayd.replication.pairs import Between, Outcome
 from arrayd.replication.pairs import Save as Commit
 from arrayd.replication.redo import RedoFailed
@@ -146,6 +146,8 @@ class _Steps:
         if fresh and new.side is Side.S_VOL:
             self._fresh = set(fresh)
             await make_bitmaps(self._next, fresh, marked=self._marked)
+        if fresh and again and stages.around.kinds.of(new) is not stages.around.kinds.following:
+            await make_logs(self._next, fresh)
         if stages.trouble:
             await make_bitmaps(self._next, new.states, marked=True)
         await stages.around.table.reserve(new.epoch, stages.around.commit)

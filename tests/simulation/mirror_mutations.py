@@ -22,7 +22,6 @@ from arrayd.replication.synchronous.receiving import Receiving
 from arrayd.replication.writes import Range
 from tests.simulation.faults import KINDS
 from tests.simulation.pair_mutations import heat_in_memory, nothing
-from tests.simulation.world import replaced
 
 POWER_LOSSES = {"tests.simulation.faults.POWER_LOSS_SHARE": 0.8, "tests.simulation.faults.KINDS": KINDS | {"kill": 12}}
 """Runs in which power is lost more often."""
@@ -59,13 +58,14 @@ async def _reconcile_nothing(*_told: Any) -> None:
 
 async def _cool_first(self: Mirroring, row: Any) -> Any:
     """Nothing is hot any more before the row is committed that says what differs."""
-    with replaced({f"{HERE}.mirroring.Activity.close": _settle_and_close}):
-        return await STOP(self, row)
+    activity = self._activity
 
+    async def settle_and_close() -> None:
+        await Activity.settle(activity)
+        await Activity.close(activity)
 
-async def _settle_and_close(self: Activity) -> None:
-    await self.settle()
-    await CLOSE(self)
+    activity.close = settle_and_close  # type: ignore[method-assign]
+    return await STOP(self, row)
 
 
 def _refuse_and_go_on(self: Mirror, write: MirroredWrite, error: BaseException) -> None:
@@ -106,18 +106,12 @@ async def _carry_out_without_flushes(self: Received, writes: Sequence[Any]) -> N
     await CARRY_OUT(self, [each._replace(durable=False) for each in writes if each.kind is not Kind.FLUSH])
 
 
-async def _enter_as_if_nothing_was_lost(self: Receiving) -> None:
-    self._activity.lost.clear()
-    await ENTER(self)
-
-
 async def _settle_nothing(volumes: Any) -> None:
     """What was there before the pair is not synced."""
     del volumes
 
 
-TAKE, CARRY_OUT, ENTER = MirroredVolume._take, Received.carry_out, Receiving.enter
-CLOSE = Activity.close
+TAKE, CARRY_OUT = MirroredVolume._take, Received.carry_out
 HERE = "arrayd.replication.synchronous"
 
 MIRROR_MUTATIONS: dict[str, dict[str, Any]] = {
@@ -143,7 +137,7 @@ MIRROR_MUTATIONS: dict[str, dict[str, Any]] = {
     "a life begins while another's writes are carried out": {f"{HERE}.received.Received.carried_out": nothing},
     "before-images of hosts' writes are not kept": {f"{HERE}.received.Received._keep_before": nothing},
     "flushes are not mirrored": {f"{HERE}.received.Received.carry_out": _carry_out_without_flushes},
-    "S-VOLs that have lost something go on": {f"{HERE}.receiving.Receiving.enter": _enter_as_if_nothing_was_lost},
+    "S-VOLs that have lost something go on": {"arrayd.replication.activity.Activity.lost_bytes": 0},
     "a swap waits for nobody": {"arrayd.replication.changing_places.ChangingPlaces.fence": _swap_at_once},
 }
 """By what goes wrong."""

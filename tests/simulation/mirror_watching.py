@@ -140,7 +140,7 @@ class MirrorWatch(Watch):
             more.unseen = False
         before = side.row
         if before is not None and before.side is Side.S_VOL and isinstance(stage, Mirroring | Marking):
-            more.left = more.left or self.contents(array)
+            self._leaves(array)
         super().entering(array, stage)
         if isinstance(stage, Standing) and stage.row.side is Side.S_VOL and side.whole:
             self._stands(array)
@@ -153,6 +153,13 @@ class MirrorWatch(Watch):
             more.lost = more.lost or self._allowed(array)
             more.stands = self.contents(array)
             more.lost_of.clear()
+
+    def _leaves(self, array: str) -> None:
+        """S-VOLs are opened, or are none any more: those that were copied have gone back before."""
+        side, more = self.sides[array], self.more[array]
+        if more.left is None:
+            more.losses += not side.whole
+            more.left = self.contents(array)
 
     def _begins(self, array: str, generation: int) -> None:
         """Hosts' writes go to both sides from now on; S-VOLs of before have what they had."""
@@ -206,7 +213,7 @@ class MirrorWatch(Watch):
                 self._freeze(array)
             more.unseen = False
             if side.row is not None and side.row.side is Side.S_VOL:
-                more.left = more.left or self.contents(array)
+                self._leaves(array)
         elif isinstance(front, MirroredVolume) and more.unseen:
             self._seen_again(array, front.mirror)
         super().shown(array, volume, front)

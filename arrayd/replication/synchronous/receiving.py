@@ -12,7 +12,7 @@ suspended, and exactly that is copied again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any
 
 from arrayd.link.channel import Call
@@ -34,13 +34,14 @@ from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.guarded import GuardedVolume, UnreadableVolume
 from arrayd.replication.journal import FormatError
 from arrayd.replication.meetings import RUNNING_STATES
-from arrayd.replication.pair_stores import clear_stores, forget_stores, whole_bitmap
+from arrayd.replication.pair_stores import clear_stores, forget_stores
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
 from arrayd.replication.statuses import S_SUSPENDED, Event, Refusal, Side, Status
 from arrayd.replication.synchronous import formats
 from arrayd.replication.synchronous.formats import SUM_BYTES, SUMS_MAX, Mirrored
+from arrayd.replication.synchronous.losses import mark_lost, not_durable
 from arrayd.replication.synchronous.overtaking import Overtaking
 from arrayd.replication.synchronous.received import Read, Received, Still
 from arrayd.replication.synchronous.sums import sums_of
@@ -114,6 +115,9 @@ class Receiving(Stage):
         )
 
     async def _prepare(self, found: bool) -> None:
+        if found:
+            # A change may have failed since one could not be synced; the next start would not know of it.
+            self._activity.lost += await not_durable(self.row.name, self._volumes)
         if self._copies_now:
             if self.row.consistent:
                 await self._stores.open_images(self._volumes)
@@ -131,23 +135,7 @@ class Receiving(Stage):
                 self._activity = await self._logs(anew=True)
             return
         await clear_stores(self, {number: volume.size for number, volume in self._volumes.items()}, found)
-        await self._mark_lost(self._activity.lost)
-
-    async def _mark_lost(self, lost: Sequence[Range]) -> None:
-        """In the bitmaps, none of which is open: what may be older here than hosts were answered."""
-        for number in sorted({each.number for each in lost}):
-            await self._mark(number, [each for each in lost if each.number == number])
-
-    async def _mark(self, number: int, lost: Sequence[Range]) -> None:
-        name = self.bitmap_name(number)
-        bitmap = await whole_bitmap(self.doors, name, self._volumes[number].size, self.row.id)
-        try:
-            for each in lost:
-                await bitmap.mark(each.offset, each.length)
-            await bitmap.save()
-            await bitmap.close()
-        finally:
-            await self.doors.stores.close(name)
+        await mark_lost(self, self._volumes, self._activity.lost)
 
     @property
     def _copies_now(self) -> bool:
@@ -160,7 +148,8 @@ class Receiving(Stage):
         await self._show()
         self._start()
         if not self._copies_now and (lost := self._activity.lost_bytes):
-            self._failed(VolumeFailed(f"power was lost: {lost} bytes may be older here, pairresync copies them"))
+            reason = "power was lost, or what was written could not be synced"
+            self._failed(VolumeFailed(f"{reason}: {lost} bytes may be older here, pairresync copies them"))
 
     async def _show(self) -> None:
         for pair in self.row.pairs:
@@ -338,7 +327,7 @@ class Receiving(Stage):
             await self._activity.settle()  # what is lost is told again, if this change comes to nothing
         await self._activity.close()
         await self._stores.close(self.copying)
-        await self._mark_lost(lost)
+        await mark_lost(self, self._volumes, lost)
         states = set() if row is None else set(row.states.values())
         if self._stores.images and (states & OPENED or any(state.side is Side.P_VOL for state in states)):
             await go_back(self)
@@ -348,15 +337,9 @@ class Receiving(Stage):
     async def _flushed(self, row: GroupRow | None) -> list[Range]:
         """The S-VOLs that cannot be made durable, all of each, where they are to stand: they may get older than hosts
         were answered. Raises VolumeError, where they go on, or hosts are to write to them."""
-        lost = []
-        for number, volume in self._volumes.items():
-            try:
-                await flush_all({number: volume})
-            except VolumeError as error:
-                if row is None or row.side is Side.P_VOL or not STAND.issuperset(row.states.values()):
-                    raise
-                log.error("an S-VOL is not durable", group=self.row.name, volume=number, reason=str(error))
-                lost.append(Range(number, 0, volume.size))
+        lost = await not_durable(self.row.name, self._volumes)
+        if lost and (row is None or not STAND.issuperset(row.states.values())):
+            raise VolumeFailed("what was written to the S-VOLs cannot be synced")
         return lost
 
     async def close(self) -> None:

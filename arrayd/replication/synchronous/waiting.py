@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from arrayd.replication.front import Front, not_now
-from arrayd.volumes.volume import Extent, Volume, VolumeError
+from arrayd.volumes.volume import Extent, Volume, VolumeError, VolumeNotReady
 
 T = TypeVar("T")
 
@@ -106,8 +106,11 @@ class WaitingVolume(Front):
             yield
 
     def write_under_lock(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
-        """See `Volume.write_under_lock`: whoever has a lock has it from what this one was replaced by."""
-        return self._go_by(lambda volume: volume.write_under_lock(offset, view, durable))
+        """See `Volume.write_under_lock`. Whoever has a lock got it from what this one was replaced by. One that has it
+        from before does not wait: nothing could be brought to his range as long as he has it."""
+        if self._instead is None:
+            raise VolumeNotReady("it is not known yet what the volume has")
+        return self._instead.write_under_lock(offset, view, durable)
 
 
 def _pass_on(outcome: asyncio.Future[Any], job: asyncio.Future[Any]) -> None:

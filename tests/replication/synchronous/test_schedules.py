@@ -7,10 +7,10 @@ The rows are changed here as `changes.py` and the rules of meetings do it, with 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import random
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,104 +20,18 @@ from arrayd.replication import pulling
 from arrayd.replication.choosing import KINDS
 from arrayd.replication.group_rows import Fence, GroupRow
 from arrayd.replication.pair_stores import make_bitmaps
+from arrayd.replication.stages import Stage
 from arrayd.replication.statuses import P_RUNNING, S_RUNNING, Event, Side, State
 from arrayd.replication.synchronous import mirror, mirroring, receiving
 from arrayd.volumes.volume import VolumeError, VolumeFailed, finished
 from tests.replication.modelled import Crash
-from tests.replication.synchronous.sides import NUMBERS, REGION, Array, Sides, suspended, turns
+from tests.replication.synchronous.hosts import BLOCK, BLOCKS, SIZE, Hosts
+from tests.replication.synchronous.sides import NUMBERS, Array, Sides, suspended, turns
 from tests.simulation.loop import SimLoop
 
-BLOCK = 512
-BLOCKS = 20
-"""That are written to, of each volume: some regions."""
-SIZE = 16 * REGION
 RUNNING = frozenset((*P_RUNNING, *S_RUNNING))
 LIMIT_SECONDS = 600.0
 """Of virtual time: whoever still waits then waits for ever."""
-
-
-@dataclass
-class Written:
-    """A write of a host: when it began, and from when on it can have no effect any more."""
-
-    number: int
-    blocks: range
-    begun: int
-    ended: float = math.inf
-    answered: bool = False
-
-
-@dataclass
-class Hosts:
-    """What hosts have written to `sides`, and what may be where because of it."""
-
-    sides: Sides
-    writes: dict[int, Written] = field(default_factory=dict)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    allowed: dict[tuple[int, int], set[int]] = field(default_factory=dict)
-    time: int = 0
-
-    def tick(self) -> int:
-        self.time += 1
-        return self.time
-
-    def write(self, number: int, first: int, count: int) -> None:
-        blocks, write_id = range(first, min(first + count, BLOCKS)), len(self.writes) + 1
-        self.writes[write_id] = Written(number, blocks, self.tick())
-        for block in blocks:
-            self.allowed.setdefault((number, block), {0}).add(write_id)
-        task = asyncio.ensure_future(self._write(write_id))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def _write(self, write_id: int) -> None:
-        write = self.writes[write_id]
-        data = write_id.to_bytes(4, "big") * (BLOCK // 4) * len(write.blocks)
-        machine = self.sides.near.machine
-        try:
-            await self.sides.write(write.number, write.blocks[0] * BLOCK, data)
-        except (VolumeError, Crash):
-            return
-        if machine.dead:
-            return
-        write.answered, write.ended = True, self.tick()
-        for block in write.blocks:
-            allowed = self.allowed[write.number, block]
-            gone = {each for each in allowed if each != write_id and self._ended(each) < write.begun}
-            allowed -= gone
-
-    def _ended(self, write_id: int) -> float:
-        return self.writes[write_id].ended if write_id else -1
-
-    def die(self) -> None:
-        """Those that were not answered never will be."""
-        for task in list(self.tasks):
-            task.cancel()
-        for write in self.writes.values():
-            if write.ended == math.inf:
-                write.ended = self.tick()
-
-    def contents(self, array: Array) -> dict[tuple[int, int], int]:
-        return {
-            (number, block): int.from_bytes(array.files[number].content[block * BLOCK : block * BLOCK + 4], "big")
-            for number in NUMBERS
-            for block in range(BLOCKS)
-        }
-
-    def take_as_it_is(self) -> None:
-        """Power was lost where that may take what was answered."""
-        for place, content in self.contents(self.sides.near).items():
-            self.allowed[place] = {content} | {
-                each for each in self.allowed.get(place, {0}) if each and self._ended(each) == math.inf
-            }
-
-    def check(self, why: str) -> None:
-        wrong = {
-            place: (content, self.allowed.get(place, {0}))
-            for place, content in self.contents(self.sides.near).items()
-            if content not in self.allowed.get(place, {0})
-        }
-        assert not wrong, f"{why}: {wrong}"
 
 
 class Pairing:
@@ -142,11 +56,15 @@ class Pairing:
 
     async def _change(self, array: Array, row: GroupRow) -> None:
         """As `changes.py` does it; the process may die in it."""
-        machine = array.machine
+        machine, old = array.machine, array.stage
         try:
             await self._steps(array, row)
         except (VolumeError, Crash):
-            assert machine.dead or machine is not array.machine
+            if not machine.dead:
+                assert old is not None
+                assert old is array.stage
+                with suppress(Crash):
+                    await self._undo(array, old)
         if machine.dead and array.machine is machine:
             await self.kill(array)
 
@@ -160,16 +78,25 @@ class Pairing:
         if not self.commits and old is not None:
             self.commits = True
             await new.close()
-            old.after = old.row
-            await old.close()
-            array.events.clear()
-            await self._take_up(array)
+            await self._undo(array, old)
             return
         array.stage, array.row = new, row
         array.events.clear()
         await new.enter()
         if old is not None:
             await old.close()
+
+    async def _undo(self, array: Array, old: Stage) -> None:
+        """The disks are in order by then."""
+        self.heal()
+        old.after = old.row
+        await old.close()
+        array.events.clear()
+        await self._take_up(array)
+
+    def heal(self) -> None:
+        for file in (*self.near.files.values(), *self.far.files.values()):
+            file.fails = None
 
     async def _take_up(self, array: Array) -> None:
         array.stage = stage = KINDS.of(array.row)(array.row, array.doors(), array.told())
@@ -179,6 +106,7 @@ class Pairing:
     async def kill(self, array: Array, power: bool = False) -> None:
         """It dies, and goes on at once by its row."""
         safe = self._is_safe()
+        self.heal()
         array.kill()
         if array is self.near:
             self.hosts.die()
@@ -232,6 +160,8 @@ class Pairing:
         if self.sides.cut:
             return
         near, far = self._state(self.near), self._state(self.far)
+        if near is State.P_PAIR and not self.hosts.tasks and not getattr(self.near.stage, "_unsure", ()):
+            self.hosts.are_the_same()
         if far is State.S_PSUE and near in RUNNING:
             await self._suspend(self.near, State.P_PSUE)
         elif near not in RUNNING and far in RUNNING:
@@ -296,6 +226,10 @@ class Pairing:
             self.commits = False
         elif kind == "resync":
             await self.resync()
+        elif kind == "full":
+            (self.near if a % 2 else self.far).files[NUMBERS[b % 2]].fails = VolumeFailed("full")
+        elif kind == "heal":
+            self.heal()
         elif kind == "slow":
             self.sides.turns = a % 4
         await self.manage()
@@ -303,6 +237,7 @@ class Pairing:
     async def end(self) -> None:
         """All is healed, and both sides are alike once they are PAIR."""
         self.sides.cut, self.commits = False, True
+        self.heal()
         for array in (self.near, self.far):
             array.machine.fuse = None
         async with asyncio.timeout(20):
@@ -359,7 +294,7 @@ async def bury(pairing: Pairing) -> None:
 
 KIND_WEIGHTS = {
     "write": 40, "turns": 12, "wait": 8, "kill": 6, "fuse": 3, "cut": 4, "split": 3, "no commit": 2, "resync": 8,
-    "slow": 2,
+    "slow": 2, "full": 2, "heal": 4,
 }  # fmt: skip
 
 

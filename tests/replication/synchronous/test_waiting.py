@@ -113,6 +113,17 @@ async def test_who_locks_waits_too_and_writes_by_the_new_way(parts: Parts) -> No
     assert parts.file.content[:512] == b"o" * 512
 
 
+async def test_who_has_a_lock_from_before_does_not_wait(parts: Parts) -> None:
+    """Else he would keep his range locked until what waits for it has ended."""
+    async with parts.raw.lock(0, 512):
+        with pytest.raises(VolumeNotReady):
+            parts.waiting.write_under_lock(0, memoryview(bytes(512)))
+    parts.waiting.replace(parts.raw)
+    async with parts.raw.lock(0, 512):
+        await finished(parts.waiting.write_under_lock(0, memoryview(b"a" * 512)))
+    assert parts.file.content[:512] == b"a" * 512
+
+
 async def test_nothing_follows(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
     error = VolumeFailed("the volume is not served any more")
     job, given_up = begun(parts.waiting.write(0, memoryview(bytes(512)))), begun(parts.waiting.flush())
