@@ -39,6 +39,8 @@ SYNC: Final = {"mode": "sync", "fence": "data"}
 SECONDS: Final = 60
 LIFE_SECONDS: Final = 2.0
 """At the most, from when something is known to be on the S-VOLs to the loss of the site."""
+DOWN_SECONDS: Final = 0.5
+"""At the most, besides what a start takes: a synchronous group waits for 5 s."""
 TRANSACTIONS: Final = 20
 """Numbered ones that are committed before that, at the least; and as many of the benchmark."""
 TRANSACTIONS_MAX: Final = 20_000
@@ -195,16 +197,20 @@ class Rounds:
         return certain
 
     def _lose(self, chance: random.Random) -> None:
-        """The site of the P-VOLs at a random moment, its parts one right after the other. Asynchronous S-VOLs may have
-        stood still before, because their array was down."""
+        """The site of the P-VOLs at a random moment, its parts one right after the other. Every other time the array
+        of the S-VOLs was down before: asynchronous ones stand still then until the site is lost, and synchronous ones
+        let the database wait, or, if that takes too long, fail by the fence level."""
         time.sleep(chance.random() * LIFE_SECONDS)
-        late = not self._synchronous and chance.random() < 0.5
-        if late:
+        down = chance.random() < 0.5
+        if down:
             self._secondary.kill()
+            time.sleep(chance.random() * (DOWN_SECONDS if self._synchronous else LIFE_SECONDS))
+        if down and self._synchronous:
+            self._secondary.start()
             time.sleep(chance.random() * LIFE_SECONDS)
         for lose in chance.sample([self._primary.kill, self._site.server.kill, self._site.mounted.abandon], 3):
             lose()
-        if late:
+        if down and not self._synchronous:
             self._secondary.start()
 
     def _fail_back(self) -> None:
