@@ -35,8 +35,9 @@ from arrayd.volumes.volume import Volume, finished
 
 UNDER_LOCK_SECONDS = 2.0
 """How long the other side of a synchronous group may take to answer while hosts' writes to the range wait."""
-HAS_ROOM_SHARE = 0.5
-"""With more of a journal in use nothing is mended: it would be journaled, and hosts need the room."""
+ROOM_SHARE = 0.7
+"""With more of a journal in use nothing is compared, for which records wait to be restored, nor mended, which is
+journaled: hosts need the room."""
 
 Part = tuple[int, memoryview]
 """Data, and where it goes."""
@@ -53,6 +54,9 @@ class Beside(Protocol):
 
     async def sums(self, asked: Summing) -> list[int]:
         """Its sums; empty: it makes them itself, later. Raises LinkError, Refused, FormatError, Stopped."""
+
+    def check_room(self) -> None:
+        """Raises NotNow while hosts need the room that it would take."""
 
     async def newer(self, asked: Mending) -> Newer:
         """What is newer here than what the other side has, before the range is locked. Raises NotNow, JournalError."""
@@ -97,6 +101,7 @@ class Answers:
 
     async def _sums(self, generation: int, asked: Summing) -> bytes:
         volume = self._volume(generation, asked.number, asked.offset, asked.length)
+        self._beside.check_room()
         await warmed(volume, asked.offset, asked.length)
         async with volume.lock_ranges([(asked.offset, asked.length)]):
             stored = self._stored()
@@ -110,6 +115,7 @@ class Answers:
 
     async def _mend(self, generation: int, asked: Mending) -> bytes:
         volume = self._volume(generation, asked.number, asked.offset, asked.length)
+        self._beside.check_room()
         newer = await self._beside.newer(asked)
         await warmed(volume, asked.offset, asked.length)
         async with volume.lock_ranges([(asked.offset, asked.length)]):
@@ -169,11 +175,14 @@ class JournaledBeside:
         """See Beside."""
         return Checking(self._journal)
 
+    def check_room(self) -> None:
+        """See Beside."""
+        if self._journal.regions.used_share > ROOM_SHARE:
+            raise NotNow("so much of the journal is in use that hosts need the rest")
+
     async def newer(self, asked: Mending) -> Newer:
         """See Beside: hosts do not wait while most of the journal is looked through."""
         regions = self._journal.regions
-        if regions.used_share > HAS_ROOM_SHARE:
-            raise NotNow("so much of the journal is in use that nothing is mended")
         if asked.leads is Leads.P_VOLS:
             return [], asked.restored
         begin, end = asked.restored, regions.stored
@@ -221,6 +230,9 @@ class MirroredBeside:
     def check(self) -> Checking | None:
         """See Beside."""
         return None
+
+    def check_room(self) -> None:
+        """See Beside: there is nothing that may be full."""
 
     async def newer(self, asked: Mending) -> Newer:
         """See Beside: nothing is."""

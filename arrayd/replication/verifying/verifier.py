@@ -79,6 +79,8 @@ class Verify:
         self._parts = self._all_parts()
         self._moved = [pulling.event() for _ in range(PARTS_MAX)]
         self._failures = 0
+        self._why = ""
+        """It was stopped."""
         self._task: asyncio.Task[None] | None = None
 
     def _all_parts(self) -> Iterator[Part]:
@@ -101,7 +103,7 @@ class Verify:
         """It runs no more; `why` it was stopped, if it has not ended before."""
         if self._task is None or self._task.done():
             return
-        self.trouble = why
+        self._why = why
         self._pulling.stop()
         await asyncio.wait((self._task,))
 
@@ -112,7 +114,7 @@ class Verify:
             await self._compare_all()
             self.outcome, self.trouble = self._findings.outcome, ""
         except Stopped:
-            self.outcome = Outcome.STOPPED
+            self.outcome, self.trouble = Outcome.STOPPED, self._why
         except (VolumeError, FormatError, Refused) as error:
             self.outcome, self.trouble = Outcome.FAILED, str(error)
         except Exception as error:

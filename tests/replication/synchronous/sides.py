@@ -1,4 +1,5 @@
-"""Two sides of a synchronous group on disks in memory, each with its stage, which ask one another without a link."""
+"""Two sides of a group, a synchronous one unless told otherwise, on disks in memory, each with its stage, which ask one
+another without a link."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from tests.replication.pair_doors import AskedCall
 
 GROUP = b"a mirrored group"
 REGION = 4096
+JOURNAL_BYTES = 4 * 1024 * 1024
 NUMBERS = (0, 3)
 COUNTERPARTS = {State.P_COPY: State.S_COPY, State.P_PAIR: State.S_PAIR}
 
@@ -35,6 +37,7 @@ class Array:
         self.peer = peer
         self.machine = Machine(seed)
         self.files = {number: ModelFile(self.machine, size, refusals) for number in NUMBERS}
+        self.journal = ModelFile(self.machine, JOURNAL_BYTES, refusals)
         self.stores = MemoryStores(self.machine, refusals)
         self.events: list[tuple[Event, str]] = []
         self.shown: dict[str, Volume] = {}
@@ -47,6 +50,7 @@ class Array:
     def doors(self) -> Doors:
         """Of one life of the process."""
         volumes = {f"v{number}": FileVolume(f"v{number}", cast(Any, file)) for number, file in self.files.items()}
+        volumes["journal"] = FileVolume("journal", cast(Any, self.journal))
 
         async def show(name: str, volume: Volume | None) -> None:
             new = volume or volumes[name]
@@ -94,7 +98,7 @@ class Array:
         self.machine = Machine(0)
         self.machine.chance = old.chance
         self.stores.machine = self.machine
-        for file in (*self.files.values(), *self.stores.files.values()):
+        for file in (*self.files.values(), self.journal, *self.stores.files.values()):
             file.machine = self.machine
             if power:
                 file.lose_power(512)
@@ -115,7 +119,10 @@ class Array:
 class Sides:
     """`near` has the P-VOLs at first."""
 
-    def __init__(self, size: int, fence: Fence = Fence.NEVER, seed: int = 1, refusals: float = 0.0) -> None:
+    def __init__(
+        self, size: int, fence: Fence = Fence.NEVER, seed: int = 1, refusals: float = 0.0, mode: Mode = Mode.SYNC
+    ) -> None:
+        self.mode = mode
         self.near = Array("near", "far", size, seed, refusals)
         self.far = Array("far", "near", size, seed + 1, refusals)
         self.near.sides = self.far.sides = self
@@ -127,8 +134,9 @@ class Sides:
 
     def row(self, array: Array, state: State, generation: int = 1, *, consistent: bool = False) -> GroupRow:
         pairs = tuple(PairRow(number, f"p{number}", f"v{number}", number, f"2:v{number}", state) for number in NUMBERS)
+        journal, lun = ("journal", 20) if self.mode is Mode.ASYNC else (None, None)
         return GroupRow(
-            GROUP, "g", 0, None, array.peer, "2", None, 1, pairs, mode=Mode.SYNC, pace=15, fence=self.fence,
+            GROUP, "g", 0, journal, array.peer, "2", lun, 1, pairs, mode=self.mode, pace=15, fence=self.fence,
             generation=generation, consistent=consistent,
         )  # fmt: skip
 
@@ -192,9 +200,9 @@ class Sides:
                 await array.stage.close()
 
 
-async def until_in_time(holds: Callable[[], bool]) -> None:
+async def until_in_time(holds: Callable[[], bool], seconds: float = 5) -> None:
     """Until it holds, soon."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
