@@ -235,17 +235,21 @@ class Mirror:
     async def _begin_life(self, lives: int, until: float | None) -> None:
         """Once for all who have seen as many lives as now."""
         pulling, row, now = self._pulling, self.row, self._pulling.doors.now
-        async with self._beginning:
-            while lives == self._lives:
+        while True:
+            # Not held between two tries: who has time for ever must not keep those from trying whose time is up.
+            async with self._beginning:
+                if lives != self._lives:
+                    return
                 left = MIRROR_SECONDS if until is None else max(until - now(), 0.0)
                 try:
                     question = formats.begin(row.id, row.generation, self.life)
                     self.copies, _ = formats.decode_begun(await pulling.ask(question, BEGUN_BYTES, left))
                     self._lives += 1
+                    return
                 except (LinkError, Refused):
                     if until is not None and now() >= until:
                         raise
-                    await pulling.sleep(AGAIN_SECONDS)
+            await pulling.sleep(AGAIN_SECONDS)
 
     # -- synced ------------------------------------------------------------------------------------------------------
 
