@@ -35,6 +35,8 @@ from arrayd.volumes.volume import Volume, finished
 
 UNDER_LOCK_SECONDS = 2.0
 """How long the other side of a synchronous group may take to answer while hosts' writes to the range wait."""
+LOCKED_MAX = 4
+"""Parts that hosts' writes wait for at once."""
 ROOM_SHARE = 0.7
 """With more of a journal in use nothing is compared, for which records wait to be restored, nor mended, which is
 journaled: hosts need the room."""
@@ -85,6 +87,7 @@ class Answers:
         self._checking = beside.check()
         self._turn = asyncio.Lock()
         """Held while the journal is looked through."""
+        self._locked = asyncio.Semaphore(LOCKED_MAX)
 
     async def answer(self, question: Question, call: Call) -> None:
         """Answers any of them. Raises FormatError, JournalError, VolumeError: it is not answered."""
@@ -103,7 +106,7 @@ class Answers:
         volume = self._volume(generation, asked.number, asked.offset, asked.length)
         self._beside.check_room()
         await warmed(volume, asked.offset, asked.length)
-        async with volume.lock_ranges([(asked.offset, asked.length)]):
+        async with self._locked, volume.lock_ranges([(asked.offset, asked.length)]):
             stored = self._stored()
             others = asyncio.ensure_future(self._beside.sums(asked))
             try:
@@ -118,7 +121,7 @@ class Answers:
         self._beside.check_room()
         newer = await self._beside.newer(asked)
         await warmed(volume, asked.offset, asked.length)
-        async with volume.lock_ranges([(asked.offset, asked.length)]):
+        async with self._locked, volume.lock_ranges([(asked.offset, asked.length)]):
             self._stored()
             own = asked.leads is Leads.P_VOLS
             parts = [await _own(volume, asked)] if own else await self._beside.parts(asked, newer)

@@ -32,6 +32,10 @@ STALLED_SECONDS = 30.0
 """A part for which nothing was restored for so long is given up, and begun anew: what is behind it can go on."""
 
 
+ASKED_MAX = 4
+"""Parts that the other side is asked about at once: what is behind what was read then waits meanwhile."""
+
+
 class Part(NamedTuple):
     """A part of the pair `number`, on `volume`."""
 
@@ -77,12 +81,18 @@ class AtPositions:
         self._journal = journal
         self._copies = copies
         self._moved = moved
+        self._asking = asyncio.Semaphore(ASKED_MAX)
 
     async def compare(self, part: Part, moved: asyncio.Event, then: Then | None = None) -> list[Range]:
         """See Comparing."""
-        ticket = self._copies.begin(part.number, ())
+        async with self._asking:
+            ticket = self._copies.begin(part.number, ())
+            try:
+                there = await _asked(self._row(), self._pulling, part)
+            except BaseException:
+                self._end(ticket)
+                raise
         try:
-            there = await _asked(self._row(), self._pulling, part)
             if not self._copies.raised(ticket, there.stored):
                 raise Refused(Outcome.NOT_NOW, f"{self._pulling.peer} has less than this side has read of it")
             self._moved()
@@ -92,8 +102,11 @@ class AtPositions:
                 await then(found, there.stored)
             return found
         finally:
-            self._copies.end(ticket)
-            self._moved()
+            self._end(ticket)
+
+    def _end(self, ticket: int) -> None:
+        self._copies.end(ticket)
+        self._moved()
 
     async def _restored(self, end: Position, moved: asyncio.Event) -> None:
         """Until the S-VOLs have all before `end`, and nothing else."""
@@ -119,12 +132,14 @@ class UnderLocks:
     def __init__(self, row: Callable[[], GroupRow], pulling: Pulling) -> None:
         self._row = row
         self._pulling = pulling
+        self._asking = asyncio.Semaphore(ASKED_MAX)
 
     async def compare(self, part: Part, _moved: asyncio.Event, then: Then | None = None) -> list[Range]:
         """See Comparing."""
-        # It is in memory then; and what cannot be read ends the verify, not the pairs.
-        await sums_of(part.volume, part.offset, part.length)
-        there = await _asked(self._row(), self._pulling, part)
+        async with self._asking:
+            # It is in memory then; and what cannot be read ends the verify, not the pairs.
+            await sums_of(part.volume, part.offset, part.length)
+            there = await _asked(self._row(), self._pulling, part)
         if len(there.others) != len(there.sums):
             raise FormatError("sums of one side")
         found = differing(part.offset, part.length, SUM_BYTES_MIN, there.others, there.sums)

@@ -210,7 +210,8 @@ class Verify:
         found = await self._comparing.compare(part, moved)
         if not found:
             return
-        log.warning("a pair differs", group=self._stage.row.name, pair=part.number, ranges=found[:8])
+        if not self._findings.found:
+            log.warning("a pair differs", group=self._stage.row.name, pair=part.number, first=tuple(found[0]))
         left = await self._mend(part, moved) if self._leads is not None else found
         self._findings.add(_told(part.number, found, left))
 
