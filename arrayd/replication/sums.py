@@ -17,7 +17,7 @@ SUM_BYTES = 64 * 1024
 """What one sum is about at the most, and how much is read at a time."""
 SUM_BYTES_MIN = 4096
 """And at the least: a region of a bitmap."""
-SUMS_MAX = 256
+SUMS_MAX = 1024
 """Of one question."""
 TURN_BYTES = 512 * 1024
 """Of so much sums are made before others get their turn: less than 1 ms of work."""

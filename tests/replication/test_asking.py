@@ -83,7 +83,7 @@ def test_what_compares_the_sides() -> None:
         formats.sums(GROUP, 5, SUMMING._replace(sum_bytes=12288)),
         formats.sums(GROUP, 5, SUMMING._replace(sum_bytes=2048)),
         formats.sums(GROUP, 5, SUMMING._replace(length=0)),
-        formats.sums(GROUP, 5, SUMMING._replace(length=1 << 21)),
+        formats.sums(GROUP, 5, SUMMING._replace(length=(4 << 20) + 4096)),
         formats.mend(GROUP, 5, MENDING._replace(length=1 << 19)),
         formats.mend(GROUP, 5, MENDING._replace(data=bytes(3))),
         QUESTIONS["mend"][:30],

@@ -251,7 +251,7 @@ class Receiving(Stage):
         elif question.asked is Asked.MIRROR:
             await self._mirror(formats.decode_mirror(question.fields), call)
         elif question.asked is Asked.SUMS:
-            call.answer(await still_sums(self.row, question.fields, self._writes.check, self._volumes), keep=False)
+            await still_sums(self.row, question.fields, self._writes.check, self._volumes, call)
         elif question.asked is Asked.COPY:
             await self._ranges.copy(question.fields, call)
         else:

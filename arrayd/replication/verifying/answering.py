@@ -17,7 +17,7 @@ import mmap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from arrayd.link.channel import Call, LinkError
+from arrayd.link.channel import HEAD_BYTES_MAX, Call, LinkError
 from arrayd.replication import asking
 from arrayd.replication.asking import Asked, Outcome, Piece, Question, Range, Refused, refused
 from arrayd.replication.copying import HEAD_BYTES, PIECES_BYTES_MAX, check_pieces
@@ -100,7 +100,7 @@ class Answers:
                 answer = await self._check(*formats.decode_check(question.fields))
         except (NotNow, LinkError, Refused, Stopped) as error:
             answer = refused(Outcome.NOT_NOW, str(error) or "the group is being suspended")
-        call.answer(answer, keep=False)
+        answer_at_length(answer, call)
 
     async def _sums(self, generation: int, asked: Summing) -> bytes:
         volume = self._volume(generation, asked.number, asked.offset, asked.length)
@@ -253,6 +253,13 @@ class MirroredBeside:
         ]
 
 
+def answer_at_length(answer: bytes, call: Call) -> None:
+    """Answers with more than a head may be. Raises FrameError: it is not answered."""
+    if len(answer) > HEAD_BYTES_MAX:
+        call.charge(len(answer) - HEAD_BYTES_MAX)
+    call.answer(answer[:HEAD_BYTES_MAX], answer[HEAD_BYTES_MAX:], keep=False)
+
+
 def without(span: Range, ranges: Sequence[Range]) -> list[Range]:
     """What of `span` is in none of `ranges`, in order."""
     left: list[Range] = []
@@ -267,13 +274,18 @@ def without(span: Range, ranges: Sequence[Range]) -> list[Range]:
 
 
 async def still_sums(
-    row: GroupRow, payload: memoryview, check: Callable[[int, int, int], None], volumes: Mapping[int, Volume]
-) -> bytes:
-    """The answer to SUMS of S-VOLs, whose other side sees to it that nobody writes there; `check` raises FormatError
-    for what is not in a volume. Raises FormatError, VolumeError."""
+    row: GroupRow,
+    payload: memoryview,
+    check: Callable[[int, int, int], None],
+    volumes: Mapping[int, Volume],
+    call: Call,
+) -> None:
+    """Answers SUMS of S-VOLs, whose other side sees to it that nobody writes there; `check` raises FormatError for what
+    is not in a volume. Raises FormatError, VolumeError, FrameError: it is not answered."""
     generation, asked = formats.decode_sums(payload)
     check(asked.number, asked.offset, asked.length)
     if generation != row.generation:
-        return refused(Outcome.NOT_NOW, f"group {row.name} is of generation {row.generation}")
+        call.answer(refused(Outcome.NOT_NOW, f"group {row.name} is of generation {row.generation}"))
+        return
     own = await sums_of(volumes[asked.number], asked.offset, asked.length, asked.sum_bytes)
-    return formats.summed(Summed(START, own, []))
+    answer_at_length(formats.summed(Summed(START, own, [])), call)

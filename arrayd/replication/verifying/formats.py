@@ -6,10 +6,11 @@ was asked in. All integers are big-endian.
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from construct import GreedyBytes, Int8ub, Int16ub, Int32ub, Int64ub, PrefixedArray, Struct
+from construct import GreedyBytes, Int8ub, Int16ub, Int32ub, Int64ub, Struct
 
 from arrayd.replication.asking import POSITION, Asked, behind_done, done, head, parsed, position_of
 from arrayd.replication.journal.format import FormatError
@@ -24,8 +25,9 @@ TEXT_BYTES_MAX = 500
 SUMS = Struct("generation" / Int64ub, "number" / Int16ub, "offset" / Int64ub, "length" / Int32ub, "sum_bytes" / Int32ub)
 SUMMED = Struct(
     "stored" / POSITION,  # what was summed has all of the group's writes before this, and none behind it
-    "sums" / PrefixedArray(Int16ub, Int32ub),
-    "others" / PrefixedArray(Int16ub, Int32ub),  # those of the side that asks, if this one has asked for them
+    "sums" / Int16ub,
+    "others" / Int16ub,  # those of the side that asks, if this one has asked for them
+    # so many CRC32C of 4 bytes each follow, first these, then those
 )
 MEND = Struct(
     "generation" / Int64ub,
@@ -130,7 +132,9 @@ def decode_check(payload: memoryview) -> tuple[int, Position]:
 
 def summed(told: Summed) -> bytes:
     """The answer to SUMS."""
-    return done() + bytes(SUMMED.build(told._asdict() | {"stored": told.stored._asdict()}))
+    own, others = len(told.sums), len(told.others)
+    fields = {"stored": told.stored._asdict(), "sums": own, "others": others}
+    return done() + bytes(SUMMED.build(fields)) + struct.pack(f">{own + others}I", *told.sums, *told.others)
 
 
 def checked(told: Checked) -> bytes:
@@ -141,11 +145,16 @@ def checked(told: Checked) -> bytes:
 
 def decode_summed(answer: memoryview, asked: Summing) -> Summed:
     """As many sums as were asked for, and as many of the others, or none. Raises Refused, FormatError."""
-    told = parsed(SUMMED, behind_done(answer))
+    rest = behind_done(answer)
+    told = parsed(SUMMED, rest)
     count = -(-asked.length // asked.sum_bytes)
-    _check(len(told.sums) == count, f"{len(told.sums)} sums, where {count} are due")
-    _check(len(told.others) in (0, count), f"{len(told.others)} others, where {count} are due")
-    return Summed(position_of(told.stored), list(told.sums), list(told.others))
+    _check(told.sums == count, f"{told.sums} sums, where {count} are due")
+    _check(told.others in (0, count), f"{told.others} others, where {count} are due")
+    try:
+        found = struct.unpack(f">{told.sums + told.others}I", rest[SUMMED.sizeof() :])
+    except struct.error as error:
+        raise FormatError("sums that are cut short") from error
+    return Summed(position_of(told.stored), list(found[:count]), list(found[count:]))
 
 
 def decode_checked(answer: memoryview) -> Checked:

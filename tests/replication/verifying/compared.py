@@ -11,9 +11,10 @@ from arrayd.replication.group_rows import Mode
 from arrayd.replication.statuses import Refusal, State
 from arrayd.replication.verifying.formats import Leads
 from arrayd.replication.verifying.told import Outcome, Verifying
-from arrayd.replication.verifying.verifier import PART_BYTES, Verifier
+from arrayd.replication.verifying.verifier import Verifier
 from tests.replication.synchronous.sides import NUMBERS, REGION, Sides, until_in_time
 
+PART_BYTES = 1024 * 1024
 SIZE = 2 * PART_BYTES + 9 * REGION
 Region = tuple[int, int]
 """A pair's number and an offset in it."""

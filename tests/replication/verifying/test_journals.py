@@ -13,8 +13,6 @@ from arrayd.replication.verifying.told import Outcome
 from tests.replication.synchronous.sides import Array, until_in_time
 from tests.replication.verifying.compared import Compared
 
-MIB = 1024 * 1024
-
 
 def flip_in_data(array: Array, at: Position, entry: bool = False) -> None:
     """A bit of the data of the record at a position, or of its entry."""
