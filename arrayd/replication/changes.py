@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from arrayd.replication.choosing import of_one_mind
-from arrayd.replication.fencing import FENCED
+from arrayd.replication.fencing import FENCED, NOT_ALL_THERE, changed_places
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.in_force import Stages
-from arrayd.replication.pair_stores import forget_stores, make_bitmaps
+from arrayd.replication.pair_stores import forget_stores, make_bitmaps, make_logs
 from arrayd.replication.pairs import Between, Outcome
 from arrayd.replication.pairs import Save as Commit
 from arrayd.replication.redo import RedoFailed
@@ -109,6 +109,8 @@ class _Steps:
         if not self._stages.trouble or old is None or new is None:
             return False
         kinds, copied = self._stages.around.kinds, any(each.status is Status.COPY for each in new.states.values())
+        if kinds.of(old) is kinds.of(new) is kinds.mirroring:
+            return True  # what they lack they get from the other side, as they are found at the next start
         both_followed = kinds.copied_to(old) and kinds.copied_to(new)
         return old.states == new.states or (both_followed and not copied)
 
@@ -126,8 +128,11 @@ class _Steps:
         return None if new is None else new.with_unsynced(synced, False)
 
     def _out_of_trouble(self, old: GroupRow, new: GroupRow) -> GroupRow:
-        """Of S-VOLs whose stage could not be prepared nobody knows what they are: none is opened, none is a source."""
+        """Of S-VOLs whose stage could not be prepared nobody knows what they are: none is opened, none is a source. Nor
+        of synchronous P-VOLs whether they have what the other side has."""
         kinds = self._stages.around.kinds
+        if kinds.of(old) is kinds.mirroring and changed_places(new):
+            raise Stays(NOT_ALL_THERE)
         if not kinds.copied_to(old):
             return new
         if kinds.of(new) in (kinds.marking, kinds.journaling, kinds.mirroring):
@@ -141,6 +146,8 @@ class _Steps:
         if fresh and new.side is Side.S_VOL:
             self._fresh = set(fresh)
             await make_bitmaps(self._next, fresh, marked=self._marked)
+        if fresh and again and stages.around.kinds.of(new) is not stages.around.kinds.following:
+            await make_logs(self._next, fresh)
         if stages.trouble:
             await make_bitmaps(self._next, new.states, marked=True)
         await stages.around.table.reserve(new.epoch, stages.around.commit)

@@ -264,11 +264,14 @@ class Copying:
             wanted = self._to_be_joined
             if wanted:
                 await self._join(wanted[0])
+                if wanted is not self._to_be_joined:
+                    return  # all of it is to be read again before the other side may give it up
+                await self._joined(wanted[0])
                 del wanted[0]  # of those that were wanted then
                 self._meter.restart(self._pulling.doors.now())
 
     async def _join(self, pair: CopiedPair) -> None:
-        """The bitmap of the P-VOL, all of it, before the other side gives it up."""
+        """The bitmap of the P-VOL, all of it, durably."""
         row, page = self.row, 0
         while True:
             question = asking.bitmap(row.id, row.generation, pair.number, page)
@@ -281,7 +284,10 @@ class Copying:
                 break
             page = following
         await pair.bitmap.save()
-        question = asking.joined(row.id, row.generation, pair.number)
+
+    async def _joined(self, pair: CopiedPair) -> None:
+        """The other side gives it up."""
+        question = asking.joined(self.row.id, self.row.generation, pair.number)
         asking.decode_done(await self._pulling.ask(question, HEAD_BYTES))
 
     def join_again(self) -> bool:

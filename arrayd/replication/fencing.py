@@ -24,11 +24,6 @@ from arrayd.volumes.volume import VolumeError
 
 FENCE_SECONDS = 20
 """How long it stands by itself."""
-SWAP_SECONDS = 10.0
-"""How long the sides may take to change places, from the question on: half as long."""
-NOT_IN_TIME = Refusal(
-    "the last of the group's writes did not come in time: again, or horctakeover when the link is cut"
-)
 NOT_ALL_THERE = Refusal("hosts have written here what the other side, which has the P-VOLs now, has not")
 FENCED = Refusal("the other side may be about to have the P-VOLs: again in a moment")
 CHANGED_PLACES = (State.S_PAIR, State.S_PFUL)

@@ -14,20 +14,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from arrayd.link.channel import LinkError
 from arrayd.log import get_logger
-from arrayd.replication import asking
 from arrayd.replication.acquisition import Acquisition, open_journal
-from arrayd.replication.asking import Refused
 from arrayd.replication.before_images import OPENED, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
+from arrayd.replication.changing_places import NOT_IN_TIME, ChangingPlaces
 from arrayd.replication.copy_stores import CopyStores
 from arrayd.replication.copy_told import Telling
 from arrayd.replication.copying import Copies, Copying
 from arrayd.replication.differences import Differences, differences
 from arrayd.replication.draining import drain, restore_all
-from arrayd.replication.fencing import NOT_IN_TIME, SWAP_SECONDS
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.guarded import GuardedVolume, UnreadableVolume
 from arrayd.replication.journal import AuxiliaryJournal, FormatError, JournalError, Position
@@ -63,11 +60,10 @@ class Following(Stage):
         self.copying: Copying | None = None
         """In COPY."""
         self._copies: Copies
-        self.fenced_at: float | None = None
-        """When the other side was asked to let its hosts wait, by `Doors.now`."""
         self.went_back = False
         """Whether it has stopped by before-images: the S-VOLs are what they were when the copy began."""
         self._pulling = Pulling(doors, row.peer)
+        self._places = ChangingPlaces(self._pulling)
         self._volumes: dict[int, Volume] = {}
         self._stores = CopyStores(self)
         self._due = self._pulling.event()
@@ -311,22 +307,16 @@ class Following(Stage):
 
     async def _drain_fenced(self) -> bool:
         """The other side's hosts wait from now on, for a while; whether all of their writes are here in time."""
-        row = self.row
-        asked = self.fenced_at = self.doors.now()
-        try:
-            question = asking.fence(row.id, row.generation)
-            end = asking.decode_fenced(await self._pulling.ask(question, asking.ANSWER_BYTES_MAX, ANSWER_SECONDS))
-        except (LinkError, Refused, FormatError) as error:
-            log.warning("the other side does not wait", group=row.name, reason=str(error))
+        asked = self.doors.now()
+        end = await self._places.fence(self.row, ANSWER_SECONDS)
+        if end is None:
             return False
         until = asked + SWAP_DRAIN_SECONDS
         return await self._drain(until) and self.position == end and self.doors.now() < until
 
     def too_late(self) -> Refusal | None:
         """See Stage: the other side's hosts wait for a while only."""
-        swaps = self.after is not None and self.after.side is Side.P_VOL
-        late = swaps and self.fenced_at is not None and self.doors.now() - self.fenced_at >= SWAP_SECONDS
-        return NOT_IN_TIME if late else None
+        return self._places.too_late(self.after)
 
     async def close(self) -> None:
         """See Stage: what the next one does not need is removed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from arrayd.log import get_logger
+from arrayd.replication.activity import Activity
 from arrayd.replication.bitmap import Bitmap, BitmapError, Geometry
 from arrayd.replication.group_rows import GroupRow, PairRow
 from arrayd.replication.stages import Doors, Stage
@@ -82,6 +83,16 @@ async def clear_stores(stage: Stage, sizes: Mapping[int, int], found: bool) -> N
         await doors.stores.close(name)
 
 
+async def make_logs(stage: Stage, numbers: Iterable[int]) -> None:
+    """Makes the activity logs of these pairs, which are new in a group that runs, durably, with nothing hot in them:
+    one that is not there would be taken for lost. Raises VolumeError."""
+    doors, wanted = stage.doors, set(numbers)
+    sizes = {pair.number: doors.volume(pair.volume).size for pair in stage.row.pairs if pair.number in wanted}
+    names = {number: stage.store_name("activity", number) for number in sizes}
+    logs = await Activity.open(doors.stores, names, sizes, stage.row.id, doors.boot, anew=True, found=False)
+    await logs.close()
+
+
 def gone(before: GroupRow, after: GroupRow | None) -> list[PairRow]:
     """The pairs that have no row any more; None: the group has none."""
     return [pair for pair in before.pairs if after is None or pair.number not in after.states]
@@ -95,7 +106,7 @@ async def forget_pair(stage: Stage, pair: PairRow) -> None:
 
 async def forget_stores(stage: Stage, number: int) -> None:
     """Removes the stores of a pair that has no row any more. One that cannot be removed now goes at the next start."""
-    for name in (stage.bitmap_name(number), stage.images_name(number)):
+    for name in (stage.bitmap_name(number), stage.images_name(number), stage.store_name("activity", number)):
         try:
             await stage.doors.stores.remove(name)
         except VolumeError as error:

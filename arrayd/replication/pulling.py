@@ -64,6 +64,8 @@ class Pulling:
             if not asking.done():
                 asking.cancel()
                 await asyncio.wait((asking,))
+            if not asking.cancelled():
+                asking.exception()  # heard, also if the caller is cancelled
         if asking.cancelled():
             self.check()
             raise LinkError(f"no answer from {self.peer} in {seconds} s", maybe_done=True)

@@ -12,7 +12,7 @@ from arrayd.log import get_logger
 from arrayd.replication.before_images import OPENED, go_back, half_copied
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.differences import Differences, differences
-from arrayd.replication.group_rows import GroupRow, PairRow
+from arrayd.replication.group_rows import GroupRow, Mode, PairRow
 from arrayd.replication.guarded import GuardedVolume, UnreadableVolume, UnsureVolume
 from arrayd.replication.meetings import RUNNING_STATES
 from arrayd.replication.pair_stores import forget_pair, gone, open_bitmap
@@ -46,7 +46,8 @@ class Standing(Stage):
         try:
             await flush_all({pair.number: self.doors.volume(pair.volume) for pair in self.row.pairs})
         except VolumeError as error:
-            if not found:
+            # Synchronous S-VOLs of which that is so are marked before (`receiving.py`); nobody is given them (`stop`).
+            if not found and not (self.row.mode is Mode.SYNC and self.row.side is Side.S_VOL):
                 raise
             log.error("a volume is not durable", group=self.row.name, reason=str(error))
         for pair in self.row.pairs:
@@ -113,6 +114,8 @@ class Standing(Stage):
             except BitmapError as error:
                 raise VolumeFailed(str(error)) from error
             self._went_back = True
+            if self.row.mode is Mode.SYNC:
+                await flush_all({pair.number: self.doors.volume(pair.volume) for pair in self.row.pairs})
         self.after = row
         return None
 

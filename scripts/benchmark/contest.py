@@ -25,6 +25,7 @@ KINDS: dict[str, type[Target]] = {
     "arrayd": ArraydTarget,
     "chain": ChainTarget,
     "pair": PairTarget,
+    "sync": PairTarget,
     "tgt": TgtTarget,
 }
 EXPECTED_ERRORS = (BackingError, DaemonError, GeneratorError, TgtError, OSError)

@@ -1,4 +1,4 @@
-"""The line between two arrays as a row wants it: whole, cut, or slow; carried by a thread of its own."""
+"""The line between two arrays as a row wants it: whole, cut, slow or long; carried by a thread of its own."""
 
 import asyncio
 import threading
@@ -11,6 +11,8 @@ from tests.lab.paired import Wire, wire
 
 SLOW_BYTES_A_SECOND = 1_000_000 // 8
 """1 Mbit/s."""
+DELAYS = {Link.DELAYED_5: 0.005, Link.DELAYED_20: 0.020}
+"""Seconds, each way."""
 
 
 class Line:
@@ -33,6 +35,7 @@ class Line:
         async def go() -> None:
             (self.wire.cut if link is Link.CUT else self.wire.mend)()
             self.wire.limit(SLOW_BYTES_A_SECOND if link is Link.SLOW else None)
+            self.wire.delay(DELAYS.get(link, 0.0))
 
         asyncio.run_coroutine_threadsafe(go(), self._loop).result()
 

@@ -29,6 +29,9 @@ class Link(enum.Enum):
     DIRECT = "direct"
     CUT = "cut"
     SLOW = "1 Mbit/s"
+    DELAYED_5 = "5 ms"
+    DELAYED_20 = "20 ms"
+    """Each way, on the wire."""
 
 
 class Metric(enum.Enum):
@@ -282,6 +285,30 @@ def rows_pairs() -> list[Row]:
     return [*rows, pair_by_link("link-cut", Link.CUT), pair_by_link("link-slow", Link.SLOW)]
 
 
+SYNC, VIRTUAL = "synchronous P-VOL", "virtual volume"
+SYNC_CLAIM = 1 / 1.05
+"""Of the latency, and of the rate, of writes that go over the same link to the same array, and nowhere else: a round
+trip and the write there. The write here is done meanwhile."""
+
+
+def sync_row(link: Link, depth: int) -> Row:
+    """Writes to a synchronous P-VOL beside writes to a virtual volume that leads to the other array, by such a link."""
+    setup = TargetSetup("sync", FileSystem.TMPFS, luns=3, link=link)
+    subjects = tuple(
+        Subject(label, setup, (Work("write", depth=depth, first_lun=lun),)) for lun, label in ((1, SYNC), (2, VIRTUAL))
+    )
+    metric = Metric.P50 if depth == 1 else Metric.RATE
+    name = "direct" if link is Link.DIRECT else f"{link.value.replace(' ', '-')}"
+    claim = None if link is Link.DIRECT else SYNC_CLAIM
+    return Row(f"sync/{name}-4k-write-qd{depth}", subjects, (Comparison(SYNC, (VIRTUAL,), metric, claim),), seconds=2.0)
+
+
+def rows_sync() -> list[Row]:
+    """At depth 1, where a write takes as long as its way, and at depth 32."""
+    links = (Link.DIRECT, Link.DELAYED_5, Link.DELAYED_20)
+    return [sync_row(link, depth) for link in links for depth in (1, 32)]
+
+
 WORKS = (
     ("4k-read-qd32", Work("read", depth=32), 2.5),
     ("4k-write-qd32", Work("write", depth=32), 2.3),
@@ -338,6 +365,7 @@ def all_rows() -> list[Row]:
         *rows_virtual(),
         *rows_commands(),
         *rows_pairs(),
+        *rows_sync(),
         watched("watch/4k-read-digests", Work("read", depth=32), digests=True),
         watched("watch/4k-write-digests", Work("write", depth=32), digests=True),
         watched("watch/1m-read-digests", Work("read", MIB, 8, sequential=True), digests=True),

@@ -1,7 +1,8 @@
 """Two arrays with a pair as a subject: what journaling costs a host's writes, beside a volume in no pair.
 
 LUN 0 of the near array is a volume like any other, LUN 1 is the P-VOL; the far array has the S-VOL, and pulls all the
-while. Both arrays and the load generator share this machine's processors.
+while, or is written to at once by a synchronous pair. Both arrays and the load generator share this machine's
+processors.
 """
 
 import os
@@ -16,10 +17,13 @@ from scripts.benchmark.generator import Place, Run
 from scripts.benchmark.line import Line
 from scripts.benchmark.rows import COPY, MIB, RESTORE, Link, TargetSetup, Work
 from tests.lab.daemon import DaemonError
-from tests.lab.paired import PairedArrays
+from tests.lab.paired import ASYNC, PairedArrays
 
 PLAIN, PAIRED = "plain", "paired"
-PAIRED_LUN = 1
+PAIRED_LUN, VIRTUAL_LUN = 1, 2
+MIRRORED = {"mode": "sync", "fence": "never"}
+SYNC = "sync"
+"""The program of set-ups whose pair is synchronous. The virtual volume leads to the far array's plain one."""
 JOURNAL_BYTES = 1 << 30
 """So much that no run fills it: what the far array has not yet is in it."""
 PACE = 15
@@ -35,6 +39,7 @@ class PairTarget:
 
     def __init__(self, setup: TargetSetup, folder: Path, bytes_a_lun: int) -> None:
         self._link = setup.link
+        self._sync = setup.program == SYNC
         self._line: Line | None = None
         self._bytes_a_lun = bytes_a_lun
         self._folder = folder
@@ -54,13 +59,20 @@ class PairTarget:
             if self._link is not Link.DIRECT:
                 self._line = starting.enter_context(Line())
             wire = None if self._line is None else self._line.wire
-            self._arrays = PairedArrays(starting, self._folder, volumes, [PAIRED], JOURNAL_BYTES, wire)
+            leg, virtual = (MIRRORED, {VIRTUAL_LUN: 0}) if self._sync else (ASYNC, {})
+            self._arrays = PairedArrays(
+                starting, self._folder, volumes, [PAIRED], JOURNAL_BYTES, wire, leg=leg, virtual=virtual
+            )
             self.files = [self._arrays.near.volume_file(name) for name in volumes]
             for file in self.files:
                 backing.fill(file, self._bytes_a_lun)
-            for array in (self._arrays.near, self._arrays.far):
-                backing.fill(array.volume_file("journal"), JOURNAL_BYTES)  # the first lap over fresh memory is slower
-            self._arrays.tool("paircreate", "-vl", "-f", "async", "-c", str(PACE))
+            if self._sync:
+                backing.fill(self._arrays.far.volume_file(PLAIN), self._bytes_a_lun)
+            else:
+                for array in (self._arrays.near, self._arrays.far):
+                    # The first lap over fresh memory is slower.
+                    backing.fill(array.volume_file("journal"), JOURNAL_BYTES)
+            self._arrays.tool("paircreate", "-vl", "-c", str(PACE))
             self.settle()
             self._running = starting.pop_all()
         return self

@@ -8,16 +8,15 @@ What one database has of it and what the other has fit together, because all vol
 import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.lab import parts
-from tests.lab.daemon import ArraydProcess
-from tests.lab.fuse import FuseDisk
+from tests.lab.mounted import Mounted
 from tests.lab.paired import PairedArrays
 from tests.lab.workload import rows_of, workload
 
@@ -41,47 +40,14 @@ def _needs() -> None:
     parts.require_fuse()
 
 
-class Mounted:
-    """The file systems on LUNs 0 and 1 of an array, as long as `stack` lasts."""
-
-    def __init__(self, stack: ExitStack, folder: Path, array: ArraydProcess, *, made: bool) -> None:
-        self.disks = [stack.enter_context(FuseDisk(folder / f"export{lun}", array, lun)) for lun in range(2)]
-        self._folders = [folder / f"mounted{lun}" for lun in range(2)]
-        for disk in self.disks:
-            if made:
-                disk.make_file_system()
-        self.databases = [mounted / "records.db" for mounted in self._folders]
-        self.mount()
-
-    def mount(self) -> None:
-        for disk, mounted in zip(self.disks, self._folders, strict=True):
-            disk.mount(mounted)
-
-    def check(self) -> None:
-        """e2fsck has nothing to say when they were mounted once, which replays their journals."""
-        for disk in self.disks:
-            disk.unmount()
-            disk.check_file_system()
-        self.mount()
-
-    def abandon(self) -> None:
-        """The host goes down."""
-        for disk in self.disks:
-            disk.abandon()
-
-    @contextmanager
-    def abandoned_on_error(self) -> Iterator[None]:
-        """See `FuseDisk.abandoned_on_error`."""
-        with ExitStack() as each:
-            for disk in self.disks:
-                each.enter_context(disk.abandoned_on_error())
-            yield
+def databases_on(mounted: Mounted) -> list[Path]:
+    return [folder / "records.db" for folder in mounted.folders]
 
 
-def check_rows(mounted: Mounted, synced: int, committed: int) -> int:
+def check_rows(databases: Sequence[Path], synced: int, committed: int) -> int:
     """Both databases have the first rows, without a hole; how many. All that the S-VOLs had for certain are there, and
     at most the one that was on its way when the host went down."""
-    even, odd = (rows_of(each) if each.exists() else [] for each in mounted.databases)
+    even, odd = (rows_of(each) if each.exists() else [] for each in databases)
     assert not any(number % 2 for number in even)
     assert all(number % 2 for number in odd)
     rows = sorted(even + odd)
@@ -98,11 +64,11 @@ def test_two_databases_have_one_prefix_after_every_takeover(tmp_path: Path) -> N
         primary, secondary = arrays.near, arrays.far
         arrays.tool("paircreate", "-vl", "-f", "async", "-c", "15")
         host = stack.enter_context(ExitStack())
-        mounted, rows = Mounted(host, tmp_path / "host", primary, made=True), 0
+        mounted, rows = Mounted(host, tmp_path / "host", primary, len(names), made=True), 0
         for turn in range(TAKEOVERS):
             chance = random.Random(f"{SEED} {turn}")
             arrays.wait_for_pair(SECONDS)
-            with workload(rows + 1, *mounted.databases) as load, mounted.abandoned_on_error():
+            with workload(rows + 1, *databases_on(mounted)) as load, mounted.abandoned_on_error():
                 load.wait_for(ROWS)
                 synced = load.committed
                 arrays.tool("pairsyncwait", "-t", str(SECONDS))
@@ -118,8 +84,8 @@ def test_two_databases_have_one_prefix_after_every_takeover(tmp_path: Path) -> N
                 secondary.start()
 
             said = arrays.tool("horctakeover", "--at", arrays.name(secondary), expected=5)
-            mounted = Mounted(host, tmp_path / f"host{turn}", secondary, made=False)
-            rows = check_rows(mounted, synced, load.committed)
+            mounted = Mounted(host, tmp_path / f"host{turn}", secondary, len(names), made=False)
+            rows = check_rows(databases_on(mounted), synced, load.committed)
             print(f"ARRAYD_SEED={SEED}, round {turn}: {rows} rows of {load.committed}, {synced} for certain; {said}")
             mounted.check()
             primary.start()

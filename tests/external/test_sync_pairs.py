@@ -25,7 +25,7 @@ import pytest
 from arrayd.replication.exit_codes import Takeover
 from arrayd.replication.statuses import State
 from tests.lab.numbered import VOLUME_BYTES, VOLUMES, Numbered, Writers, contents, write_one
-from tests.lab.paired import PairedArrays
+from tests.lab.paired import PairedArrays, Wire, wire
 
 KILLS: Final = int(os.environ.get("ARRAYD_KILLS", "8"))
 """Rounds; more by hand."""
@@ -40,10 +40,10 @@ LIFE_SECONDS: Final = 0.5
 KINDS: Final = ("primary", "and back", "secondary", "both")
 
 
-def start(stack: ExitStack, folder: Path, fence: str) -> PairedArrays:
+def start(stack: ExitStack, folder: Path, fence: str, between: Wire | None = None) -> PairedArrays:
     names = [f"v{number}" for number in range(VOLUMES)]
     volumes = {name: {"size": VOLUME_BYTES} for name in names}
-    return PairedArrays(stack, folder, volumes, names, 64 << 20, None, {"mode": "sync", "fence": fence})
+    return PairedArrays(stack, folder, volumes, names, 64 << 20, between, {"mode": "sync", "fence": fence})
 
 
 async def test_figure_24_the_life_of_a_synchronous_group_with_a_swap_there_and_back(tmp_path: Path) -> None:
@@ -80,6 +80,50 @@ async def test_figure_24_the_life_of_a_synchronous_group_with_a_swap_there_and_b
         arrays.tool("pairsplit", "-S")
         arrays.tool("pairvolchk", expected=1)
         assert await write_one(arrays.far, 9) == 0
+
+
+@pytest.mark.parametrize("fence", ["never", "data", "status"])
+async def test_a_link_that_is_cut_and_what_the_fence_level_says(tmp_path: Path, fence: str) -> None:
+    with ExitStack() as stack:
+        async with wire() as between:
+            arrays = start(stack, tmp_path, fence, between)
+            await to_thread(arrays.tool, "paircreate", "-vl", "-c", "15")
+            await to_thread(arrays.wait_for_pair, SECONDS)
+            assert await write_one(arrays.near, 1) == 0
+            between.cut()
+            sense_key = await write_one(arrays.near, 2, 1)
+            states = set((await to_thread(arrays.status, arrays.near)).by_number.values())
+            if fence == "never":
+                assert (sense_key, states) == (0, {State.P_PSUE})
+                assert await write_one(arrays.near, 3, 2) == 0
+            else:
+                assert (sense_key, states) == (DATA_PROTECT, {State.P_PSUE_FENCED})
+                assert await write_one(arrays.near, 3, 2) == DATA_PROTECT
+                await to_thread(arrays.tool, "horctakeover", expected=Takeover.PVOL_PSUE)
+                assert await write_one(arrays.near, 3, 2) == 0
+            written = await contents(arrays.near)
+            between.mend()
+            await to_thread(arrays.tool, "pairevtwait", "-s", "psue", "-t", str(SECONDS), "--at", "far")
+            assert await contents(arrays.far) != written
+            await to_thread(arrays.tool, "pairresync")
+            await to_thread(arrays.wait_for_pair, SECONDS)
+            assert await contents(arrays.far) == await contents(arrays.near) == written
+
+
+async def test_a_short_cut_makes_writes_wait(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        async with wire() as between:
+            arrays = start(stack, tmp_path, "data", between)
+            await to_thread(arrays.tool, "paircreate", "-vl", "-c", "15")
+            await to_thread(arrays.wait_for_pair, SECONDS)
+            between.cut()
+            writing = asyncio.ensure_future(write_one(arrays.near, 1))
+            await asyncio.sleep(1)
+            assert not writing.done()
+            between.mend()
+            assert await writing == 0
+            assert await contents(arrays.far) == await contents(arrays.near)
+            assert set((await to_thread(arrays.status, arrays.near)).by_number.values()) == {State.P_PAIR}
 
 
 class Rounds:

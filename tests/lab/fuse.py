@@ -30,13 +30,14 @@ class FuseError(Exception):
 
 
 class FuseDisk:
-    """A LUN of ``array`` as the block device ``device``, while in its context. Files are kept in ``folder``."""
+    """A LUN of ``array`` as the block device ``device``, while in its context. Files are kept in ``folder``.
+    ``portal`` is where to connect, if not to the array itself."""
 
-    def __init__(self, folder: Path, array: ArraydProcess, lun: int = 0) -> None:
+    def __init__(self, folder: Path, array: ArraydProcess, lun: int = 0, *, portal: str = "") -> None:
         self._folder = folder
         self._file = folder / "lun"
-        portal = f"transport=tcp,portal={array.addresses[0]},target={array.target},lun={lun}"
-        self._options = f"driver=iscsi,node-name=lun,{portal}"
+        where = f"transport=tcp,portal={portal or array.addresses[0]},target={array.target},lun={lun}"
+        self._options = f"driver=iscsi,node-name=lun,{where}"
         self._process: subprocess.Popen[bytes] | None = None
         self._mounted: Path | None = None
         self.device = ""

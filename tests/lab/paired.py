@@ -48,6 +48,11 @@ class Wire:
         for each in self._relays.values():
             each.bytes_a_second = bytes_a_second
 
+    def delay(self, seconds: float) -> None:
+        """What goes over it arrives so much later, each way."""
+        for each in self._relays.values():
+            each.delay_s = seconds
+
     @property
     def carried(self) -> int:
         """Bytes that went over it, either way."""
@@ -66,7 +71,8 @@ async def wire() -> AsyncIterator[Wire]:
 class PairedArrays:
     """`near`, which has the P-VOLs first, and `far`, each with these volumes at LUNs from 0 on; those named in `paired`
     are the group GROUP. Both run as long as `stack` does. `between` is what they are wired with.
-    `paths` is the host's path table. `leg` says how they are paired."""
+    `paths` is the host's path table. `leg` says how they are paired; `virtual` has LUNs of `near` that lead to LUNs of
+    `far`."""
 
     def __init__(
         self,
@@ -77,12 +83,18 @@ class PairedArrays:
         journal_bytes: int,
         between: Wire | None = None,
         leg: Mapping[str, str] = ASYNC,
+        virtual: Mapping[int, int] | None = None,
     ) -> None:
         self.paths = folder / "hosts.yaml"
         self._forks = stack.enter_context(Arrayctl())
         ports = {NEAR: free_port(), FAR: free_port()} if between is None else between.ports
         self.near, self.far = (
-            stack.enter_context(ArraydProcess(folder / name, _configuration(name, volumes, journal_bytes, link)))
+            stack.enter_context(
+                ArraydProcess(
+                    folder / name,
+                    _configuration(name, volumes, journal_bytes, link, (virtual or {}) if name == NEAR else {}),
+                )
+            )
             for name, link in _links(ports, between).items()
         )
         numbers = {name: number for number, name in enumerate(volumes)}
@@ -156,10 +168,15 @@ def _links(ports: Mapping[str, int], between: Wire | None) -> dict[str, dict[str
 
 
 def _configuration(
-    name: str, volumes: Mapping[str, Mapping[str, Any]], journal_bytes: int, link: Mapping[str, Any]
+    name: str,
+    volumes: Mapping[str, Mapping[str, Any]],
+    journal_bytes: int,
+    link: Mapping[str, Any],
+    virtual: Mapping[int, int],
 ) -> dict[str, Any]:
     config = configuration(volumes, target=f"iqn.2026-11.io.arrayd:{name}")
     config["array"] = {"name": name, "serial": f"43000{(NEAR, FAR).index(name)}"}
     config["volumes"]["journal"] = {"size": journal_bytes, "use": "journal"}
     config["luns"] |= {str(JOURNAL_LUN): {"volume": "journal"}, str(DEVICE_LUN): {"command_device": {}}}
+    config["luns"] |= {str(lun): {"virtual": {"array": FAR, "lun": there}} for lun, there in virtual.items()}
     return config | {"link": link}

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+POSTGRES_FOLDERS = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+"""Where Debian puts the server of each version and what belongs to it, in no PATH; the newest first."""
+SYSTEM_PATH = os.pathsep.join([*POSTGRES_FOLDERS, os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 """PATH with the folders of system programs, which a user's own PATH often lacks."""
 
 PACKAGE_OF = {
@@ -15,6 +17,7 @@ PACKAGE_OF = {
     "dpkg": "dpkg",
     "e2fsck": "e2fsprogs",
     "gcc": "gcc",
+    "initdb": "postgresql",
     "iscsi-inq": "libiscsi-bin",
     "iscsi-ls": "libiscsi-bin",
     "iscsi-readcapacity16": "libiscsi-bin",
@@ -28,6 +31,11 @@ PACKAGE_OF = {
     "mount": "mount",
     "multipath": "multipath-tools",
     "multipathd": "multipath-tools",
+    "pg_amcheck": "postgresql",
+    "pg_checksums": "postgresql",
+    "pgbench": "postgresql",
+    "postgres": "postgresql",
+    "psql": "postgresql",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",
     "qemu-storage-daemon": "qemu-utils",
@@ -37,6 +45,7 @@ PACKAGE_OF = {
     "udevadm": "udev",
 }
 FUSE_PROGRAMS = ("qemu-storage-daemon", "losetup", "mount", "mkfs.ext4", "e2fsck")
+POSTGRES_PROGRAMS = ("initdb", "pg_amcheck", "pg_checksums", "pgbench", "postgres", "psql")
 QEMU_ISCSI_DRIVER = "block-iscsi.so"
 
 

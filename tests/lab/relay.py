@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
+from weakref import WeakKeyDictionary
 
 from arrayd.link.frames import HEADER, HEADER_BYTES, Kind
 
@@ -45,6 +46,10 @@ class Relay:
         """Bytes that went on, either way."""
         self.bytes_a_second: float | None = None
         """No more goes on, each way of each connection."""
+        self.delay_s = 0.0
+        """What goes on arrives so much later, in order."""
+        self._due: WeakKeyDictionary[asyncio.StreamWriter, float] = WeakKeyDictionary()
+        """When what was passed on last arrives."""
         self._ends: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,8 +100,7 @@ class Relay:
                     frame = frame[: len(frame) // 2]
                 if how is not How.BEFORE:
                     self.carried += len(frame)
-                    writer.write(frame)
-                    await writer.drain()
+                    await self._pass_on(writer, frame)
                     if self.bytes_a_second is not None:
                         await asyncio.sleep(len(frame) / self.bytes_a_second)
                 if how is not None:
@@ -106,6 +110,16 @@ class Relay:
                     return
         except (asyncio.IncompleteReadError, OSError):
             pass
+
+    async def _pass_on(self, writer: asyncio.StreamWriter, frame: bytes) -> None:
+        if not self.delay_s:
+            writer.write(frame)
+            await writer.drain()
+            return
+        loop = asyncio.get_running_loop()
+        # Never two at one moment: timers of one moment are in no order.
+        due = self._due[writer] = max(loop.time() + self.delay_s, self._due.get(writer, 0.0) + 1e-6)
+        loop.call_at(due, _write, writer, frame)
 
     def _how(self, there: bool, kind: int) -> How | None:
         cut = self.cut
@@ -121,6 +135,11 @@ class Relay:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _write(writer: asyncio.StreamWriter, frame: bytes) -> None:
+    if not writer.is_closing():
+        writer.write(frame)
 
 
 @asynccontextmanager

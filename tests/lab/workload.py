@@ -1,4 +1,4 @@
-"""SQLite databases that are written to while a test takes away what they are on, and the rows that are in them."""
+"""Databases that are written to while a test takes away what they are on, and the rows that are in SQLite's."""
 
 import selectors
 import sqlite3
@@ -16,16 +16,11 @@ STOP_TIMEOUT_S = 20.0
 
 
 class Workload:
-    """transactions.py in a process of its own, and the last row that it says is committed."""
+    """A process that commits transactions, numbered from ``first`` on, and the last one that it says is committed: a
+    line of its unbuffered pipe each."""
 
-    def __init__(self, first: int, *databases: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, transactions.__file__, str(first), *map(str, databases)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-        )
+    def __init__(self, first: int, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
         self.committed = first - 1
 
     def wait_for(self, rows: int) -> None:
@@ -51,14 +46,23 @@ class Workload:
         self._process.wait(STOP_TIMEOUT_S)
         assert self._process.stdout is not None
         with closing(self._process.stdout):
-            said = self._process.stdout.read().split()
-        self.committed = max([self.committed, *(int(number) for number in said if number.isdigit())])
+            said = self._process.stdout.read().splitlines()
+        self.committed = max([self.committed, *(int(line) for line in said if line.strip().isdigit())])
 
 
 @contextmanager
 def workload(first: int, *databases: Path) -> Iterator[Workload]:
-    """One that runs, and is stopped at the end: rows from `first` on, each to the next database in turn."""
-    running = Workload(first, *databases)
+    """transactions.py, which is stopped at the end: rows from `first` on, each to the next database in turn."""
+    running = Workload(
+        first,
+        subprocess.Popen(
+            [sys.executable, transactions.__file__, str(first), *map(str, databases)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+        ),
+    )
     try:
         yield running
     finally:

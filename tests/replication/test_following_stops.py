@@ -11,7 +11,7 @@ from arrayd.replication import following as module
 from arrayd.replication import pulling as pulling_module
 from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.before_images import BeforeImages
-from arrayd.replication.fencing import NOT_IN_TIME, SWAP_SECONDS
+from arrayd.replication.changing_places import NOT_IN_TIME, SWAP_SECONDS
 from arrayd.replication.group_rows import Driver
 from arrayd.replication.journal.recent import RECENT_BYTES_MAX
 from arrayd.replication.journal.regions import START
@@ -228,7 +228,7 @@ async def test_figure_21_swap_waits_for_the_last_write_while_hosts_wait(parts: P
     parts.writes(50)
     assert await stage.stop(parts.next(State.P_PAIR)) is None
     assert parts.primary.fences == 1
-    assert stage.fenced_at == 0.0
+    assert stage._places.asked_at == 0.0
     assert stage.position == parts.primary.end
     assert parts.site.contents == parts.primary.volumes
     for number in NUMBERS:

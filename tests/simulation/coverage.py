@@ -29,6 +29,10 @@ before the next."""
 ONLY_WHILE = {"fill journal": ("PAIR",)}
 """What is done while a group shows these, and nothing else: a journal fills up, and is PFUL then, where S-VOLs follow
 and are no more copied."""
+MIRRORED = " (sync)"
+"""What the name of a row ends with that is of synchronous groups."""
+ONLY_ASYNCHRONOUS = ("PFUL", "PFUS")
+"""What these never show: they have no journal."""
 
 
 def cell(what: str, status: str) -> str:
@@ -54,7 +58,8 @@ def print_tables(counts: Counter[str], rows: Sequence[str], console: Console | N
 
 def _made(counts: Counter[str], what: str, status: str) -> int | None:
     """None: that cannot be."""
-    return None if status not in ONLY_WHILE.get(what, STATUSES) else counts[cell(what, status)]
+    cannot_be = what.endswith(MIRRORED) and status in ONLY_ASYNCHRONOUS
+    return None if cannot_be or status not in ONLY_WHILE.get(what, STATUSES) else counts[cell(what, status)]
 
 
 def _deaths(counts: Counter[str]) -> Iterable[str]:

@@ -71,9 +71,12 @@ UNEVEN_KINDS = {"start_in_trouble": 2, "fill_journal": 2, "start_with_old_tables
 
 
 class Faults:
-    """Those of one run, on these machines. `uneven`: some kinds come more often than in other runs, and some never."""
+    """Those of one run, on these machines. `uneven`: some kinds come more often than in other runs, and some never;
+    those of `without` cannot be."""
 
-    def __init__(self, world: World, machines: list[Machine], uneven: bool = False) -> None:
+    def __init__(
+        self, world: World, machines: list[Machine], uneven: bool = False, without: Sequence[str] = ()
+    ) -> None:
         self._world = world
         self._machines = machines
         self._random: Random = world.random("faults")
@@ -86,6 +89,7 @@ class Faults:
         self.filling: Filling | None = None
         """Who fills journals, where there are some."""
         weights = {**KINDS, **(UNEVEN_KINDS if uneven else {})}
+        weights = {kind: weight for kind, weight in weights.items() if kind not in without}
         self._weights = {kind: n * (self._random.choice(UNEVEN) if uneven else 1) for kind, n in weights.items()}
         if not any(self._weights.values()):
             self._weights = weights

@@ -50,7 +50,10 @@ T = TypeVar("T")
 class Operator:
     """Whoever has the group `name`, whose volumes lie at LUNs 0 and up of both arrays."""
 
-    def __init__(self, world: World, name: str, volumes: tuple[str, ...], journal: int) -> None:
+    def __init__(
+        self, world: World, name: str, volumes: tuple[str, ...], journal: int, fence: str | None = None
+    ) -> None:
+        """`fence` is the level of a synchronous group, which has no journals."""
         self.world = world
         self.name = name
         self.luns = list(range(len(volumes)))
@@ -58,6 +61,7 @@ class Operator:
         """By array: first that by its own command device, which verbs take."""
         self.executions = Executions()
         self.commanded = 0
+        self._fence = fence
         self._random = world.random("operator's slots")
         self._sender = Sender(world, world.random("sent again"), ANSWER_SECONDS)
         self._again = world.random("again")
@@ -66,13 +70,13 @@ class Operator:
         self._group: Callable[[], Group] = lambda: Group(
             name,
             tuple(GroupVolume(each, dict.fromkeys(self.ways, lun)) for lun, each in enumerate(volumes)),
-            dict.fromkeys(self.ways, journal),
+            dict.fromkeys(self.ways, journal) if fence is None else {},
             (self._leg(),),
         )
 
     def _leg(self) -> Leg:
         start, end = self.ways
-        return Leg(start, end, Mode.ASYNC)
+        return Leg(start, end, Mode.ASYNC) if self._fence is None else Leg(start, end, Mode.SYNC, self._fence)
 
     # -- commands ----------------------------------------------------------------------------------------------------
 

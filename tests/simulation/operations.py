@@ -14,7 +14,7 @@ from arrayd.host.pair_wait import Sides
 from arrayd.replication.group_rows import PACE_MAX, Driver
 from arrayd.replication.meetings import RUNNING_STATES
 from arrayd.replication.statuses import Operation, Side, State, Status
-from tests.simulation.coverage import cell
+from tests.simulation.coverage import MIRRORED, cell
 from tests.simulation.faults import UNEVEN
 from tests.simulation.linked import together
 from tests.simulation.operating import Operator
@@ -69,19 +69,28 @@ FITTING = {
     "PFUS": ("pairresync", "pairresync -swaps", "pairresync -swapp", "horctakeover -S", "pairsplit -rw"),
     "SSWS": ("pairresync -swaps", "pairresync -swapp", "pairsplit -S"),
 }
+NOT_MIRRORED = frozenset({"replicate", "pair-set driver"})
+"""Verbs that there are not for a synchronous group."""
+FITTING_MIRRORED = {
+    **{status: tuple(name for name in names if name not in NOT_MIRRORED) for status, names in FITTING.items()},
+    "PSUE": (*FITTING["PSUE"], "horctakeover"),
+}
+"""The P-VOLs' side takes writes again by a takeover there, where it was fenced."""
 TURNS_MAX = 4
 """Turns of figure 16 that he goes through at once, at the most."""
 DRIVING_SHARE = 0.5
 """So often he goes on driving it afterwards: the arrays do nothing by themselves then."""
 SMPL_SHARE = 0.3
 """So often pairs that were ended are made again by the same hand, at once."""
-SUSPENDED = frozenset({State.P_PSUS, State.P_PSUE, State.P_PFUS})
+SUSPENDED = frozenset({State.P_PSUS, State.P_PSUE, State.P_PSUE_FENCED, State.P_PFUS})
 
 
 class Operations:
     """Those of one run."""
 
-    def __init__(self, operator: Operator, watch: Watch, arrays: list[str], random: Random) -> None:
+    def __init__(
+        self, operator: Operator, watch: Watch, arrays: list[str], random: Random, mirrored: bool = False
+    ) -> None:
         self.operator = operator
         self.made: Counter[str] = Counter()
         """Verbs and faults, each by what the group showed: see `coverage.py`."""
@@ -106,7 +115,10 @@ class Operations:
         }
         self.disturbing: Callable[[str | None], Coroutine[Any, Any, None]] | None = None
         """`disturbing(array)` is what may go wrong while a verb is carried out, at that array or at any."""
-        self._weights = {name: weight * max(random.choice(UNEVEN), 0.2) for name, weight in VERBS.items()}
+        verbs = VERBS if not mirrored else {name: n for name, n in VERBS.items() if name not in NOT_MIRRORED}
+        self._weights = {name: weight * max(random.choice(UNEVEN), 0.2) for name, weight in verbs.items()}
+        self._fitting = FITTING_MIRRORED if mirrored else FITTING
+        self._kind = MIRRORED if mirrored else ""
 
     # -- anything ----------------------------------------------------------------------------------------------------
 
@@ -128,9 +140,9 @@ class Operations:
 
     def _chosen(self) -> str:
         """The next verb."""
-        names = list(VERBS)
+        names = list(self._weights)
         if self._random.random() < FITTING_SHARE:
-            names = list(FITTING[self.shown()])
+            names = list(self._fitting[self.shown()])
         (name,) = self._random.choices(names, [self._weights[each] for each in names])
         return name
 
@@ -143,7 +155,7 @@ class Operations:
 
     async def do_any(self) -> None:
         """One verb, each as likely as the others. Raises Violated."""
-        await self.do(self._random.choice(list(VERBS)))
+        await self.do(self._random.choice(list(self._weights)))
 
     async def do(self, name: str) -> None:
         """One verb. Raises Violated."""
@@ -152,7 +164,7 @@ class Operations:
     async def _told(self, name: str, verb: Coroutine[Any, Any, Any]) -> None:
         trace = self.operator.world.trace
         trace.note("operator", name)
-        self.made[cell(name, self.shown())] += 1
+        self.count(name)
         try:
             told = await verb
         except CommandFailed as failure:
@@ -160,6 +172,10 @@ class Operations:
             trace.note("operator", f"{name}: {failure.name}: {failure}")
         else:
             trace.note("operator", f"{name}: done{f': {told}' if told else ''}")
+
+    def count(self, what: str) -> None:
+        """A verb, or a fault, comes."""
+        self.made[cell(f"{what}{self._kind}", self.shown())] += 1
 
     def shown(self) -> str:
         """What the group shows: of S-VOLs that lead, theirs; else of the P-VOLs."""
@@ -247,6 +263,15 @@ class Operations:
                 await self._told(*step)
         raise Violated(f"not PAIR in {SETTLED_SECONDS} s: {told_of(sides)}")
 
+    async def step(self) -> None:
+        """One step of that. Raises Violated."""
+        try:
+            step = self._next(await self.operator.look())
+        except CommandFailed:
+            return
+        if step is not None:
+            await self._told(*step)
+
     def _next(self, sides: Sides) -> tuple[str, Coroutine[Any, Any, Any]] | None:
         """What is to be done; None: to wait."""
         here, there = sides.local, sides.remote
@@ -292,8 +317,11 @@ def is_settled(sides: Sides) -> bool:
         return False
     states = [set(each.by_number.values()) for each in (here, there)]
     alike = {frozenset(each) for each in states} == {frozenset({State.P_PAIR}), frozenset({State.S_PAIR})}
-    behind = here.lag.writes == there.lag.writes == 0
-    return alike and behind and here.generation == there.generation and here.id == there.id
+    if here.asynchronous:
+        all_there = here.lag.writes == there.lag.writes == 0
+    else:  # unless a side could not be taken up after a fault
+        all_there = not any(pair.error for each in (here, there) for pair in each.paired.values())
+    return alike and all_there and here.generation == there.generation and here.id == there.id
 
 
 def told_of(sides: Sides | None) -> str:

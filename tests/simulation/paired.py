@@ -14,14 +14,15 @@ from collections.abc import Awaitable
 from random import Random
 from typing import Any
 
+from arrayd.host.groups import FENCE_LEVELS
 from arrayd.replication.fencing import FENCE_SECONDS
 from tests.simulation.backups import Backup
-from tests.simulation.coverage import cell
 from tests.simulation.faults import Faults
 from tests.simulation.figures import Figures
 from tests.simulation.filling import Filling
 from tests.simulation.hosts import BLOCK_BYTES, Initiator
 from tests.simulation.linked import PORTS, together
+from tests.simulation.mirror_watching import MirrorWatch
 from tests.simulation.operating import Operator
 from tests.simulation.operations import Operations
 from tests.simulation.prefixes import check_same
@@ -49,6 +50,11 @@ SECONDS_MIN, SECONDS_MAX = 9.0, 24.0
 WRITES_MIN, FAULTS_MIN = 200, 5
 """What a run has at the least, and that each volume is written: until then it goes on for MORE_SECONDS at a time."""
 MORE_SECONDS, MORE_TIMES_MAX = 3.0, 30
+LOOK_SECONDS = 0.5
+NOT_MIRRORED = ("fill_journal",)
+"""Faults that cannot befall a synchronous group."""
+MIRRORED_SHARE = 1 / 3
+"""So often a group is synchronous, where the seed chooses."""
 CALM_SECONDS = 3.0
 """How long it is written at the end, while nothing fails."""
 
@@ -56,14 +62,16 @@ CALM_SECONDS = 3.0
 class Paired:
     """One run of it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, mirrored: bool = False) -> None:
         self.world = world
+        self.mirrored = mirrored
         self._journal_bytes = world.random("journal").choice(JOURNAL_BYTES)
         self._copy_bytes = world.random("copy").choice(COPY_BYTES)
         self.machines = [self._machine("near", "far", "1"), self._machine("far", "near", "2")]
-        self.faults = Faults(world, self.machines, uneven=True)
-        self.watch = Watch(world, VOLUMES, VOLUME_BYTES, BLOCK_BYTES)
-        self.operator = Operator(world, GROUP, VOLUMES, JOURNAL)
+        self.faults = Faults(world, self.machines, uneven=True, without=NOT_MIRRORED if mirrored else ())
+        self.watch = (MirrorWatch if mirrored else Watch)(world, VOLUMES, VOLUME_BYTES, BLOCK_BYTES)
+        fence = world.random("fence").choice(FENCE_LEVELS) if mirrored else None
+        self.operator = Operator(world, GROUP, VOLUMES, JOURNAL, fence)
         self.regions: list[Region] = []
         for machine in self.machines:
             self.watch.add(machine)
@@ -84,11 +92,12 @@ class Paired:
                 Way(there, machine, 0, (machine.name,)),
             ]
         names = [machine.name for machine in self.machines]
-        self.operations = Operations(self.operator, self.watch, names, world.random("operator"))
+        self.operations = Operations(self.operator, self.watch, names, world.random("operator"), mirrored)
         self.operations.disturbing = self._disturbed
         self.faults.making = self._fails
         self.faults.backup = lambda machine: Backup(machine, self.operator.executions)
-        self.faults.filling = Filling(world, self.regions, self.operations, self._journal_bytes)
+        if not mirrored:
+            self.faults.filling = Filling(world, self.regions, self.operations, self._journal_bytes)
         self.figures = Figures(self.operator, self.watch, self.machines, world.random("figures"))
 
     def _machine(self, name: str, other: str, serial: str) -> Machine:
@@ -97,11 +106,11 @@ class Paired:
             "iscsi": {"poll_us": 0},
             "volumes": {
                 **{volume: {"size": VOLUME_BYTES} for volume in VOLUMES},
-                "journal": {"size": self._journal_bytes, "use": "journal"},
+                **({} if self.mirrored else {"journal": {"size": self._journal_bytes, "use": "journal"}}),
             },
             "luns": {
                 **{lun: {"volume": volume} for lun, volume in enumerate(VOLUMES)},
-                JOURNAL: {"volume": "journal"},
+                **({} if self.mirrored else {JOURNAL: {"volume": "journal"}}),
                 DEVICE: {"command_device": {}},
                 FAR_DEVICE: {"virtual": {"array": other, "lun": DEVICE}},
             },
@@ -114,7 +123,7 @@ class Paired:
         return self.world.machine(name, tree, PORTS[name])
 
     def _fails(self, kind: str) -> None:
-        self.operations.made[cell(kind.replace("_", " "), self.operations.shown())] += 1
+        self.operations.count(kind.replace("_", " "))
 
     @property
     def counts(self) -> Counter[str]:
@@ -168,6 +177,8 @@ class Paired:
         for _ in range(MORE_TIMES_MAX):
             if not self._lacking():
                 break
+            if self.mirrored:  # hosts may write nowhere while P-VOLs are fenced
+                await self.operations.step()
             await self._disturb(streams, world.loop.time() + MORE_SECONDS)
         else:
             raise Violated(f"the seed is not worth its name: {self._lacking()}")
@@ -227,8 +238,9 @@ class Paired:
 
     async def _until_found(self, until: float) -> None:
         while self.world.loop.time() < until:
+            self.watch.look()
             self.watch.check_found()
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _compare(self) -> None:
         """Both sides are the same, and what hosts were answered is there. Raises Violated."""
@@ -243,7 +255,21 @@ class Paired:
 
 
 async def paired(world: World) -> None:
-    """See the module."""
-    world.scenario = scenario = Paired(world)
+    """An asynchronous group."""
+    await _run(world, mirrored=False)
+
+
+async def mirrored(world: World) -> None:
+    """A synchronous group, of any fence level."""
+    await _run(world, mirrored=True)
+
+
+async def pairs(world: World) -> None:
+    """One or the other, as the seed has it."""
+    await _run(world, mirrored=world.random("mode").random() < MIRRORED_SHARE)
+
+
+async def _run(world: World, mirrored: bool) -> None:
+    world.scenario = scenario = Paired(world, mirrored)
     with replaced(scenario.stand_ins()):
         await scenario.run()

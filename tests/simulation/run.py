@@ -21,24 +21,47 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.coverage import SEPARATOR, print_tables
+from tests.simulation.coverage import MIRRORED, SEPARATOR, print_tables
 from tests.simulation.faults import KINDS, UNEVEN_KINDS
 from tests.simulation.linked import linked
+from tests.simulation.mirror_mutations import MIRROR_MUTATIONS
 from tests.simulation.mutations import MUTATIONS
-from tests.simulation.operations import VERBS
+from tests.simulation.operations import NOT_MIRRORED, VERBS
 from tests.simulation.pair_mutations import PAIR_MUTATIONS
-from tests.simulation.paired import paired
+from tests.simulation.paired import NOT_MIRRORED as FAULTS_NOT_MIRRORED
+from tests.simulation.paired import mirrored, paired, pairs
 from tests.simulation.world import Violated, World, replaced
 
-SCENARIOS: dict[str, Callable[[World], Any]] = {"linked": linked, "paired": paired}
+SCENARIOS: dict[str, Callable[[World], Any]] = {
+    "linked": linked,
+    "paired": paired,
+    "mirrored": mirrored,
+    "pairs": pairs,
+}
 """By their names."""
+DONE = tuple(name.replace("_", " ") for name in (*VERBS, *KINDS, *UNEVEN_KINDS))
+"""Whatever operator and faults may do in a scenario that has pairs."""
+DONE_MIRRORED = tuple(
+    f"{name.replace('_', ' ')}{MIRRORED}"
+    for name in (*VERBS, *KINDS, *UNEVEN_KINDS)
+    if name not in (*NOT_MIRRORED, *FAULTS_NOT_MIRRORED)
+)
+"""Likewise with a synchronous group."""
 ROWS: dict[str, tuple[str, ...]] = {
     "linked": (),
-    "paired": (*VERBS, *(kind.replace("_", " ") for kind in (*KINDS, *UNEVEN_KINDS))),
+    "paired": DONE,
+    "mirrored": DONE_MIRRORED,
+    "pairs": (*DONE, *DONE_MIRRORED),
 }
-"""Of the table of coverage, by what pairs showed: whatever operator and faults may do in a scenario that has pairs."""
-BY_SCENARIO: dict[str, dict[str, dict[str, Any]]] = {"linked": MUTATIONS, "paired": PAIR_MUTATIONS}
+"""Of the table of coverage, by what pairs showed."""
+BY_SCENARIO: dict[str, dict[str, dict[str, Any]]] = {
+    "linked": MUTATIONS,
+    "paired": PAIR_MUTATIONS,
+    "mirrored": MIRROR_MUTATIONS,
+}
 """Faults that are made on purpose, which its seeds have to find."""
+MUTATED = {"pairs": ("paired", "mirrored")}
+"""The scenarios that have those of one that is any of them."""
 SEEDS_AT_ONCE = 20
 TOLD_EVERY = 500
 """Seeds after which it is said how many there were."""
@@ -137,13 +160,14 @@ def main(arguments: list[str]) -> int:
     which.add_argument("--seeds", type=int, metavar="N", help="so many")
     parser.add_argument("--from", type=int, default=1, dest="first", metavar="M", help="the first of them (1)")
     parser.add_argument("--workers", type=int, default=1, help="processes (1)")
-    parser.add_argument("--scenario", choices=sorted(SCENARIOS), default="paired", help="(paired)")
+    parser.add_argument("--scenario", choices=sorted(SCENARIOS), default="pairs", help="(pairs)")
     parser.add_argument("--mutations", action="store_true", help="made on purpose: which seed finds each first")
     parser.add_argument("--trace", action="store_true", help="shows what happens, line by line")
     parser.add_argument("--traces", type=Path, default=Path("."), metavar="FOLDER", help="where traces are put (.)")
     told = parser.parse_args(arguments)
     if told.mutations:
-        return find_mutations(told.scenario, range(told.first, told.first + (told.seeds or 1)))
+        seeds = range(told.first, told.first + (told.seeds or 1))
+        return max([find_mutations(each, seeds) for each in MUTATED.get(told.scenario, (told.scenario,))])
     if told.seed is not None:
         outcomes: Iterator[Outcome] = iter([run(told.seed, told.scenario, print if told.trace else None)])
     else:

@@ -5,7 +5,7 @@ from collections import Counter
 
 from rich.console import Console
 
-from tests.simulation.coverage import EMPTY, MOMENTS, ONLY_BEFORE, STATUSES, cell, print_tables
+from tests.simulation.coverage import EMPTY, MIRRORED, MOMENTS, ONLY_BEFORE, STATUSES, cell, print_tables
 from tests.simulation.faults import DOORS, DOORS_OF_CHANGES
 
 
@@ -23,6 +23,14 @@ def test_what_nobody_met_is_marked() -> None:
     doors = {*DOORS, *DOORS_OF_CHANGES}
     cannot_be = sum(door in ONLY_BEFORE for door in doors) * 2
     assert empty == len(rows) * len(STATUSES) - 1 + len(MOMENTS) * len(doors) - 1 - cannot_be
+
+
+def test_what_a_synchronous_group_never_shows_is_not_missed() -> None:
+    shown = io.StringIO()
+    rows = (f"pairsplit{MIRRORED}",)
+    print_tables(Counter({cell(rows[0], "PAIR"): 7}), rows, Console(file=shown, width=120, color_system=None))
+    (verb,) = [line for line in shown.getvalue().splitlines() if "pairsplit" in line]
+    assert verb.split() == ["pairsplit", "(sync)", EMPTY, EMPTY, "7", *[EMPTY] * 4]
 
 
 def test_a_scenario_without_pairs_has_none() -> None:

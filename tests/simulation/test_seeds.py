@@ -25,6 +25,9 @@ PAIRED_FAILED_ONCE = (
     1203618, 1300934, 1900491, 1907516, 1908794,
 )  # fmt: skip
 """Seeds that found something once, of the arrays or of the simulation."""
+MIRRORED_SEEDS = (3, 4)
+MIRRORED_FAILED_ONCE = (2, 13, 14, 23, 24, 27, 83, 147, 175, 185)
+"""Likewise of synchronous groups."""
 FRESH, FRESH_AT_ONCE = 200, 10
 """Seeds that nobody has seen, so many in a test."""
 ROOT = Path(__file__).parent.parent.parent
@@ -51,10 +54,15 @@ def test_a_seed_of_pairs_keeps_every_promise(seed: int) -> None:
     kept(seed)
 
 
-def kept(seed: int) -> None:
+@pytest.mark.parametrize("seed", MIRRORED_SEEDS)
+def test_a_seed_of_synchronous_pairs_keeps_every_promise(seed: int) -> None:
+    kept(seed, "mirrored")
+
+
+def kept(seed: int, scenario: str = "paired") -> None:
     """A seed of pairs keeps every promise, and is worth its name."""
-    outcome = run.run(seed, "paired")
-    assert outcome.why == "", f"scripts/simulate --seed {seed} --trace"
+    outcome = run.run(seed, scenario)
+    assert outcome.why == "", f"scripts/simulate --scenario {scenario} --seed {seed} --trace"
     counts = outcome.counts
     assert counts["host writes"] >= 200
     assert counts["volumes that were written"] == 3
@@ -72,13 +80,24 @@ def test_a_seed_of_pairs_that_failed_once_does_not_any_more(seed: int) -> None:
     kept(seed)
 
 
+@pytest.mark.parametrize("seed", MIRRORED_FAILED_ONCE)
+def test_a_seed_of_synchronous_pairs_that_failed_once_does_not_any_more(seed: int) -> None:
+    kept(seed, "mirrored")
+
+
+def test_a_seed_chooses_the_mode() -> None:
+    """Without a scenario's name a third of the seeds are of synchronous groups."""
+    chosen = [random.Random(f"{seed} mode").random() < paired.MIRRORED_SHARE for seed in range(1, 301)]
+    assert 80 < sum(chosen) < 120
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("_number", range(FRESH // FRESH_AT_ONCE))
 def test_fresh_seeds_of_pairs_keep_every_promise(_number: int) -> None:
     """Others each time: what no seed has found yet is found some day."""
     begin = random.SystemRandom().randrange(1 << 32)
     for seed in range(begin, begin + FRESH_AT_ONCE):
-        kept(seed)
+        kept(seed, "pairs")
 
 
 @pytest.mark.parametrize("scenario", sorted(run.SCENARIOS))

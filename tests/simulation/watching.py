@@ -28,6 +28,8 @@ from arrayd.replication.room import Replication
 from arrayd.replication.stages import Stage
 from arrayd.replication.standing import Standing
 from arrayd.replication.statuses import Side, Status
+from arrayd.replication.synchronous.mirroring import Mirroring
+from arrayd.replication.synchronous.receiving import Receiving
 from tests.simulation.disk import Inode
 from tests.simulation.doors import living
 from tests.simulation.prefixes import Given, Order, check_same, data_of
@@ -35,7 +37,7 @@ from tests.simulation.promises import Promise, Still, Writes
 from tests.simulation.world import Machine, Violated, World
 
 APPEND, RESTORED, SHOW = PrimaryJournal.append_now, AuxiliaryJournal.restored, Fronts.show
-STAGES: tuple[type[Stage], ...] = (Journaling, Marking, Following, Standing)
+STAGES: tuple[type[Stage], ...] = (Journaling, Marking, Following, Standing, Mirroring, Receiving)
 ENTERS: dict[type[Stage], Callable[[Any], Any]] = {kind: kind.enter for kind in STAGES}
 CHANGED, START = Following.changed, Replication.start
 
@@ -73,24 +75,26 @@ class Watch:
         self.sides: dict[str, Beside] = {}
         self.orders: dict[tuple[str, int], Order] = {}
         """By array and epoch."""
-        self._writes = {volume: Writes(volume) for volume in volumes}
-        self._blocks = size // block_bytes
+        self.writes = {volume: Writes(volume) for volume in volumes}
+        self.blocks = size // block_bytes
         self.promises: dict[str, dict[str, Promise]] = {}
         """By array and volume."""
         self.broken: Violated | None = None
         """What was found first where only the array would have heard of it."""
         self.checked = Counter[str]()
         """Times that volumes were held against an order, by why."""
-        self._machines: dict[str, Machine] = {}
+        self.machines: dict[str, Machine] = {}
 
     def add(self, machine: Machine) -> None:
         """One of the two."""
-        self._machines[machine.name] = machine
+        self.machines[machine.name] = machine
         self.sides[machine.name] = Beside()
-        self.promises[machine.name] = {
-            volume: Promise(volume, self._blocks, self._writes[volume]) for volume in self.volumes
-        }
+        self.promises[machine.name] = {volume: self.promise(machine.name, volume) for volume in self.volumes}
         machine.restarting = self._restarting
+
+    def promise(self, _array: str, volume: str) -> Promise:
+        """That of a volume of one of the two."""
+        return Promise(volume, self.blocks, self.writes[volume])
 
     def other(self, array: str) -> str:
         """The other side."""
@@ -103,7 +107,7 @@ class Watch:
         return [os.pread(file.fd, self.size, 0) for file in files]
 
     def _file(self, array: str, volume: str) -> Inode:
-        machine = self._machines[array]
+        machine = self.machines[array]
         return machine.disk.inode(f"{machine.folder}/volumes/{volume}.img")
 
     def _restarting(self, machine: Machine, power: bool) -> None:
@@ -132,6 +136,9 @@ class Watch:
         """Raises Violated: what was found."""
         if self.broken is not None:
             raise self.broken
+
+    def look(self) -> None:
+        """Looks at what may be looked at at any moment."""
 
     # -- the order of writes -----------------------------------------------------------------------------------------
 
@@ -174,7 +181,7 @@ class Watch:
         if side.restarted and isinstance(stage, Journaling | Marking):
             self._kept(array, stage)
         side.restarted = False
-        if isinstance(stage, Following):
+        if isinstance(stage, Following | Receiving):
             self._follows(array, stage)
         elif isinstance(stage, Standing):
             if row.side is Side.S_VOL and RUNNING_STATES & set(row.states.values()):
@@ -200,7 +207,7 @@ class Watch:
                 self.find(lambda: self._fail(array, "S-VOLs that could not be taken up are told to be consistent"))
         side.row, side.stage = row, stage
 
-    def _follows(self, array: str, stage: Following) -> None:
+    def _follows(self, array: str, stage: Any) -> None:
         """S-VOLs are followed, or copied, from now on."""
         side, row = self.sides[array], stage.row
         journal = stage.journal
@@ -241,7 +248,7 @@ class Watch:
         if not row.consistent:
             self.find(lambda: self._fail(array, "PAIR, and not consistent"))
 
-    def changed(self, array: str, stage: Following, row: GroupRow) -> None:
+    def changed(self, array: str, stage: Any, row: GroupRow) -> None:
         """The row is another one, and the stage the same."""
         side = self.sides[array]
         ended = not any(pair.state.status is Status.COPY for pair in row.pairs)
@@ -295,7 +302,7 @@ class Watch:
             return
         durable = front is not None or side.whole
         if front is None:
-            if isinstance(side.stage, Standing) and side.row is not None and side.row.side is Side.P_VOL:
+            if self.ended_unread(side):
                 for each in self.promises[array].values():
                     each.lost_syncs()  # ended with a journal that could not be redone
             for pair in () if side.row is None else side.row.pairs:
@@ -309,6 +316,10 @@ class Watch:
         promise.open()
         if all(each.is_open for each in self.promises[array].values()):
             side.written_over = side.whole = False
+
+    def ended_unread(self, side: Beside) -> bool:
+        """Whether they were P-VOLs whose journal could not be redone."""
+        return isinstance(side.stage, Standing) and side.row is not None and side.row.side is Side.P_VOL
 
     def _still(self, array: str, volume: str, front: GuardedVolume) -> Still | None:
         """What hosts may read of a volume that is guarded, if it does not move."""

@@ -233,22 +233,26 @@ class Mirror:
         return self.copies
 
     async def _begin_life(self, lives: int, until: float | None) -> None:
-        """Once for all who have seen as many lives as now."""
-        pulling, row, now = self._pulling, self.row, self._pulling.doors.now
-        while True:
-            # Not held between two tries: who has time for ever must not keep those from trying whose time is up.
-            async with self._beginning:
-                if lives != self._lives:
-                    return
-                left = MIRROR_SECONDS if until is None else max(until - now(), 0.0)
-                try:
-                    question = formats.begin(row.id, row.generation, self.life)
-                    self.copies, _ = formats.decode_begun(await pulling.ask(question, BEGUN_BYTES, left))
-                    self._lives += 1
-                    return
-                except (LinkError, Refused):
-                    if until is not None and now() >= until:
-                        raise
+        """Once for all who have seen as many lives as now. Whoever waits for another one's attempt does so until his
+        own time is over."""
+        pulling, now = self._pulling, self._pulling.doors.now
+        failed: LinkError | Refused = LinkError(f"no answer from {pulling.peer} to BEGIN", maybe_done=True)
+        while lives == self._lives:
+            left = MIRROR_SECONDS if until is None else max(until - now(), 0.0)
+            try:
+                async with asyncio.timeout(None if until is None else left), self._beginning:
+                    if lives == self._lives:
+                        row = self.row
+                        question = formats.begin(row.id, row.generation, self.life)
+                        self.copies, _ = formats.decode_begun(await pulling.ask(question, BEGUN_BYTES, left))
+                        self._lives += 1
+                continue
+            except TimeoutError as error:
+                raise failed from error
+            except (LinkError, Refused) as error:
+                failed = error
+            if until is not None and now() >= until:
+                raise failed
             await pulling.sleep(AGAIN_SECONDS)
 
     # -- synced ------------------------------------------------------------------------------------------------------

@@ -16,8 +16,33 @@ from arrayd.replication.front import Front, LockedTogether
 from arrayd.replication.journal import Kind
 from arrayd.replication.synchronous.mirror import Mirror, MirroredWrite
 from arrayd.replication.writes import NOTHING, Write
-from arrayd.volumes.range_locks import RangeLocks
+from arrayd.volumes.range_locks import RangeLock, RangeLocks
 from arrayd.volumes.volume import Volume, VolumeError, VolumeReadOnly
+
+
+class Holder:
+    """Who has locks on `volume` itself, and whoever writes by what has replaced it meanwhile waits for him, too."""
+
+    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self.ranges = ranges
+        self._among: list[set[Holder]] = []
+        self._places: list[RangeLock] = []
+
+    def enters(self, holders: set[Holder]) -> None:
+        """He is one of these."""
+        holders.add(self)
+        self._among.append(holders)
+
+    def goes_on(self, locks: RangeLocks) -> None:
+        """He has places in other locks, too: before all others."""
+        self._places += [locks.hold(*each) for each in self.ranges]
+
+    def leaves(self) -> None:
+        """He has let go of the locks."""
+        for holders in self._among:
+            holders.discard(self)
+        for place in self._places:
+            place.when_held(place.release)
 
 
 class MirroredVolume(Front, LockedTogether):
@@ -31,6 +56,7 @@ class MirroredVolume(Front, LockedTogether):
         self._loop = asyncio.get_running_loop()
         self._locks = RangeLocks()
         """Writes until they have ended, and locks of others."""
+        self._holders: set[Holder] = set()
         self._instead: Volume | None = None
         self._given_up: VolumeError | None = None
         self._kept: deque[Write] = deque()
@@ -96,8 +122,12 @@ class MirroredVolume(Front, LockedTogether):
     async def lock_ranges(self, ranges: Sequence[tuple[int, int]]) -> AsyncIterator[None]:
         """`lock` for several ranges, which are apart: offset and length of each."""
         async with self._locks.hold_all(ranges), AsyncExitStack() as held:
+            if (volume := self._instead) is None:
+                volume, holder = self.volume, Holder(ranges)
+                holder.enters(self._holders)
+                held.callback(holder.leaves)
             for each in ranges:
-                await held.enter_async_context((self._instead or self.volume).lock(*each))
+                await held.enter_async_context(volume.lock(*each))
             yield
 
     def write_under_lock(self, offset: int, view: memoryview, durable: bool = False) -> Awaitable[None] | None:
@@ -134,6 +164,11 @@ class MirroredVolume(Front, LockedTogether):
         assert self.mirror.stopped
         assert self._instead is None
         self._instead = volume
+        if isinstance(volume, MirroredVolume):
+            # Else what comes by that one would be on the other side already while it waits for the lock on this one.
+            for holder in list(self._holders):
+                holder.goes_on(volume._locks)
+                holder.enters(volume._holders)
         kept, self._kept = self._kept, deque()
         for write in kept:
             write.go_by(volume)

@@ -76,6 +76,8 @@ class Mirroring(Stage):
         self._unsure: list[Range] = []
         """Where the other side may have something else, since this one has died."""
         self._prepared = False
+        self._synced = False
+        """Whether what hosts wrote before they saw this stage, which is in no activity log, is durable."""
         self._stopping = False
         self._ended = False
         self._answering = 0
@@ -92,7 +94,7 @@ class Mirroring(Stage):
         self._volumes = volumes = {pair.number: doors.volume(pair.volume) for pair in row.pairs}
         sizes = {number: volume.size for number, volume in volumes.items()}
         if not found:
-            # What was written before is in no activity log: a power loss must not take it away here alone.
+            # What cannot be made durable leads nobody; and there is less left to be synced once hosts see it.
             await flush_all(volumes)
         names = {number: self.store_name("activity", number) for number in volumes}
         self._activity = await Activity.open(
@@ -168,11 +170,19 @@ class Mirroring(Stage):
             await work
         except Stopped:
             pass
-        except (LinkError, Refused, *FAILURES) as error:
+        except (LinkError, Refused, FormatError) as error:
             self._mirror.fail_as(error, "the other side does not say what it has")
+        except (VolumeError, BitmapError) as error:
+            self._mirror.fail(Event.ERROR, str(error))
 
     async def _begin_life(self) -> None:
+        await self._sync()
         await self._mirror.begin_life()
+
+    async def _sync(self) -> None:
+        """Once the other side has copied what was there, a power loss must not take it away here."""
+        await flush_all(self._volumes)
+        self._synced = True
 
     async def _reconcile(self) -> None:
         copies = await self._mirror.begin_life(self.doors.now() + RECONCILE_SECONDS)
@@ -180,6 +190,8 @@ class Mirroring(Stage):
             await reconcile(self.row, self._pulling, self._volumes, self._unsure)
             for number in self._volumes:
                 await self._bitmaps.remove(number)
+        # What it was that is hot: a kill leaves it in memory alone.
+        await self._sync()
         await self._activity.settle()
         self._unsure = []
         await self._show()
@@ -216,7 +228,7 @@ class Mirroring(Stage):
         return None if self._mirror.stopped else START
 
     def needs_flush(self, _number: int) -> bool:
-        """See `copying_out.Source`."""
+        """See `copying_out.Source`: COPY is not answered before that."""
         return False
 
     # -- asked -------------------------------------------------------------------------------------------------------
@@ -240,6 +252,11 @@ class Mirroring(Stage):
             await self._answers.answer(question, call)
         elif not self._prepared or self._ends() or asked not in ANSWERED or fields.generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
+        elif asked is Asked.COPY and not self._synced:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name}: what was there before is not synced yet"))
+        elif self._mirror.copies is None:
+            # A bitmap that it has joined, of a life before this one, does not have what is marked since.
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} has not begun"))
         elif asked is Asked.COPY:
             await self._copying.copy(fields, call)
         elif asked is Asked.BITMAP:
@@ -300,7 +317,8 @@ class Mirroring(Stage):
         elif row is not None and not _goes_on(row):
             await self._mark(differing, lost)
         await self._bitmaps.close()
-        if not lost and (not differing or row is None or not _goes_on(row)):
+        if not lost and not differing:
+            # What differs stays hot until the row is committed that says so (`_forget`): a death before takes it up.
             await self._activity.settle()
         await self._activity.close()
         self._ended = True
@@ -326,19 +344,20 @@ class Mirroring(Stage):
         self._pulling.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._idle = asyncio.Event()
-        if self._answering:
-            await self._idle.wait()
         await self._mirror.close()
-        await self._activity.close()
-        await self._bitmaps.close()
         await self._fencing.release()
-        await self._fencing.close()
+        # Before the answers are waited for: one may wait for a lock, whose holder waits for a write that is kept.
         error = VolumeFailed("the volume is not served any more")
         for front in self._fronts.values():
             front.give_up(error)
         for waiting in self._waiting:
             waiting.give_up(error)
+        self._idle = asyncio.Event()
+        if self._answering:
+            await self._idle.wait()
+        await self._activity.close()
+        await self._bitmaps.close()
+        await self._fencing.close()
         if self._ended:
             await self._forget()
 

@@ -32,29 +32,61 @@ class Received:
         self._activity = activity
         self._overtaking = overtaking
         self._images = images
+        self._coming: set[asyncio.Future[None]] = set()
+        """One for each call of `carry_out`."""
+        self._jobs: set[asyncio.Future[None]] = set()
+        """Writes that are on their way to a volume."""
 
     async def carry_out(self, writes: Sequence[Carried]) -> None:
         """All of them, none of which overlap, nor what else is under way. Raises VolumeError, and FormatError for what
         is not in an S-VOL: then nothing is done."""
         for each in writes:
             self.check(each.number, each.offset, each.extent)
-        if self._images:
-            await self._keep_before(writes)
-        cold = [each for each in writes if not self._activity.takes(each)]
-        while cold:
-            await self._activity.admit(cold, self.sync)
-            cold = [each for each in cold if not self._activity.takes(each)]
-        jobs = [asyncio.ensure_future(each) for each in map(self._begin, writes) if each is not None]
-        if jobs:
-            await asyncio.wait(jobs)
-        for job in jobs:
-            job.result()
+        coming: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._coming.add(coming)
+        try:
+            if self._images:
+                await self._keep_before(writes)
+            await self._make(writes)
+        finally:
+            self._coming.discard(coming)
+            coming.set_result(None)
         durable = {each.number for each in writes if each.durable or each.kind is Kind.FLUSH}
         if durable:
             await flush_all({number: self._volumes[number] for number in durable})
 
+    async def carried_out(self) -> None:
+        """What came before the call is in the S-VOLs, or was refused."""
+        if coming := set(self._coming):
+            await asyncio.wait(coming)
+
+    async def _make(self, writes: Sequence[Carried]) -> None:
+        """Each begins in the turn in which its blocks were seen to be hot: whoever waits in between may find that they
+        have cooled down."""
+        jobs: list[asyncio.Future[None]] = []
+        try:
+            for number, each in enumerate(writes):
+                while not self._activity.takes(each):
+                    await self._activity.admit(writes[number:], self.sync)
+                if (pending := self._begin(each)) is not None:
+                    jobs.append(self._job(pending))
+        finally:
+            if jobs:
+                await asyncio.wait(jobs)
+            errors = [error for job in jobs if (error := job.exception()) is not None]
+        if errors:
+            raise errors[0]
+
+    def _job(self, pending: Awaitable[None]) -> asyncio.Future[None]:
+        job = asyncio.ensure_future(pending)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return job
+
     async def sync(self) -> None:
-        """All of the S-VOLs are durable. Raises VolumeError."""
+        """All that was begun before the call is in the S-VOLs, durably. Raises VolumeError."""
+        if jobs := set(self._jobs):
+            await asyncio.wait(jobs)
         await flush_all(self._volumes)
 
     def check(self, number: int, offset: int, extent: int) -> None:

@@ -15,37 +15,39 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from arrayd.link.channel import Call, LinkError
+from arrayd.link.channel import Call
 from arrayd.link.frames import FrameError
 from arrayd.log import get_logger
 from arrayd.replication import asking
 from arrayd.replication.activity import Activity
-from arrayd.replication.asking import Asked, Outcome, Question, Refused, refused
+from arrayd.replication.asking import Asked, Outcome, Question, refused
 from arrayd.replication.before_images import OPENED, go_back
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.bitmap import FormatError as BitmapFormatError
+from arrayd.replication.changing_places import NOT_IN_TIME, ChangingPlaces
 from arrayd.replication.copy_stores import CopyStores
 from arrayd.replication.copy_told import Telling
 from arrayd.replication.copying import Copying
 from arrayd.replication.copying_out import RangesOut
 from arrayd.replication.differences import Differences, differences
-from arrayd.replication.fencing import NOT_IN_TIME, SWAP_SECONDS
 from arrayd.replication.group_rows import GroupRow
 from arrayd.replication.guarded import GuardedVolume, UnreadableVolume
 from arrayd.replication.journal import FormatError
 from arrayd.replication.meetings import RUNNING_STATES
-from arrayd.replication.pair_stores import clear_stores, forget_stores, whole_bitmap
+from arrayd.replication.pair_stores import clear_stores, forget_stores
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
-from arrayd.replication.statuses import Event, Refusal, Side, Status
+from arrayd.replication.statuses import S_SUSPENDED, Event, Refusal, Side, Status
 from arrayd.replication.synchronous import formats
 from arrayd.replication.synchronous.formats import Mirrored
+from arrayd.replication.synchronous.losses import mark_lost, not_durable
 from arrayd.replication.synchronous.overtaking import Overtaking
 from arrayd.replication.synchronous.received import Read, Received, Still
 from arrayd.replication.verifying.answering import still_sums
 from arrayd.replication.verifying.comparing import UnderLocks
 from arrayd.replication.verifying.verifier import Verifier
+from arrayd.replication.writes import Range
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
 COOL_SECONDS = 5.0
@@ -55,6 +57,7 @@ FENCE_ANSWER_SECONDS = 6.0
 
 log = get_logger("replication")
 
+STAND = frozenset(S_SUSPENDED) - OPENED
 FAILURES = (FrameError, VolumeError, BitmapError, FormatError, BitmapFormatError)
 
 
@@ -75,6 +78,7 @@ class Receiving(Stage):
         self._stores = CopyStores(self)
         self._overtaking = Overtaking()
         self._pulling = Pulling(doors, row.peer)
+        self._places = ChangingPlaces(self._pulling)
         self._tasks: set[asyncio.Task[None]] = set()
         self._life: int | None = None
         """Of the other side's stage."""
@@ -82,8 +86,6 @@ class Receiving(Stage):
         self._stopping = False
         self._has_failed = False
         self._copy_ended = False
-        self._fenced_at: float | None = None
-        """When the other side was asked to let its hosts wait, by `Doors.now`."""
         self._answering = 0
         self._idle: asyncio.Event | None = None
         """Set when nobody is being answered any more."""
@@ -96,15 +98,7 @@ class Receiving(Stage):
         """See Stage."""
         row = self.row
         self._volumes = {pair.number: self.doors.volume(pair.volume) for pair in row.pairs}
-        self._activity = await Activity.open(
-            self.doors.stores,
-            {number: self.store_name("activity", number) for number in self._volumes},
-            {number: volume.size for number, volume in self._volumes.items()},
-            row.id,
-            self.doors.boot,
-            anew=not found,
-            found=found,
-        )
+        self._activity = await self._logs(anew=not found, found=found)
         try:
             await self._prepare(found)
         except BaseException:
@@ -117,7 +111,17 @@ class Receiving(Stage):
         self.verifier = Verifier(self, self._volumes, UnderLocks(lambda: self.row, pulling), pulling)
         self._prepared = True
 
+    async def _logs(self, *, anew: bool, found: bool = False) -> Activity:
+        names = {number: self.store_name("activity", number) for number in self._volumes}
+        sizes = {number: volume.size for number, volume in self._volumes.items()}
+        return await Activity.open(
+            self.doors.stores, names, sizes, self.row.id, self.doors.boot, anew=anew, found=found
+        )
+
     async def _prepare(self, found: bool) -> None:
+        if found:
+            # A change may have failed since one could not be synced; the next start would not know of it.
+            self._activity.lost += await not_durable(self.row.name, self._volumes)
         if self._copies_now:
             if self.row.consistent:
                 await self._stores.open_images(self._volumes)
@@ -128,23 +132,14 @@ class Receiving(Stage):
                         await pair.bitmap.mark(lost.offset, lost.length)
                 await pair.bitmap.save()
             self.copying = Copying(self.row, self._pulling, pairs, self._overtaking, self._moved)
-            await self._activity.settle()
+            if self._activity.lost:
+                # It is marked: a log of this boot, so that it is not taken for lost once more.
+                await flush_all(self._volumes)
+                await self._activity.close()
+                self._activity = await self._logs(anew=True)
             return
         await clear_stores(self, {number: volume.size for number, volume in self._volumes.items()}, found)
-        for number in {lost.number for lost in self._activity.lost}:
-            await self._mark_lost(number)
-
-    async def _mark_lost(self, number: int) -> None:
-        name = self.bitmap_name(number)
-        bitmap = await whole_bitmap(self.doors, name, self._volumes[number].size, self.row.id)
-        try:
-            for lost in self._activity.lost:
-                if lost.number == number:
-                    await bitmap.mark(lost.offset, lost.length)
-            await bitmap.save()
-            await bitmap.close()
-        finally:
-            await self.doors.stores.close(name)
+        await mark_lost(self, self._volumes, self._activity.lost)
 
     @property
     def _copies_now(self) -> bool:
@@ -157,7 +152,8 @@ class Receiving(Stage):
         await self._show()
         self._start()
         if not self._copies_now and (lost := self._activity.lost_bytes):
-            self._failed(VolumeFailed(f"power was lost: {lost} bytes may be older here, pairresync copies them"))
+            reason = "power was lost, or what was written could not be synced"
+            self._failed(VolumeFailed(f"{reason}: {lost} bytes may be older here, pairresync copies them"))
 
     async def _show(self) -> None:
         for pair in self.row.pairs:
@@ -213,6 +209,7 @@ class Receiving(Stage):
         not removed is so at the next start."""
         await self._show()
         self._stores.images.clear()
+        await self._writes.carried_out()  # those that came before still keep what they write over
         self._stores.stay = True
         try:
             await self._stores.close(copying)
@@ -247,7 +244,7 @@ class Receiving(Stage):
         if not self._prepared or self._stopping or self._has_failed:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} stands still here"))
         elif question.asked is Asked.BEGIN:
-            self._begin_life(*formats.decode_begin(question.fields), call)
+            await self._begin_life(*formats.decode_begin(question.fields), call)
         elif question.asked is Asked.MIRROR:
             await self._mirror(formats.decode_mirror(question.fields), call)
         elif question.asked is Asked.SUMS:
@@ -257,16 +254,22 @@ class Receiving(Stage):
         else:
             await super().answer(question, call)
 
-    def _begin_life(self, generation: int, life: int, call: Call) -> None:
+    async def _begin_life(self, generation: int, life: int, call: Call) -> None:
+        """What was asked before is not carried out later: its asker may have given up waiting, and takes what is here
+        then for all there is."""
         if generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
             return
+        new, self._life = life != self._life, life
+        await self._writes.carried_out()
         copies = self.copying is not None and not self._copy_ended
-        if copies and life != self._life:
+        if copies and new:
             assert self.copying is not None
             copies = self.copying.join_again()
-        self._life = life
-        call.answer(formats.begun(copies, self._telling()))
+        if self._stopping or self._has_failed:
+            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} stands still here"))
+        else:
+            call.answer(formats.begun(copies, self._telling()))
 
     # -- hosts' writes -----------------------------------------------------------------------------------------------
 
@@ -281,7 +284,8 @@ class Receiving(Stage):
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
         """See Stage. A swap has the other side's hosts wait, whose writes are answered first."""
-        if row is not None and row.side is Side.P_VOL and not await self._fence():
+        swaps = row is not None and row.side is Side.P_VOL
+        if swaps and await self._places.fence(self.row, FENCE_ANSWER_SECONDS) is None:
             return NOT_IN_TIME
         self._stopping = True
         await self._halt()
@@ -302,39 +306,34 @@ class Receiving(Stage):
         if self._answering:
             await self._idle.wait()
 
-    async def _fence(self) -> bool:
-        """The other side's hosts wait from now on, for a while, and all that they were answered is here."""
-        row = self.row
-        self._fenced_at = self.doors.now()
-        try:
-            question = asking.fence(row.id, row.generation)
-            answer = await self._pulling.ask(question, asking.ANSWER_BYTES_MAX, FENCE_ANSWER_SECONDS)
-            asking.decode_fenced(answer)
-        except (LinkError, Refused, FormatError, Stopped) as error:
-            log.warning("the other side does not wait", group=row.name, reason=str(error))
-            return False
-        return True
-
     def too_late(self) -> Refusal | None:
         """See Stage: the other side's hosts wait for a while only."""
-        swaps = self.after is not None and self.after.side is Side.P_VOL
-        late = swaps and self._fenced_at is not None and self.doors.now() - self._fenced_at >= SWAP_SECONDS
-        return NOT_IN_TIME if late else None
+        return self._places.too_late(self.after)
 
     async def _come_to_end(self, row: GroupRow | None) -> None:
         if self._stores.stay:
             await self._stores.remove_images()
         if self.copying is not None:
             await self.copying.save()
-        await flush_all(self._volumes)
-        await self._activity.settle()
+        lost = await self._flushed(row)
+        if not lost and not self._activity.lost:
+            await self._activity.settle()  # what is lost is told again, if this change comes to nothing
         await self._activity.close()
         await self._stores.close(self.copying)
+        await mark_lost(self, self._volumes, lost)
         states = set() if row is None else set(row.states.values())
         if self._stores.images and (states & OPENED or any(state.side is Side.P_VOL for state in states)):
             await go_back(self)
             self.went_back = True
         self.after = row
+
+    async def _flushed(self, row: GroupRow | None) -> list[Range]:
+        """The S-VOLs that cannot be made durable, all of each, where they are to stand: they may get older than hosts
+        were answered. Raises VolumeError, where they go on, or hosts are to write to them."""
+        lost = await not_durable(self.row.name, self._volumes)
+        if lost and (row is None or not STAND.issuperset(row.states.values())):
+            raise VolumeFailed("what was written to the S-VOLs cannot be synced")
+        return lost
 
     async def close(self) -> None:
         """See Stage: what the next one does not need is removed."""

@@ -11,5 +11,5 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulling, "PAUSE_SECONDS", 0.00001)
     monkeypatch.setattr(pulling, "PAUSE_SECONDS_MAX", 0.00001)
     monkeypatch.setattr(mirror, "AGAIN_SECONDS", 0.00001)
-    monkeypatch.setattr(mirror, "MIRROR_SECONDS", 0.05)
-    monkeypatch.setattr(mirroring, "RECONCILE_SECONDS", 0.05)
+    monkeypatch.setattr(mirror, "MIRROR_SECONDS", 0.3)
+    monkeypatch.setattr(mirroring, "RECONCILE_SECONDS", 0.3)

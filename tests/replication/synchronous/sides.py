@@ -29,6 +29,75 @@ NUMBERS = (0, 3)
 COUNTERPARTS = {State.P_COPY: State.S_COPY, State.P_PAIR: State.S_PAIR}
 
 
+class LifeFile:
+    """A disk as one life of a process has it: once that is dead nothing that it seems to do has an effect, though
+    another one lives on the same disk."""
+
+    def __init__(self, file: ModelFile, machine: Machine) -> None:
+        self._file = file
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write_now(self, offset: int, view: memoryview) -> bool:
+        if self._machine.dead:
+            raise Crash
+        return self._file.write_now(offset, view)
+
+    def write(self, offset: int, view: memoryview) -> asyncio.Future[None]:
+        return self._later(lambda: self._file.write(offset, view))
+
+    def punch(self, offset: int, length: int) -> asyncio.Future[None]:
+        return self._later(lambda: self._file.punch(offset, length))
+
+    zero = punch
+
+    def sync(self) -> asyncio.Future[None]:
+        return self._later(self._file.sync)
+
+    def _later(self, call: Callable[[], asyncio.Future[None]]) -> asyncio.Future[None]:
+        if self._machine.dead:
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(Crash())
+            return failed
+        return call()
+
+
+class LifeStores:
+    """The stores, likewise."""
+
+    def __init__(self, stores: MemoryStores, machine: Machine) -> None:
+        self._stores = stores
+        self._machine = machine
+
+    async def create(self, name: str, size: int) -> Volume:
+        self._check()
+        return self._of(await self._stores.create(name, size))
+
+    async def open(self, name: str) -> Volume | None:
+        self._check()
+        assert name not in self._stores.open_names, f"{name} is open"
+        found = await self._stores.open(name)
+        return None if found is None else self._of(found)
+
+    def _of(self, volume: Volume) -> Volume:
+        assert isinstance(volume, FileVolume)
+        return FileVolume(volume.identity, cast(Any, LifeFile(cast(Any, volume.file), self._machine)))
+
+    async def close(self, name: str) -> None:
+        if not self._machine.dead:
+            await self._stores.close(name)
+
+    async def remove(self, name: str) -> None:
+        self._check()
+        await self._stores.remove(name)
+
+    def _check(self) -> None:
+        if self._machine.dead:
+            raise Crash
+
+
 class Array:
     """One of the two: what outlives its process, and the stage it has."""
 
@@ -49,10 +118,16 @@ class Array:
 
     def doors(self) -> Doors:
         """Of one life of the process."""
-        volumes = {f"v{number}": FileVolume(f"v{number}", cast(Any, file)) for number, file in self.files.items()}
-        volumes["journal"] = FileVolume("journal", cast(Any, self.journal))
+        machine = self.machine
+        volumes = {
+            f"v{number}": FileVolume(f"v{number}", cast(Any, LifeFile(file, machine)))
+            for number, file in self.files.items()
+        }
+        volumes["journal"] = FileVolume("journal", cast(Any, LifeFile(self.journal, machine)))
 
         async def show(name: str, volume: Volume | None) -> None:
+            if machine.dead:
+                return
             new = volume or volumes[name]
             before = self.shown.get(name)
             self.shown[name] = new
@@ -63,7 +138,7 @@ class Array:
         life = self.lives
         return Doors(
             self.name, bytes([self.boot]) * 16, lambda: life, lambda: asyncio.get_running_loop().time(),
-            self.sides.ask_from(self), volumes.__getitem__, show, self.stores,
+            self.sides.ask_from(self), volumes.__getitem__, show, LifeStores(self.stores, machine),
         )  # fmt: skip
 
     def told(self) -> Told:
@@ -72,7 +147,8 @@ class Array:
         def seen(_rows: PeerRows) -> None:
             raise AssertionError("nobody has met")
 
-        return Told(lambda event, reason: self.events.append((event, reason)), seen)
+        machine = self.machine
+        return Told(lambda event, reason: None if machine.dead else self.events.append((event, reason)), seen)
 
     async def begin(self, row: GroupRow, found: bool = False) -> Stage:
         """The stage of this row, entered, in the place of the one there is."""
@@ -112,6 +188,28 @@ class Array:
         assert found is not None
         return found.ranges
 
+    async def ask(self, question: bytes) -> memoryview:
+        """What its stage answers."""
+        call = AskedCall()
+        assert self.stage is not None
+        await self.stage.answer(asking.decode_question(memoryview(question)), cast(Call, call))
+        return memoryview(call.answered.result())
+
+    def hold(self, number: int) -> asyncio.Event:
+        """All writes to a volume wait from now on, until it is set."""
+        file, go = self.files[number], asyncio.Event()
+        original = file.write
+
+        def write(offset: int, view: memoryview) -> asyncio.Future[None]:
+            async def later() -> None:
+                await go.wait()
+                await original(offset, view)
+
+            return asyncio.ensure_future(later())
+
+        file.refusals, file.write = 1.0, write  # type: ignore[method-assign]
+        return go
+
     def contents(self) -> dict[int, bytes]:
         return {number: bytes(file.content) for number, file in self.files.items()}
 
@@ -131,6 +229,10 @@ class Sides:
         self.turns = 0
         """Of the loop, that a question and an answer each take."""
         self.asked: list[asking.Asked] = []
+        self.copied: list[tuple[int, int, int]] = []
+        """What was asked for by COPY: number, offset, length."""
+        self.never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """What a dead process waits for. It keeps whoever does so."""
 
     def row(self, array: Array, state: State, generation: int = 1, *, consistent: bool = False) -> GroupRow:
         pairs = tuple(PairRow(number, f"p{number}", f"v{number}", number, f"2:v{number}", state) for number in NUMBERS)
@@ -155,21 +257,28 @@ class Sides:
             other = self.far if asker is self.near else self.near
             await self._travel()
             if machine.dead:
-                await asyncio.Future()
+                await asyncio.shield(self.never)
             told = asking.decode_question(memoryview(bytes(question)))
             self.asked.append(told.asked)
+            if told.asked is asking.Asked.COPY:
+                self.copied += [(told.fields.number, *each) for each in told.fields.ranges]
             call = AskedCall()
             stage, there = other.stage, other.machine
             if stage is None or there.dead:
                 raise LinkError("nobody is there", maybe_done=True)
             answering = asyncio.ensure_future(stage.answer(told, cast(Call, call)))
-            await asyncio.wait((answering,))
+            while not answering.done():
+                await asyncio.wait((answering,), timeout=0.001)
+                if there.dead:
+                    raise LinkError("it has died", maybe_done=True)
             if isinstance(answering.exception(), Crash) or other.stage is not stage:
                 raise LinkError("it has died", maybe_done=True)
             answering.result()
             answer = call.answered.result()
             assert len(answer) <= expects
             await self._travel()
+            if machine.dead:
+                await asyncio.shield(self.never)
             return Answer(memoryview(answer))
 
         return ask
@@ -200,6 +309,12 @@ class Sides:
                 await array.stage.close()
 
 
+async def turns(count: int = 50) -> None:
+    """Of the loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def until_in_time(holds: Callable[[], bool], seconds: float = 5) -> None:
     """Until it holds, soon."""
     async with asyncio.timeout(seconds):
@@ -207,9 +322,9 @@ async def until_in_time(holds: Callable[[], bool], seconds: float = 5) -> None:
             await asyncio.sleep(0.001)
 
 
-def suspended(row: GroupRow, state: State) -> GroupRow:
+def suspended(row: GroupRow, state: State, **changes: Any) -> GroupRow:
     """The row in another state."""
-    return replace(row, pairs=tuple(replace(pair, state=state) for pair in row.pairs))
+    return replace(row, pairs=tuple(replace(pair, state=state) for pair in row.pairs), **changes)
 
 
-__all__ = ["GROUP", "NUMBERS", "REGION", "Array", "Outcome", "Side", "Sides", "suspended", "until_in_time"]
+__all__ = ["GROUP", "NUMBERS", "REGION", "Array", "Outcome", "Side", "Sides", "suspended", "turns", "until_in_time"]
