@@ -117,9 +117,11 @@ async def test_flips_are_found_and_repaired_under_full_load(tmp_path: Path, leg:
         async with load.on(arrays.near):
             await asyncio.sleep(0.5)
             assert await verify(arrays, expected=0) == []
-            flipped: set[Place] = set()
-            while len(flipped) < 6:
-                flipped.add((chance.randrange(VOLUMES), chance.randrange(VOLUME_BYTES // REGION) * REGION))
+            flipped: set[Place] = {
+                (number, at * REGION)
+                for number in range(VOLUMES)
+                for at in chance.sample(range(VOLUME_BYTES // REGION), 2)
+            }
             load.kept = flipped
             await asyncio.sleep(0.5)  # what was on its way there has ended
             if leg == ASYNC:
