@@ -14,6 +14,8 @@ from arrayd.config.mistakes import MISSING, KeyPath, Mistake, line_of
 
 TEXT_CHARACTERS_MAX = 32
 """Of a name or a serial number."""
+ANSWER = "answer"
+"""What a mistake's place begins with."""
 ERROR_CHARACTERS_MAX = 200
 """Of the reason why a pair is PSUE; what is longer is cut."""
 ID_CHARACTERS = 32
@@ -124,6 +126,16 @@ class Fields:
         """The same; nothing is an empty list."""
         return () if self._value.get(key) is None else self.several(key, most, parsed)
 
+    def lists(self, key: str, most: int, length: int) -> list[list[int]]:
+        """A list of lists of so many whole numbers, or true and false, at most so many of them."""
+        value = self._taken(key)
+        if not isinstance(value, list) or len(value) > most:
+            raise self._mistake(key, f"a list, at most {most} long")
+        for each in value:
+            if not isinstance(each, list) or len(each) != length or not all(_whole(number) for number in each):
+                raise wrong((*self._where, key), each, f"{length} whole numbers, 0 to {NUMBER_MAX}")
+        return value
+
     def one_or_none(self, key: str, parsed: Callable[[Fields], T]) -> T | None:
         """One object."""
         value = self._value.get(key)
@@ -134,3 +146,7 @@ class Fields:
 
     def _mistake(self, key: str, expected: str) -> NotAStatus:
         return wrong((*self._where, key), self._taken(key), expected)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= NUMBER_MAX

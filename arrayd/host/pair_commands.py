@@ -35,6 +35,9 @@ class Process(IntEnum):
     JOURNAL_PURGE = 73
     PAIR_COPY = 74
     PAIR_DIFFERENCES = 75
+    PAIR_VERIFY = 76
+    PAIR_VERIFY_STOP = 77
+    PAIR_VERIFY_FOUND = 78
 
 
 CHANGES: Mapping[Operation, tuple[Process, Mapping[str, Any]]] = {
@@ -92,6 +95,21 @@ def step(array: str, group: str, process: Process) -> Command:
 def differences(array: str, group: str, pair: int, offset: int, limit: int) -> Command:
     """pair-differences: ranges of one pair, from this byte on, so many at the most."""
     return Command(array, Process.PAIR_DIFFERENCES, {"group": group, "pair": pair, "offset": offset, "limit": limit})
+
+
+def verify(array: str, group: str, pair: int | None, repair_from: str | None) -> Command:
+    """pair-verify: of all pairs, or of one; what differs is mended as P or S has it."""
+    return Command(array, Process.PAIR_VERIFY, {"group": group, "pair": pair, "repair_from": repair_from})
+
+
+def verify_stop(array: str, group: str) -> Command:
+    """pair-verify-stop."""
+    return Command(array, Process.PAIR_VERIFY_STOP, {"group": group})
+
+
+def verify_found(array: str, group: str, first: int) -> Command:
+    """pair-verify-found: ranges from this one on."""
+    return Command(array, Process.PAIR_VERIFY_FOUND, {"group": group, "first": first})
 
 
 def rows(heard: Heard | None) -> dict[str, Any] | None:

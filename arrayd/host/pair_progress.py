@@ -15,11 +15,13 @@ from arrayd.host.pair_status import Heard, Job, PairStatus, Silence
 from arrayd.host.show import NOTHING, Column, Output, duration, plain, size
 
 
-def _rate(value: Any) -> str:
+def rate(value: Any) -> str:
+    """Bytes a second."""
     return f"{size(value)}/s" if isinstance(value, int | float) else plain(value)
 
 
-def _moment(value: Any) -> str:
+def moment_left(value: Any) -> str:
+    """Seconds, where they are known."""
     return NOTHING if value is None else duration(value)
 
 
@@ -30,8 +32,8 @@ PROGRESS = (
     Column("%", "percent"),
     Column("Done", "done", size),
     Column("Left", "left", size),
-    Column("Rate", "rate", _rate),
-    Column("ETA", "seconds_left", _moment),
+    Column("Rate", "rate", rate),
+    Column("ETA", "seconds_left", moment_left),
     Column("Seq#", "serial"),
     CONTACT,
 )

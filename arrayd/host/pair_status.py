@@ -5,7 +5,7 @@
      "driver": "arrays", "pace": 3, "peer": "remote", "contact": 1795857760.5, "links": 1,
      "lag": {"seconds": 0.2, "writes": 12, "bytes": 49152}, "copy_rate": null,
      "copying": {"done": 1048576, "left": 3145728, "rate": 524288, "seconds_left": 6.0},
-     "restoring": {"done": null, "left": 49152, "rate": null, "seconds_left": null},
+     "restoring": {"done": null, "left": 49152, "rate": null, "seconds_left": null}, "verify": null,
      "pairs": [{"lun": 0, "state": "P-VOL PAIR", "fence": "ASYNC", "percent": 100, "ctg": 1, "jid": 1, "number": 0,
                 "name": "data", "volume": "410001:data", "size": 1073741824, "block_size": 512, "error": "",
                 "differing": null, "holder": null}],
@@ -26,8 +26,9 @@ from types import MappingProxyType
 
 from arrayd.commands.results import Result
 from arrayd.config.values import LUN_MAX
-from arrayd.host.answer_fields import Fields, wrong
+from arrayd.host.answer_fields import ANSWER, Fields, wrong
 from arrayd.host.groups import DRIVERS, FENCE_LEVELS
+from arrayd.host.pair_verified import Verify, verify_of
 from arrayd.replication.statuses import State
 
 PAIRS_MAX = 1024
@@ -46,9 +47,6 @@ FENCES = ("ASYNC", *(level.upper() for level in FENCE_LEVELS))
 JOURNAL_STATUSES = ("SMPL", "PJNN", "SJNN", "PJNF", "SJNF", "PJSN", "SJSN", "PJSF", "SJSF", "PJSE", "SJSE")
 """JNLS: a journal of P-VOLs or S-VOLs that is normal, nearly full, split, or suspended when full or by an error."""
 STATES: Mapping[str, State] = {str(state): state for state in State}
-
-ANSWER = "answer"
-"""What a mistake's place begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +183,8 @@ class PairStatus:
     """Of copies: bytes a second at the most; None: there is no limit of the group."""
     copying: Job | None = None
     """The copy, in COPY."""
+    verify: Verify | None = None
+    """The one that runs, or was the last since the pairs have changed, at the side with the S-VOLs."""
     restoring: Job | None = None
     """What the P-VOLs have and the S-VOLs have not, while the pairs run."""
     candidates: tuple[Candidate, ...] = ()
@@ -258,6 +258,7 @@ def parse(value: object) -> PairStatus:
         copy_rate=whole.number_or_none("copy_rate"),
         copying=whole.one_or_none("copying", _job),
         restoring=whole.one_or_none("restoring", _job),
+        verify=whole.one_or_none("verify", verify_of),
         candidates=whole.several_or_none("journal_candidates", CANDIDATES_MAX, _candidate),
     )
 

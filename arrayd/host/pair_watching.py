@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import click
 
-from arrayd.host import machine, pair_differences, pair_lag, pair_page, pair_progress, pair_wait
+from arrayd.host import machine, pair_differences, pair_lag, pair_page, pair_progress, pair_verifying, pair_wait
 from arrayd.host.pair_asking import Arrays
 from arrayd.host.pair_differences import DIFFERENCES, RANGES_SHOWN, RANGES_SHOWN_MAX
 from arrayd.host.pair_misfits import misfits
@@ -49,10 +49,10 @@ _LOCAL = click.option("-l", "local", is_flag=True, help="Of the local side alone
 @click.command()
 @click.option("-fe", "extended", is_flag=True, help="With the numbers of consistency group and journal.")
 @click.option("-fc", "copied", is_flag=True, help="With how much is copied (as it is without it).")
-@click.option("-v", "view", type=click.Choice(["jnl", "lag", "diff", "progress"]),
+@click.option("-v", "view", type=click.Choice(["jnl", "lag", "diff", "progress", "verify"]),
               help="jnl: the group's journals, and how full they are. lag: how far the S-VOLs are behind. "
                    "diff: ranges that may differ. progress: copies, and what is on its way: how much is done, and how "
-                   "long it will take.")  # fmt: skip
+                   "long it will take. verify: how pairverify goes, or has ended.")  # fmt: skip
 @click.option("--limit", metavar="COUNT", type=click.IntRange(1, RANGES_SHOWN_MAX), default=RANGES_SHOWN,
               show_default=True, help="With -v diff: so many ranges of each volume and side.")  # fmt: skip
 @click.option("-CLI", "columns", is_flag=True, help="Columns with a tab between, on a terminal too.")
@@ -80,6 +80,7 @@ def pairdisplay(
       arrayctl pairdisplay -g oradb -v lag
       arrayctl pairdisplay -g oradb -v diff
       arrayctl pairdisplay -g oradb -v progress
+      arrayctl pairdisplay -g oradb -v verify
     """
     output = settings_of(context).output
     output.for_people = output.for_people and not columns
@@ -91,6 +92,8 @@ def pairdisplay(
         output.rows(DIFFERENCES, rows)
     elif view == "progress":
         pair_progress.show_progress(output, arrays.group, arrays.here, heard, local=local)
+    elif view == "verify":
+        pair_verifying.show_verifies(output, arrays.group, arrays.here, heard, local=local)
     elif view is None:
         pair_page.show_pairs(output, arrays.group, arrays.here, heard, extended=extended, local=local)
     elif view == "lag":

@@ -34,6 +34,12 @@ def _watching_pairs() -> tuple[click.Command, ...]:
     return pair_watching.ALL
 
 
+def _verifying_pairs() -> tuple[click.Command, ...]:
+    from arrayd.host import pair_verify_verb
+
+    return pair_verify_verb.ALL
+
+
 _VERBS: dict[str, tuple[Callable[[], tuple[click.Command, ...]], str]] = {
     "arrays": (_showing, "List the path table: how each array is reached."),
     "status": (_showing, "Say how arrays are."),
@@ -51,6 +57,7 @@ _VERBS: dict[str, tuple[Callable[[], tuple[click.Command, ...]], str]] = {
     "pairdisplay": (_watching_pairs, "Show the pairs of a group."),
     "pairvolchk": (_watching_pairs, "Say by the exit code what the volumes of a group are."),
     "pairevtwait": (_watching_pairs, "Wait until the pairs of a group have a status."),
+    "pairverify": (_verifying_pairs, "Compare the pairs of a group, and repair what differs."),
     "pairsyncwait": (_watching_pairs, "Wait until the S-VOLs of a group have what the P-VOLs have now."),
 }
 

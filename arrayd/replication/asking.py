@@ -3,7 +3,7 @@
 A question begins with what is asked and the group's id, an answer with its outcome. All integers are big-endian. Each
 question may be asked twice: nothing is done twice by it. The side with the S-VOLs pulls (figures 11 and 13): it asks
 FOLLOW, COPY, BITMAP, JOINED and FENCE; MEET is asked by either side. What the side with the P-VOLs of a synchronous
-group asks besides is in `synchronous/formats.py`.
+group asks besides is in `synchronous/formats.py`, and what is asked to compare the sides in `verifying/formats.py`.
 """
 
 from __future__ import annotations
@@ -54,10 +54,15 @@ class Asked(IntEnum):
     MIRROR = 8
     """Writes to P-VOLs are made to their S-VOLs (figure 24)."""
     SUMS = 9
-    """Sums of what an S-VOL has."""
+    """Sums of what a volume has, by which the sides are compared."""
+    MEND = 10
+    """A range is written to both sides as one of them has it."""
+    CHECK = 11
+    """Whether the records of the primary journal are whole."""
 
 
-SYNCHRONOUS = frozenset((Asked.BEGIN, Asked.MIRROR, Asked.SUMS))
+SYNCHRONOUS = frozenset((Asked.BEGIN, Asked.MIRROR))
+COMPARING = frozenset((Asked.SUMS, Asked.MEND, Asked.CHECK))
 
 
 class Outcome(IntEnum):
@@ -207,7 +212,7 @@ def fence(group: bytes, generation: int) -> bytes:
 
 class Question(NamedTuple):
     """What is asked about which group, and the fields behind that: see MEET's ROWS, FOLLOW, COPY, BITMAP, JOINED and
-    FENCE; of SYNCHRONOUS ones a copy of the bytes."""
+    FENCE; of those that are SYNCHRONOUS or for COMPARING a copy of the bytes."""
 
     asked: Asked
     group: bytes
@@ -230,7 +235,7 @@ def decode_question(payload: memoryview) -> Question:
     if told.asked not in frozenset(Asked):
         raise FormatError(f"question {told.asked}, which there is not")
     asked, rest = Asked(told.asked), payload[HEAD.sizeof() :]
-    if asked in SYNCHRONOUS:
+    if asked in SYNCHRONOUS | COMPARING:
         return Question(asked, told.group, memoryview(bytes(rest)))
     fields = _copy_of(rest) if asked is Asked.COPY else parsed(LAYOUTS[asked], rest)
     return Question(asked, told.group, fields)

@@ -86,13 +86,21 @@ class Copies:
         """See UnderWay: all of it, since records behind it are restored later."""
         return (piece,)
 
+    def raised(self, ticket: int, stored: Position) -> bool:
+        """Nothing is written: what is before `stored` may be restored, so that it can be compared. False: not even what
+        was read when it began is before it."""
+        if stored < self._under_way[ticket]:
+            return False
+        self._under_way[ticket] = stored
+        return True
+
     def end(self, ticket: int) -> None:
         """See UnderWay."""
         del self._under_way[ticket]
 
     def floor(self, otherwise: Position) -> Position:
-        """Up to where records may be restored: `otherwise`, if nothing is under way."""
-        return min(self._under_way.values(), default=otherwise)
+        """Up to where records may be restored: `otherwise`, if nothing is under way before that."""
+        return min((otherwise, *self._under_way.values()))
 
 
 @dataclass(eq=False)

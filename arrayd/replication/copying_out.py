@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from arrayd.buffers import BufferPool, taken
 from arrayd.link.channel import BYTES_MAX, HEAD_BYTES_MAX, Call
 from arrayd.replication import asking
-from arrayd.replication.asking import RANGES_MAX, CopyPiece, Outcome, Piece, Range
+from arrayd.replication.asking import RANGES_MAX, Asked, CopyPiece, Outcome, Piece, Question, Range
 from arrayd.replication.bitmap import Geometry
 from arrayd.replication.bitmap.format import encode_part
 from arrayd.replication.front import LockedTogether
@@ -150,6 +150,13 @@ class CopyingOut(RangesOut):
     def __init__(self, source: Source, volumes: Mapping[int, LockedTogether], bitmaps: Bitmaps) -> None:
         super().__init__(source, volumes)
         self._bitmaps = bitmaps
+
+    async def answer(self, question: Question, call: Call) -> bool:
+        """Answers COPY, BITMAP and JOINED; whether it was one of these. Raises as they do."""
+        answer = {Asked.COPY: self.copy, Asked.BITMAP: self.bitmap, Asked.JOINED: self.joined}.get(question.asked)
+        if answer is not None:
+            await answer(question.fields, call)
+        return answer is not None
 
     async def bitmap(self, fields: Any, call: Call) -> None:
         """Answers BITMAP: with a part in which nothing is marked, if there is no bitmap, since the other side has

@@ -223,3 +223,16 @@ def pairsyncwait(state: State, *, reached: bool, resynced: bool) -> SyncWait | N
     if reached:
         return SyncWait.DONE
     return None if state.status in (Status.PAIR, Status.PFUL) else SyncWait.BROKEN
+
+
+# -- pairverify --------------------------------------------------------------------------------------------------------
+
+
+class Verify(IntEnum):
+    """How pairverify ended: its exit code. CCI has no such command."""
+
+    SAME = 0
+    DIFFERS = 1
+    """Something differs, or a journal is damaged."""
+    MENDED = 2
+    """What differed was repaired, and compared again."""

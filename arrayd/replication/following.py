@@ -33,6 +33,8 @@ from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.restoration import Restoration
 from arrayd.replication.stages import Doors, Progress, Stage, Told
 from arrayd.replication.statuses import Event, Refusal, Side, State, Status
+from arrayd.replication.verifying.comparing import AtPositions
+from arrayd.replication.verifying.verifier import Verifier
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
 DRAIN_SECONDS = 30.0
@@ -105,6 +107,9 @@ class Following(Stage):
         else:
             sizes = {number: volume.size for number, volume in self._volumes.items()}
             await clear_stores(self, sizes, found)
+        pulling = Pulling(self.doors, row.peer)
+        comparing = AtPositions(lambda: self.row, pulling, journal, self._copies, self._moved)
+        self.verifier = Verifier(self, self._volumes, comparing, pulling)
         self.journal = journal
 
     @property
@@ -196,6 +201,8 @@ class Following(Stage):
         if self.journal is None:
             return
         self.acquisition.room.set()
+        if self.verifier is not None:
+            self.verifier.moved()
         heard, copying = self.acquisition.first_stored, self.copying
         if self._copy_ended or copying is None or not copying.copied or heard is None:
             return
@@ -265,6 +272,8 @@ class Following(Stage):
         """Nothing runs any more."""
         while self._chores:
             await asyncio.wait(self._chores)
+        if self.verifier is not None:
+            await self.verifier.end()
         self._pulling.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -345,4 +354,5 @@ class Following(Stage):
             differing=copying.left if copying else None,
             copying=copying.job if copying else None,
             restoring=self.restoration.job(self.acquisition.behind()),
+            verifying=self.verifier.told() if self.verifier else None,
         )

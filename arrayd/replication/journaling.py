@@ -20,7 +20,7 @@ from arrayd.link.frames import FrameError
 from arrayd.log import get_logger
 from arrayd.replication import asking
 from arrayd.replication.activity import Activity
-from arrayd.replication.asking import Asked, Outcome, Question, refused
+from arrayd.replication.asking import COMPARING, Asked, Outcome, Question, refused
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.copy_told import Heard
 from arrayd.replication.copying_out import CopyingOut, Journaled
@@ -28,7 +28,7 @@ from arrayd.replication.fencing import FENCE, FENCED, NOT_ALL_THERE, Fencing, ch
 from arrayd.replication.group import HAS_ROOM_SHARE, PrimaryGroup
 from arrayd.replication.group_rows import Driver, GroupRow
 from arrayd.replication.high_water import noted
-from arrayd.replication.journal import FormatError, JournalError, Position, PrimaryJournal, Role
+from arrayd.replication.journal import FormatError, JournalDamaged, JournalError, Position, PrimaryJournal, Role
 from arrayd.replication.journal.superblocks import has_journal
 from arrayd.replication.journaled import JournaledVolume
 from arrayd.replication.redo import RedoFailed, redo
@@ -37,6 +37,7 @@ from arrayd.replication.stages import Progress, Stage
 from arrayd.replication.statuses import P_RUNNING, Event, Refusal, Side, State
 from arrayd.replication.suspending import Bitmaps, stopped, suspend
 from arrayd.replication.tending import Tending
+from arrayd.replication.verifying.answering import Answers, JournaledBeside
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
 log = get_logger("replication")
@@ -48,6 +49,7 @@ class Journaling(Stage):
     _group: PrimaryGroup
     _server: JournalServer
     _copying: CopyingOut
+    _answers: Answers
     _heard: Heard
     _bitmaps: Bitmaps
     _activity: Activity
@@ -119,6 +121,7 @@ class Journaling(Stage):
         self._server = JournalServer(group, acknowledged, self.doors.clock, self.doors.now, wanted.set)
         self._heard = Heard()
         self._copying = CopyingOut(Journaled(group), self._fronts, self._bitmaps)
+        self._answers = Answers(lambda: self.row, Journaled(group), self._fronts, JournaledBeside(journal))
         fronts = [self._fronts[number] for number in sorted(self._fronts)]
         self._fencing = Fencing(fronts, self.doors.stores, self.store_name(FENCE), self._server.end)
 
@@ -206,6 +209,9 @@ class Journaling(Stage):
         try:
             await self._answer(question, call)
         except (JournalError, BitmapError, FormatError, VolumeError, FrameError) as error:
+            if isinstance(error, JournalDamaged):
+                # It cannot be served, and would fill up: what the other side lacks is to be copied.
+                self._group.fail(Event.ERROR, f"the journal is damaged: {error}")
             call.answer(refused(Outcome.FAILED, str(error)))
         finally:
             self._answering -= 1
@@ -218,17 +224,15 @@ class Journaling(Stage):
             if fields.epoch == self.row.epoch:
                 self._heard.hear(fields.copying, self.doors.now())
             await self._server.follow(fields, call)
-        elif not self._prepared or not self._tending.runs or self._stopping or fields.generation != self.row.generation:
+            return
+        runs = self._prepared and self._tending.runs and not self._stopping
+        if runs and asked in COMPARING:
+            await self._answers.answer(question, call)
+        elif not runs or fields.generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
-        elif asked is Asked.COPY:
-            await self._copying.copy(fields, call)
-        elif asked is Asked.BITMAP:
-            await self._copying.bitmap(fields, call)
-        elif asked is Asked.JOINED:
-            await self._copying.joined(fields, call)
         elif asked is Asked.FENCE:
             await self._answer_fence(call)
-        else:
+        elif not await self._copying.answer(question, call):
             await super().answer(question, call)
 
     async def _answer_fence(self, call: Call) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from arrayd.buffers import PooledBuffer
 from arrayd.link.channel import Call
@@ -33,7 +33,11 @@ from arrayd.replication.jobs import Job
 from arrayd.replication.journal.recent import Budget
 from arrayd.replication.journal.regions import Position
 from arrayd.replication.statuses import Event, Refusal
+from arrayd.replication.verifying.told import Verifying
 from arrayd.volumes.volume import Volume
+
+if TYPE_CHECKING:
+    from arrayd.replication.verifying.verifier import Verifier
 
 
 class Answer:
@@ -142,10 +146,15 @@ class Progress:
     """The copy, in COPY."""
     restoring: Job | None = None
     """What the S-VOLs have not, on its way to them."""
+    verifying: Verifying | None = None
+    """The verify that runs, or was the last one of this stage."""
 
 
 class Stage(ABC):
     """One stage of the group of `row`, which is what the row is to be when the stage has been entered."""
+
+    verifier: Verifier | None = None
+    """Of S-VOLs that run: compares them with their P-VOLs."""
 
     def __init__(self, row: GroupRow, doors: Doors, told: Told) -> None:
         self.row = row

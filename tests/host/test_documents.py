@@ -11,7 +11,7 @@ import pytest
 
 from arrayd.commands.results import Result
 from arrayd.config.mistakes import ConfigError
-from arrayd.host import pair_verbs, pair_watching, verb_table
+from arrayd.host import pair_verbs, pair_verify_verb, pair_watching, verb_table
 from arrayd.host.cli import arrayctl
 from arrayd.host.groups import GroupSection, LegSection
 from arrayd.host.many import read_commands
@@ -28,6 +28,7 @@ from arrayd.replication.exit_codes import (
     EventWait,
     SyncWait,
     Takeover,
+    Verify,
 )
 from arrayd.replication.statuses import Side, Status
 from tests.host.row import Row as Arrays
@@ -59,7 +60,7 @@ def test_every_exit_code_is_documented() -> None:
 
 def test_every_option_of_a_verb_of_pairs_is_in_its_section() -> None:
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", read(PAGE), re.MULTILINE | re.DOTALL))
-    verbs = {verb.name: verb for verb in (*pair_verbs.ALL, *pair_watching.ALL)}
+    verbs = {verb.name: verb for verb in (*pair_verbs.ALL, *pair_watching.ALL, *pair_verify_verb.ALL)}
     assert set(sections) == set(verbs)
     of_all = {option for each in arrayctl.params for option in each.opts} | {"-g", "--group"}
     for name, verb in verbs.items():
@@ -78,6 +79,9 @@ def test_the_exit_codes_of_pairs_are_documented() -> None:
     codes_of = {code + (ASYNCHRONOUS if side is not Side.NONE else 0) for (side, _), code in STATUS_CODES.items()}
     synchronous = {code for (_, status), code in STATUS_CODES.items() if status not in (Status.PFUL, Status.PFUS)}
     assert told == codes_of | synchronous | {UNCONFORMED, UNMATCHED}
+    assert [row[:2] for row in table(text, "exit", "verify")][: len(Verify)] == [
+        (str(int(each)), each.name.lower()) for each in Verify
+    ]
     waited = [row[0] for row in table(text, "exit", "when")]
     assert waited == [*(str(int(each)) for each in EventWait), f"1 to {max(NOWAIT_CODES.values())}"]
 

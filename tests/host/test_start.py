@@ -71,9 +71,9 @@ def test_every_verb_is_where_the_table_says(name: str) -> None:
 
 
 def test_every_verb_is_in_the_table() -> None:
-    from arrayd.host import pair_verbs, pair_watching, sending_verbs, verbs
+    from arrayd.host import pair_verbs, pair_verify_verb, pair_watching, sending_verbs, verbs
 
-    files = (verbs, sending_verbs, pair_verbs, pair_watching)
+    files = (verbs, sending_verbs, pair_verbs, pair_watching, pair_verify_verb)
     assert {each.name for file in files for each in file.ALL} == set(SHORT_HELP)
     assert verb("no-such-verb") is None
     assert arrayctl.commands == {}

@@ -1,7 +1,9 @@
 """The bytes of service 3 of the link: questions and answers there and back, hostile bytes, one of each as it is."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,12 +13,16 @@ from arrayd.replication.group_rows import PeerRows
 from arrayd.replication.journal import FormatError, Position
 from arrayd.replication.state_codes import STATE_CODES
 from arrayd.replication.statuses import State
+from arrayd.replication.verifying import formats
+from arrayd.replication.verifying.formats import Checked, Leads, Mending, Summed, Summing
 from tests.lab.search import examples
 
 GOLDEN = Path(__file__).with_name("asking.golden.txt")
 GROUP = b"a group's number"
 AT, END = Position(7, 4096), Position(9, 12288)
 ROWS = PeerRows({0: State.P_PAIR, 3: State.S_SSWS}, 5, True, 2, False)
+SUMMING = Summing(3, 65536, 8192, 4096)
+MENDING = Mending(3, 65536, 512, Leads.S_VOLS, AT, bytes(512))
 QUESTIONS = {
     "meet": asking.meet(GROUP, ROWS),
     "follow": asking.follow(GROUP, 2, END, AT, 65536, 1000),
@@ -24,6 +30,9 @@ QUESTIONS = {
     "bitmap": asking.bitmap(GROUP, 5, 3, 17),
     "joined": asking.joined(GROUP, 5, 3),
     "fence": asking.fence(GROUP, 5),
+    "sums": formats.sums(GROUP, 5, SUMMING),
+    "mend": formats.mend(GROUP, 5, MENDING),
+    "check": formats.check(GROUP, 5, AT),
 }
 ANSWERS = {
     "refused": asking.refused(Outcome.NOT_NOW, "meet first"),
@@ -33,6 +42,8 @@ ANSWERS = {
     "part": asking.part(18, b"rows"),
     "done": asking.done(),
     "fenced": asking.fenced(END),
+    "summed": formats.summed(Summed(AT, [1, 2], [3, 4])),
+    "checked": formats.checked(Checked(AT, END, "damaged")),
 }
 DECODERS = (
     asking.decode_met,
@@ -54,6 +65,47 @@ PEERS = st.builds(
     U64,
     st.booleans(),
 )
+
+
+def test_what_compares_the_sides() -> None:
+    asked = [asking.decode_question(memoryview(QUESTIONS[name])) for name in ("sums", "mend", "check")]
+    assert [each.asked for each in asked] == [Asked.SUMS, Asked.MEND, Asked.CHECK]
+    assert formats.decode_sums(asked[0].fields) == (5, SUMMING)
+    assert formats.decode_mend(asked[1].fields) == (5, MENDING)
+    assert formats.decode_check(asked[2].fields) == (5, AT)
+    assert formats.decode_summed(memoryview(ANSWERS["summed"]), SUMMING) == Summed(AT, [1, 2], [3, 4])
+    assert formats.decode_checked(memoryview(ANSWERS["checked"])) == Checked(AT, END, "damaged")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        formats.sums(GROUP, 5, SUMMING._replace(sum_bytes=12288)),
+        formats.sums(GROUP, 5, SUMMING._replace(sum_bytes=2048)),
+        formats.sums(GROUP, 5, SUMMING._replace(length=0)),
+        formats.sums(GROUP, 5, SUMMING._replace(length=(4 << 20) + 4096)),
+        formats.mend(GROUP, 5, MENDING._replace(length=1 << 19)),
+        formats.mend(GROUP, 5, MENDING._replace(data=bytes(3))),
+        QUESTIONS["mend"][:30],
+        QUESTIONS["check"][:30],
+        QUESTIONS["sums"][:20],
+    ],
+)
+def test_what_must_not_compare_them(wrong: bytes) -> None:
+    question = asking.decode_question(memoryview(wrong))
+    decode: dict[Asked, Callable[[memoryview], object]] = {
+        Asked.SUMS: formats.decode_sums,
+        Asked.MEND: formats.decode_mend,
+        Asked.CHECK: formats.decode_check,
+    }
+    with pytest.raises(FormatError):
+        decode[question.asked](question.fields)
+
+
+@pytest.mark.parametrize("sums", [([1], []), ([1, 2], [1]), ([1, 2, 3], [])])
+def test_as_many_sums_as_were_asked_for(sums: tuple[list[int], list[int]]) -> None:
+    with pytest.raises(FormatError):
+        formats.decode_summed(memoryview(formats.summed(Summed(AT, *sums))), SUMMING)
 
 
 def test_one_of_each() -> None:

@@ -207,7 +207,7 @@ async def test_what_is_asked_by_another_array_is_answered_for_its_own_groups_onl
     assert here.states == "P-VOL PAIR, P-VOL PAIR"
 
 
-@pytest.mark.parametrize("payload", [b"", b"\x0a" + GROUP_ID, meet(GROUP_ID, PeerRows({0: State.P_PAIR}))[:-1]])
+@pytest.mark.parametrize("payload", [b"", b"\x7f" + GROUP_ID, meet(GROUP_ID, PeerRows({0: State.P_PAIR}))[:-1]])
 async def test_what_is_no_question_is_answered(sides: tuple[Lab, Lab], payload: bytes) -> None:
     await begun(sides, State.P_PAIR, State.S_PAIR)
     with pytest.raises(Refused) as refused:

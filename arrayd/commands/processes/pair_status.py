@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from arrayd.commands.pairing import volume_at
+from arrayd.commands.processes.pair_verify import VerifyShown, shown
 from arrayd.commands.registry import REGISTRY, Input, Output
 from arrayd.replication.figures import Figures, differing, figures, journal_status, percent
 from arrayd.replication.group_rows import PAIRS_MAX, GroupRow, Mode, PairRow
@@ -96,8 +97,8 @@ class Candidate(Output):
 
 class PairStatus(Output):
     """How a group goes on this array; `contact`: when the other array was last heard of, in seconds since 1970;
-    `links`: connections to it that live. What is not known is left out. A group that is not `asynchronous` has no
-    journals, and no positions in them."""
+    `links`: connections to it that live; `verify`: the one that runs, or was the last since the pairs have changed.
+    What is not known is left out. A group that is not `asynchronous` has no journals, and no positions in them."""
 
     array: str
     serial: str
@@ -118,6 +119,7 @@ class PairStatus(Output):
     lag: Lag | None = None
     copying: JobShown | None = None
     restoring: JobShown | None = None
+    verify: VerifyShown | None = None
     pairs: list[PairShown]
     journals: list[JournalShown]
     journal_candidates: list[Candidate]
@@ -160,6 +162,7 @@ def _tell(context: Context, row: GroupRow, status: PairStatus) -> None:
     status.sequence, status.restored = told.sequence, told.restored
     status.lag = Lag(seconds=told.lag_s, writes=told.lag_writes, bytes=told.lag_bytes)
     status.copying, status.restoring = _job(progress.copying), _job(progress.restoring)
+    status.verify = shown(progress.verifying)
     status.pairs = [
         _pair(context, row, pair, lun_of[pair.volume], progress, trouble) for pair in row.pairs if pair.volume in lun_of
     ]

@@ -236,9 +236,13 @@ class Journal(Generic[R]):
         assert at.follows(self.regions.oldest), at
         assert self.regions.stored.follows(end), end
         while at != end:
-            records = await self._reader.records(at, end, WRITE_BYTES_MAX)
+            records = await self.read_through(at, end)
             yield records
             at = records[-1].entry.end
+
+    async def read_through(self, at: Position, end: Position) -> list[Record]:
+        """A run of them, as the disk has them. Raises JournalDamaged, VolumeFailed."""
+        return await self._reader.records(at, end, WRITE_BYTES_MAX)
 
     async def durable(
         self, at: Position, bytes_max: int, records_max: int = RUN_RECORDS_MAX, turn: Turn = OTHERS_TURN
@@ -293,6 +297,10 @@ class Journal(Generic[R]):
     async def chain(self, at: Position) -> bytes:
         """The hash over all records before `at`. Raises JournalError if there is no such place."""
         return await self._chain_at(at)
+
+    def chain_known(self, at: Position) -> bytes | None:
+        """The same where it is known; None: it would have to be computed."""
+        return self._chains.get(at)
 
     def chained_before(self, end: Position) -> Position:
         """The last place up to `end` whose hash is known, so that none is computed if records are purged up to it."""

@@ -1,7 +1,7 @@
 """What the P-VOLs' side of a synchronous group asks the other one, besides what all groups ask (`asking.py`).
 
-BEGIN says which life of the stage asks from now on, before hosts see the P-VOLs; MIRROR carries their writes; SUMS and
-COPY tell what the S-VOLs have, for what may differ after the P-VOLs' side has died. All integers are big-endian.
+BEGIN says which life of the stage asks from now on, before hosts see the P-VOLs; MIRROR carries their writes. SUMS and
+COPY, too, are asked, of what may differ after the P-VOLs' side has died. All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from construct import Flag, GreedyBytes, Int8ub, Int16ub, Int32ub, Int64ub, PrefixedArray, Struct
+from construct import Flag, GreedyBytes, Int8ub, Int16ub, Int64ub, PrefixedArray, Struct
 
 from arrayd.replication.asking import Asked, behind_done, done, head, parsed
 from arrayd.replication.journal.format import FormatError
@@ -20,10 +20,6 @@ BATCH_BYTES = 256 * 1024
 """Of data in one MIRROR; a single write may be longer."""
 BATCH_WRITES = 64
 """Of one MIRROR."""
-SUM_BYTES = 64 * 1024
-"""What one sum is about."""
-SUMS_MAX = 256
-"""Of one SUMS."""
 
 BEGIN = Struct("generation" / Int64ub, "life" / Int64ub)
 BEGUN = Struct(
@@ -39,8 +35,6 @@ MIRROR = Struct(
     ),
     # the data of those that have some follows, one behind the other
 )
-SUMS = Struct("generation" / Int64ub, "number" / Int16ub, "offset" / Int64ub, "length" / Int64ub)
-SUMMED = Struct("sums" / PrefixedArray(Int16ub, Int32ub))  # CRC32C of each SUM_BYTES
 
 MIRROR_HEAD, WRITE_LAYOUT = struct.Struct(">QQH"), struct.Struct(">HBBQQ")
 """MIRROR, precompiled: what it has before its writes, and each of these."""
@@ -80,15 +74,6 @@ class Mirrored(NamedTuple):
     writes: list[Carried]
 
 
-class Summing(NamedTuple):
-    """What SUMS says."""
-
-    generation: int
-    number: int
-    offset: int
-    length: int
-
-
 def begin(group: bytes, generation: int, life: int) -> bytes:
     """BEGIN."""
     return head(Asked.BEGIN, group) + bytes(BEGIN.build({"generation": generation, "life": life}))
@@ -103,22 +88,10 @@ def mirror(group: bytes, generation: int, life: int, writes: Sequence[Carried]) 
     return b"".join((begin, packed, *(each.data for each in writes)))
 
 
-def sums(group: bytes, generation: int, number: int, offset: int, length: int) -> bytes:
-    """SUMS."""
-    fields = {"generation": generation, "number": number, "offset": offset, "length": length}
-    return head(Asked.SUMS, group) + bytes(SUMS.build(fields))
-
-
 def decode_begin(payload: memoryview) -> tuple[int, int]:
     """Generation and life. Raises FormatError."""
     told = parsed(BEGIN, payload)
     return told.generation, told.life
-
-
-def decode_sums(payload: memoryview) -> Summing:
-    """Raises FormatError."""
-    told = parsed(SUMS, payload)
-    return Summing(told.generation, told.number, told.offset, told.length)
 
 
 def decode_mirror(payload: memoryview) -> Mirrored:
@@ -147,20 +120,10 @@ def begun(copies: bool, copying: bytes = b"") -> bytes:
     return done() + bytes(BEGUN.build({"copies": copies, "copying": copying}))
 
 
-def summed(sums: Sequence[int]) -> bytes:
-    """The answer to SUMS."""
-    return done() + bytes(SUMMED.build({"sums": sums}))
-
-
 def decode_begun(answer: memoryview) -> tuple[bool, bytes]:
     """Whether the copy has not ended there, and how it goes. Raises Refused, FormatError."""
     told = parsed(BEGUN, behind_done(answer))
     return bool(told.copies), bytes(told.copying)
-
-
-def decode_summed(answer: memoryview) -> list[int]:
-    """Raises Refused, FormatError."""
-    return list(parsed(SUMMED, behind_done(answer)).sums)
 
 
 def _check(holds: bool, otherwise: str) -> None:

@@ -22,7 +22,7 @@ from arrayd.link.frames import FrameError
 from arrayd.log import get_logger
 from arrayd.replication import asking
 from arrayd.replication.activity import HOT_BYTES, Activity
-from arrayd.replication.asking import Asked, Outcome, Question, Refused, refused
+from arrayd.replication.asking import COMPARING, Asked, Outcome, Question, Refused, refused
 from arrayd.replication.bitmap import BitmapError
 from arrayd.replication.copy_told import TELL_SECONDS, Heard
 from arrayd.replication.copying_out import CopyingOut
@@ -41,6 +41,7 @@ from arrayd.replication.synchronous.mirrored import MirroredVolume
 from arrayd.replication.synchronous.receiving import runs
 from arrayd.replication.synchronous.reconciling import reconcile
 from arrayd.replication.synchronous.waiting import WaitingVolume
+from arrayd.replication.verifying.answering import Answers, MirroredBeside
 from arrayd.replication.writes import Range
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
@@ -58,6 +59,7 @@ class Mirroring(Stage):
     """See the module; `prepare` makes what the rest needs."""
 
     _activity: Activity
+    _answers: Answers
     _bitmaps: Bitmaps
     _copying: CopyingOut
     _fencing: Fencing
@@ -105,6 +107,9 @@ class Mirroring(Stage):
             self._mirror = Mirror(row, self._pulling, volumes, self._activity, doors.clock(), self._happened)
             self._fronts = {number: MirroredVolume(volume, self._mirror, number) for number, volume in volumes.items()}
             self._copying = CopyingOut(self, self._fronts, self._bitmaps)
+            self._answers = Answers(
+                lambda: self.row, self, self._fronts, MirroredBeside(lambda: self.row, self._pulling)
+            )
             fronts = [self._fronts[number] for number in sorted(self._fronts)]
             self._fencing = Fencing(fronts, doors.stores, self.store_name(FENCE), lambda _stands: None)
             if found:
@@ -243,7 +248,9 @@ class Mirroring(Stage):
 
     async def _answer(self, question: Question, call: Call) -> None:
         asked, _, fields = question
-        if not self._prepared or self._ends() or asked not in ANSWERED or fields.generation != self.row.generation:
+        if asked in COMPARING and self._prepared and not (self._ends() or self._unsure):
+            await self._answers.answer(question, call)
+        elif not self._prepared or self._ends() or asked not in ANSWERED or fields.generation != self.row.generation:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
         elif asked is Asked.COPY and not self._synced:
             call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name}: what was there before is not synced yet"))

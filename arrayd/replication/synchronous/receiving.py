@@ -40,11 +40,13 @@ from arrayd.replication.redo import flush_all
 from arrayd.replication.stages import Doors, Progress, Stage, Told
 from arrayd.replication.statuses import S_SUSPENDED, Event, Refusal, Side, Status
 from arrayd.replication.synchronous import formats
-from arrayd.replication.synchronous.formats import SUM_BYTES, SUMS_MAX, Mirrored
+from arrayd.replication.synchronous.formats import Mirrored
 from arrayd.replication.synchronous.losses import mark_lost, not_durable
 from arrayd.replication.synchronous.overtaking import Overtaking
 from arrayd.replication.synchronous.received import Read, Received, Still
-from arrayd.replication.synchronous.sums import sums_of
+from arrayd.replication.verifying.answering import still_sums
+from arrayd.replication.verifying.comparing import UnderLocks
+from arrayd.replication.verifying.verifier import Verifier
 from arrayd.replication.writes import Range
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
 
@@ -105,6 +107,8 @@ class Receiving(Stage):
             raise
         self._ranges = RangesOut(Still(), {number: Read(volume) for number, volume in self._volumes.items()})
         self._writes = Received(self._volumes, self._activity, self._overtaking, self._stores.images)
+        pulling = Pulling(self.doors, self.row.peer)
+        self.verifier = Verifier(self, self._volumes, UnderLocks(lambda: self.row, pulling), pulling)
         self._prepared = True
 
     async def _logs(self, *, anew: bool, found: bool = False) -> Activity:
@@ -255,7 +259,7 @@ class Receiving(Stage):
         elif question.asked is Asked.MIRROR:
             await self._mirror(formats.decode_mirror(question.fields), call)
         elif question.asked is Asked.SUMS:
-            await self._sums(question.fields, call)
+            await still_sums(self.row, question.fields, self._writes.check, self._volumes, call)
         elif question.asked is Asked.COPY:
             await self._ranges.copy(question.fields, call)
         else:
@@ -287,19 +291,6 @@ class Receiving(Stage):
         await self._writes.carry_out(told.writes)
         call.answer(asking.done(), keep=False)
 
-    # -- what may differ after a death of the other side -------------------------------------------------------------
-
-    async def _sums(self, payload: memoryview, call: Call) -> None:
-        told = formats.decode_sums(payload)
-        self._writes.check(told.number, told.offset, told.length)
-        if not 0 < told.length <= SUM_BYTES * SUMS_MAX:
-            raise FormatError(f"sums of {told.length} bytes")
-        if told.generation != self.row.generation:
-            call.answer(refused(Outcome.NOT_NOW, f"group {self.row.name} is of generation {self.row.generation}"))
-            return
-        sums = await sums_of(self._volumes[told.number], told.offset, told.length)
-        call.answer(formats.summed(sums), keep=False)
-
     # -- ended -------------------------------------------------------------------------------------------------------
 
     async def stop(self, row: GroupRow | None) -> Refusal | None:
@@ -317,6 +308,8 @@ class Receiving(Stage):
 
     async def _halt(self) -> None:
         """Nothing runs any more, and nobody is being answered."""
+        if self.verifier is not None:
+            await self.verifier.end()
         self._pulling.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -385,6 +378,7 @@ class Receiving(Stage):
             contact=self._contact,
             differing=copying.left if copying else None,
             copying=copying.job if copying else None,
+            verifying=self.verifier.told() if self.verifier else None,
         )
 
 

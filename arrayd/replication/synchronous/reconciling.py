@@ -10,15 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from arrayd.log import get_logger
 from arrayd.replication import asking
 from arrayd.replication.asking import RANGES_MAX
-from arrayd.replication.asking import Range as Asked
 from arrayd.replication.copying import HEAD_BYTES, PIECES_BYTES_MAX, check_pieces, write_piece
 from arrayd.replication.group_rows import GroupRow
-from arrayd.replication.journal import FormatError
 from arrayd.replication.pulling import Pulling
 from arrayd.replication.redo import flush_all
-from arrayd.replication.synchronous import formats
-from arrayd.replication.synchronous.formats import SUM_BYTES, SUMS_MAX
-from arrayd.replication.synchronous.sums import sums_of
+from arrayd.replication.sums import SUM_BYTES, SUMS_MAX, differing, sums_of
+from arrayd.replication.verifying import formats
+from arrayd.replication.verifying.formats import Summing
 from arrayd.replication.writes import Range
 from arrayd.volumes.volume import Volume
 
@@ -35,23 +33,18 @@ async def reconcile(row: GroupRow, pulling: Pulling, volumes: Mapping[int, Volum
     came = 0
     for number, offset, length in _steps(ranges):
         volume = volumes[number]
-        question = formats.sums(row.id, row.generation, number, offset, length)
-        there = formats.decode_summed(await pulling.ask(question, asking.ANSWER_BYTES_MAX, ANSWER_SECONDS))
+        asked = Summing(number, offset, length, SUM_BYTES)
+        question = formats.sums(row.id, row.generation, asked)
+        there = formats.decode_summed(await pulling.ask(question, asking.ANSWER_BYTES_MAX, ANSWER_SECONDS), asked)
         here = await sums_of(volume, offset, length)
-        if len(here) != len(there):
-            raise FormatError(f"{len(there)} sums, where {len(here)} are due")
-        differing = [
-            Asked(offset + at * SUM_BYTES, min(SUM_BYTES, length - at * SUM_BYTES))
-            for at, (own, other) in enumerate(zip(here, there, strict=True))
-            if own != other
-        ]
-        if differing:
-            assert len(differing) <= RANGES_MAX
-            total = sum(each.length for each in differing)
-            question = asking.copy(row.id, row.generation, number, differing)
+        found = differing(offset, length, SUM_BYTES, here, there.sums)
+        if found:
+            assert len(found) <= RANGES_MAX
+            total = sum(each.length for each in found)
+            question = asking.copy(row.id, row.generation, number, found)
             with await pulling.answer(question, total + PIECES_BYTES_MAX + HEAD_BYTES, ANSWER_SECONDS) as answer:
                 _, pieces = asking.decode_copied(answer)
-                check_pieces(differing, pieces)
+                check_pieces(found, pieces)
                 for piece in pieces:
                     await write_piece(piece, volume)
             came += total

@@ -1,4 +1,5 @@
-"""Two sides of a synchronous group on disks in memory, each with its stage, which ask one another without a link."""
+"""Two sides of a group, a synchronous one unless told otherwise, on disks in memory, each with its stage, which ask one
+another without a link."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from tests.replication.pair_doors import AskedCall
 
 GROUP = b"a mirrored group"
 REGION = 4096
+JOURNAL_BYTES = 4 * 1024 * 1024
 NUMBERS = (0, 3)
 COUNTERPARTS = {State.P_COPY: State.S_COPY, State.P_PAIR: State.S_PAIR}
 
@@ -104,6 +106,7 @@ class Array:
         self.peer = peer
         self.machine = Machine(seed)
         self.files = {number: ModelFile(self.machine, size, refusals) for number in NUMBERS}
+        self.journal = ModelFile(self.machine, JOURNAL_BYTES, refusals)
         self.stores = MemoryStores(self.machine, refusals)
         self.events: list[tuple[Event, str]] = []
         self.shown: dict[str, Volume] = {}
@@ -120,6 +123,7 @@ class Array:
             f"v{number}": FileVolume(f"v{number}", cast(Any, LifeFile(file, machine)))
             for number, file in self.files.items()
         }
+        volumes["journal"] = FileVolume("journal", cast(Any, LifeFile(self.journal, machine)))
 
         async def show(name: str, volume: Volume | None) -> None:
             if machine.dead:
@@ -170,7 +174,7 @@ class Array:
         self.machine = Machine(0)
         self.machine.chance = old.chance
         self.stores.machine = self.machine
-        for file in (*self.files.values(), *self.stores.files.values()):
+        for file in (*self.files.values(), self.journal, *self.stores.files.values()):
             file.machine = self.machine
             if power:
                 file.lose_power(512)
@@ -213,7 +217,10 @@ class Array:
 class Sides:
     """`near` has the P-VOLs at first."""
 
-    def __init__(self, size: int, fence: Fence = Fence.NEVER, seed: int = 1, refusals: float = 0.0) -> None:
+    def __init__(
+        self, size: int, fence: Fence = Fence.NEVER, seed: int = 1, refusals: float = 0.0, mode: Mode = Mode.SYNC
+    ) -> None:
+        self.mode = mode
         self.near = Array("near", "far", size, seed, refusals)
         self.far = Array("far", "near", size, seed + 1, refusals)
         self.near.sides = self.far.sides = self
@@ -229,8 +236,9 @@ class Sides:
 
     def row(self, array: Array, state: State, generation: int = 1, *, consistent: bool = False) -> GroupRow:
         pairs = tuple(PairRow(number, f"p{number}", f"v{number}", number, f"2:v{number}", state) for number in NUMBERS)
+        journal, lun = ("journal", 20) if self.mode is Mode.ASYNC else (None, None)
         return GroupRow(
-            GROUP, "g", 0, None, array.peer, "2", None, 1, pairs, mode=Mode.SYNC, pace=15, fence=self.fence,
+            GROUP, "g", 0, journal, array.peer, "2", lun, 1, pairs, mode=self.mode, pace=15, fence=self.fence,
             generation=generation, consistent=consistent,
         )  # fmt: skip
 
@@ -307,9 +315,9 @@ async def turns(count: int = 50) -> None:
         await asyncio.sleep(0)
 
 
-async def until_in_time(holds: Callable[[], bool]) -> None:
+async def until_in_time(holds: Callable[[], bool], seconds: float = 5) -> None:
     """Until it holds, soon."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 

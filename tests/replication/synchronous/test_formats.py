@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arrayd.link.channel import HEAD_BYTES_MAX
 from arrayd.replication import asking
 from arrayd.replication.asking import ANSWER_BYTES_MAX, Asked, Outcome, Refused, refused
 from arrayd.replication.journal import FormatError
 from arrayd.replication.journal.format import WRITE_BYTES_MAX
 from arrayd.replication.journal.format import Kind as JournalKind
+from arrayd.replication.sums import SUM_BYTES, SUMS_MAX
 from arrayd.replication.synchronous import formats
-from arrayd.replication.synchronous.formats import BATCH_WRITES, MIRROR, SUMS_MAX, Carried, Kind
+from arrayd.replication.synchronous.formats import BATCH_WRITES, MIRROR, Carried, Kind
 from arrayd.replication.synchronous.reconciling import STEP_SUMS
 
 GROUP = bytes(range(16))
@@ -49,14 +49,9 @@ def fields_of(question: bytes) -> Any:
             " 0002 03 01 0000000000000400 0000000000000200"
             " 64617461",
         ),
-        (
-            formats.sums(GROUP, 5, 3, 65536, 131072),
-            f"09{GROUP.hex()} 0000000000000005 0003 0000000000010000 0000000000020000",
-        ),
         (formats.begun(True), "00 01"),
         (formats.begun(False), "00 00"),
         (formats.begun(True, b"how"), "00 01 686f77"),
-        (formats.summed([1, 0xFFFFFFFF]), "00 0002 00000001 ffffffff"),
     ],
 )  # fmt: skip
 def test_golden_bytes(message: bytes, golden: str) -> None:
@@ -67,10 +62,8 @@ def test_what_is_said_is_heard() -> None:
     assert formats.decode_begin(fields_of(formats.begin(GROUP, 5, 6))) == (5, 6)
     told = formats.decode_mirror(fields_of(formats.mirror(GROUP, 5, 6, GOLDEN_WRITES)))
     assert (told.generation, told.life, told.writes) == (5, 6, GOLDEN_WRITES)
-    assert formats.decode_sums(fields_of(formats.sums(GROUP, 5, 3, 7, 8))) == (5, 3, 7, 8)
     assert formats.decode_begun(memoryview(formats.begun(True, b"how"))) == (True, b"how")
     assert formats.decode_begun(memoryview(formats.begun(False))) == (False, b"")
-    assert formats.decode_summed(memoryview(formats.summed([1, 2]))) == [1, 2]
 
 
 def test_kinds_are_those_of_a_journal() -> None:
@@ -115,9 +108,7 @@ def test_both_codecs_agree(generation: int, life: int, some: list[Carried]) -> N
     assert packed == asking.head(Asked.MIRROR, GROUP) + built + b"".join(bytes(each.data) for each in some)
 
 
-DECODERS: list[Callable[[memoryview], Any]] = [
-    formats.decode_begin, formats.decode_mirror, formats.decode_sums, formats.decode_begun, formats.decode_summed,
-]  # fmt: skip
+DECODERS: list[Callable[[memoryview], Any]] = [formats.decode_begin, formats.decode_mirror, formats.decode_begun]
 
 
 @given(st.sampled_from(DECODERS), st.binary(max_size=200))
@@ -175,16 +166,14 @@ def test_what_no_mirror_says(wrong: memoryview, reason: str) -> None:
         formats.decode_mirror(wrong)
 
 
-@pytest.mark.parametrize("decode", [formats.decode_begun, formats.decode_summed])
-def test_a_refusal_is_heard(decode: Callable[[memoryview], Any]) -> None:
+def test_a_refusal_is_heard() -> None:
     with pytest.raises(Refused, match="why") as heard:
-        decode(memoryview(refused(Outcome.FAILED, "why")))
+        formats.decode_begun(memoryview(refused(Outcome.FAILED, "why")))
     assert heard.value.outcome is Outcome.FAILED
 
 
 def test_all_of_it_fits_into_messages() -> None:
     longest = Carried(0, Kind.WRITE, False, 0, WRITE_BYTES_MAX, memoryview(bytes(WRITE_BYTES_MAX)))
     assert len(formats.mirror(GROUP, 1, 2, [longest])) <= ANSWER_BYTES_MAX
-    assert len(formats.summed([0] * SUMS_MAX)) <= HEAD_BYTES_MAX
     assert STEP_SUMS <= SUMS_MAX
-    assert STEP_SUMS * formats.SUM_BYTES <= asking.COPY_BYTES_MAX
+    assert STEP_SUMS * SUM_BYTES <= asking.COPY_BYTES_MAX

@@ -79,6 +79,16 @@ async def test_what_cannot_be_mirrored_suspends_the_group_in_time(fence: Fence) 
     await sides.close()
 
 
+async def test_a_link_that_is_cut_before_the_first_word_suspends_the_group_in_time(sides: Sides) -> None:
+    sides.cut = True
+    await sides.pair(State.P_PAIR, marked=False)
+    waiting = asyncio.ensure_future(sides.write(0, 4096, b"b" * 512))
+    await until_in_time(lambda: bool(sides.near.events))
+    await sides.near.begin(suspended(sides.near.row, State.P_PSUE))
+    await waiting
+    assert await sides.near.marked(0) == [(4096, 4096)]
+
+
 @pytest.mark.parametrize("power", [False, True])
 @pytest.mark.parametrize("seed", range(30))
 async def test_after_a_death_of_the_p_vols_side_both_are_alike_before_hosts_see_them(seed: int, power: bool) -> None:

@@ -17,10 +17,10 @@ from arrayd.replication.journal.regions import START
 from arrayd.replication.pulling import Pulling, Stopped
 from arrayd.replication.stages import Answer, Doors
 from arrayd.replication.statuses import State
-from arrayd.replication.synchronous import formats
-from arrayd.replication.synchronous.formats import SUM_BYTES
+from arrayd.replication.sums import SUM_BYTES, sums_of
 from arrayd.replication.synchronous.reconciling import STEP_SUMS, reconcile
-from arrayd.replication.synchronous.sums import sums_of
+from arrayd.replication.verifying import formats
+from arrayd.replication.verifying.formats import Summed
 from arrayd.replication.writes import Range
 from arrayd.volumes.file_volume import FileVolume
 from arrayd.volumes.volume import VolumeFailed
@@ -60,9 +60,9 @@ class Parts:
 
     async def _answer(self, told: Question) -> bytes:
         if told.asked is Asked.SUMS:
-            _, number, offset, length = formats.decode_sums(told.fields)
+            _, (number, offset, length, _) = formats.decode_sums(told.fields)
             assert number == 0
-            return formats.summed(await sums_of(volume_of(self.far), offset, length))
+            return formats.summed(Summed(START, await sums_of(volume_of(self.far), offset, length), []))
         pieces, data = [], b""
         for offset, length in told.fields.ranges:
             self.copied.append((offset, length))
@@ -130,7 +130,7 @@ async def test_nothing_to_be_compared_asks_nothing(parts: Parts) -> None:
     [
         (Asked.SUMS, LinkError("cut", maybe_done=True), LinkError),
         (Asked.SUMS, asking.refused(Outcome.NOT_NOW), Refused),
-        (Asked.SUMS, formats.summed([1]), FormatError),
+        (Asked.SUMS, formats.summed(Summed(START, [1], [])), FormatError),
         (Asked.SUMS, b"\0\0", FormatError),
         (Asked.COPY, LinkError("cut", maybe_done=True), LinkError),
         (Asked.COPY, asking.refused(Outcome.FAILED, "gone"), Refused),

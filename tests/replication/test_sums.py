@@ -7,8 +7,8 @@ import random
 import pytest
 from crc32c import crc32c
 
-from arrayd.replication.synchronous.formats import SUM_BYTES, SUMS_MAX
-from arrayd.replication.synchronous.sums import sums_of
+from arrayd.replication.asking import Range
+from arrayd.replication.sums import SUM_BYTES, SUMS_MAX, differing, sums_of, warmed
 from arrayd.volumes.volume import VolumeFailed
 from tests.replication.modelled import Machine, ModelFile
 from tests.replication.still import volume_of
@@ -33,6 +33,35 @@ async def test_each_is_of_so_many_bytes_and_the_last_of_what_is_left(file: Model
         for at in range(offset, offset + length, SUM_BYTES)
     ]
     assert await sums_of(volume_of(file), offset, length) == expected
+
+
+@pytest.mark.parametrize("each", [4096, 16384, SUM_BYTES])
+async def test_each_is_of_as_many_bytes_as_is_wanted(file: ModelFile, each: int) -> None:
+    offset, length = 1024, 3 * SUM_BYTES + 512
+    ends = [min(at + each, offset + length) for at in range(offset, offset + length, each)]
+    expected = [
+        crc32c(bytes(file.content[at:end])) for at, end in zip(range(offset, offset + length, each), ends, strict=True)
+    ]
+    assert await sums_of(volume_of(file), offset, length, each) == expected
+
+
+async def test_what_is_not_in_memory_is_brought_there(file: ModelFile) -> None:
+    volume = volume_of(file)
+    read: list[tuple[int, int]] = []
+
+    async def noted(offset: int, view: memoryview) -> None:
+        read.append((offset, len(view)))
+
+    volume.read = noted  # type: ignore[method-assign]
+    volume.warm_file = lambda offset, _length: None if offset == SUM_BYTES else (0, 0)  # type: ignore[assignment,method-assign,return-value]
+    await warmed(volume, 0, 2 * SUM_BYTES + 512)
+    assert read == [(SUM_BYTES, SUM_BYTES)]
+
+
+def test_where_sums_differ() -> None:
+    assert differing(4096, 9000, 4096, [1, 2, 3], [1, 2, 3]) == []
+    assert differing(4096, 9000, 4096, [1, 2, 3], [0, 2, 0]) == [Range(4096, 4096), Range(12288, 808)]
+    assert differing(4096, 9000, 4096, [1, 2, 3], [1, 0, 0]) == [Range(8192, 4904)]
 
 
 async def test_what_is_not_in_memory_is_waited_for(file: ModelFile) -> None:
