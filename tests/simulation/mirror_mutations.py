@@ -134,12 +134,29 @@ MIRROR_MUTATIONS: dict[str, dict[str, Any]] = {
         f"{HERE}.mirror.Mirror.fail_as": _fail_as_never,
     },
     "writes of another life are taken": {f"{HERE}.receiving.Receiving._mirror": _mirror_any},
-    "a life begins while another's writes are carried out": {f"{HERE}.received.Received.carried_out": nothing},
     "before-images of hosts' writes are not kept": {f"{HERE}.received.Received._keep_before": nothing},
     "flushes are not mirrored": {f"{HERE}.received.Received.carry_out": _carry_out_without_flushes},
     "S-VOLs that have lost something go on": {"arrayd.replication.activity.Activity.lost_bytes": 0},
     "a swap waits for nobody": {"arrayd.replication.changing_places.ChangingPlaces.fence": _swap_at_once},
 }
 """By what goes wrong."""
-MIRROR_FIRST_FOUND: dict[str, int] = {}
+MIRROR_FIRST_FOUND = {
+    "a write is answered before the other side has it": 1,
+    "writes that overlap are under way together": 11,
+    "what could not be mirrored is not marked": 9,
+    "P-VOLs are suspended that are not durable": 38,
+    "P-VOLs are not reconciled": 6,
+    "what is hot is not logged": 2,
+    "what differs is cold before its row is committed": 17,
+    "what was there before the pair is not synced": 7,
+    "a copy overwrites what came meanwhile": 21,
+    "a bitmap is not joined again": 17,
+    "one pair has failed, and the group goes on": 12,
+    "fence level data does not fence": 9,
+    "writes of another life are taken": 83,
+    "before-images of hosts' writes are not kept": 10,
+    "flushes are not mirrored": 2,
+    "S-VOLs that have lost something go on": 2,
+    "a swap waits for nobody": 52,
+}
 """The first of the scenario's seeds that finds each."""
