@@ -148,3 +148,38 @@ async def test_flips_are_found_and_repaired_under_full_load(tmp_path: Path, leg:
             )
             assert near == far
         assert {str(state) for state in arrays.status(arrays.near).by_number.values()} == {"P-VOL PAIR"}
+
+
+@pytest.mark.parametrize("leads", ["near", "far"])
+@pytest.mark.parametrize("leg", [ASYNC, SYNC], ids=["async", "sync"])
+async def test_a_repair_that_an_array_dies_in_is_done_by_the_next_one(
+    tmp_path: Path, leg: Mapping[str, str], leads: str
+) -> None:
+    chance = random.Random(SEED)
+    with ExitStack() as stack:
+        names = [f"v{number}" for number in range(VOLUMES)]
+        volumes = {name: {"size": VOLUME_BYTES} for name in names}
+        arrays = PairedArrays(stack, tmp_path, volumes, names, JOURNAL_BYTES, None, leg)
+        arrays.tool("paircreate", "-vl", "-c", "15")
+        async with Load(chance).on(arrays.near):
+            await asyncio.sleep(0.5)
+        await to_thread(arrays.wait_for_pair, SECONDS)
+        for array in (arrays.near, arrays.far):
+            for at in chance.sample(range(VOLUME_BYTES // REGION), 30):
+                flip(arrays.near if at % 2 else arrays.far, tmp_path, (at % VOLUMES, at * REGION), chance)
+            arrays.tool("pairverify", "--repair-from", leads, "--no-wait")
+            await asyncio.sleep(chance.random() * 0.1)
+            array.kill()
+            array.start()
+            arrays.tool("pairevtwait", "-s", "pair", "-t", str(SECONDS))
+            if array is arrays.near:
+                assert arrays.run("pairverify", "--watch").code in (0, 1, 2)
+            else:
+                arrays.tool("pairverify", "--watch", expected=134)
+            assert arrays.run("pairverify", "--repair-from", leads).code in (0, 2)
+            arrays.tool("pairverify")
+        for name in names:
+            near, far = (
+                (tmp_path / side / "state" / "volumes" / f"{name}.img").read_bytes() for side in ("near", "far")
+            )
+            assert near == far

@@ -11,7 +11,7 @@ from pydantic import Field
 from arrayd.commands.processes.pairs import GROUP
 from arrayd.commands.registry import REGISTRY, CommandError, Input, Output
 from arrayd.commands.results import Result
-from arrayd.replication.statuses import Refusal
+from arrayd.replication.statuses import Refusal, Side
 from arrayd.replication.verifying.formats import Leads
 from arrayd.replication.verifying.told import Found, Verifying
 
@@ -158,8 +158,8 @@ def _verifier(context: Context, group: str) -> tuple[Stage, Verifier]:
         raise CommandError(Result.NOT_FOUND, f"group {group}: there is none")
     if stage.verifier is None:
         states = ", ".join(sorted({str(state) for state in stage.row.states.values()}))
-        reason = f"nothing is compared here: {states}: S-VOLs are that are PAIR, pairresync first where they are not"
-        raise CommandError(Result.CONFLICT, f"group {group}: {reason}")
+        first = "pairresync first" if stage.row.side is Side.S_VOL else "it is asked of the other array"
+        raise CommandError(Result.CONFLICT, f"group {group}: {states}: S-VOLs in PAIR are compared: {first}")
     return stage, stage.verifier
 
 
