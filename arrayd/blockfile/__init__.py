@@ -6,8 +6,8 @@ the kernel offers no ring, and `cold_read.py` is what both are asked for; `openi
 """
 
 from arrayd.blockfile.file import BlockFile
-from arrayd.blockfile.opening import remove, rename
+from arrayd.blockfile.opening import remove, rename, replace
 from arrayd.blockfile.ring import Ring
 from arrayd.blockfile.writeback import Writeback
 
-__all__ = ["BlockFile", "Ring", "Writeback", "remove", "rename"]
+__all__ = ["BlockFile", "Ring", "Writeback", "remove", "rename", "replace"]

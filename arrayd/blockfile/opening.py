@@ -96,6 +96,12 @@ def rename(old: Path, new: Path) -> None:
     sync_folder(new.parent)
 
 
+def replace(old: Path, new: Path) -> None:
+    """Gives a file another name in its folder, durably, in the place of what has it. Raises OSError."""
+    old.replace(new)
+    sync_folder(new.parent)
+
+
 def remove(path: Path) -> None:
     """Removes a file, durably. Raises OSError."""
     path.unlink()

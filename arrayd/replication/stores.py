@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from arrayd.blockfile import BlockFile, Ring, Writeback, remove, rename
+from arrayd.blockfile import BlockFile, Ring, Writeback, remove, replace
 from arrayd.log import get_logger
 from arrayd.volumes.file_volume import FileVolume, volume_error
 from arrayd.volumes.volume import Volume, VolumeError, VolumeFailed
@@ -39,13 +39,16 @@ class FileStores:
         self._opened: dict[str, FileVolume] = {}
 
     async def create(self, name: str, size: int) -> Volume:
-        """See `Stores.create`: `size` in bytes."""
+        """See `Stores.create`: `size` in bytes. There is always one, or none as before: a P-VOL's bitmap that is not
+        whole tells that all is marked, and none that nothing is."""
         path = self._path(name)
-        await self.remove(name)
+        await self.close(name)
         new = path.with_name(name + NEW)
+        if await self._in_thread(new.exists):
+            await self._in_thread(partial(remove, new))
         file = await self._open(new, size)
         try:
-            await self._in_thread(partial(rename, new, path))
+            await self._in_thread(partial(replace, new, path))
         except BaseException:
             await file.close()
             raise

@@ -11,7 +11,7 @@ import pytest
 from arrayd.blockfile import Writeback
 from arrayd.replication import stores as module
 from arrayd.replication.stores import FileStores
-from arrayd.volumes.volume import Volume, VolumeError
+from arrayd.volumes.volume import Volume, VolumeError, finished
 from tests.lab.disk import PLENTY, disk, settled
 from tests.replication.still import MIB, block, content
 
@@ -76,13 +76,33 @@ async def test_what_was_being_made_is_none(stores: FileStores, disk: Path, monke
         raise OSError(28, "no room")
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "rename", refuse)
+        patched.setattr(module, "replace", refuse)
         with pytest.raises(VolumeError, match="no room"):
             await stores.create(NAME, MIB)
     assert [file.name for file in (disk / "state" / "pairs").iterdir()] == [NAME + ".new"]
     assert await stores.open(NAME) is None
     assert (await stores.create(NAME, MIB)).size == MIB
     assert [file.name for file in (disk / "state" / "pairs").iterdir()] == [NAME]
+
+
+async def test_what_there_was_stays_until_there_is_a_new_one(
+    stores: FileStores, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None in between would tell of a bitmap that nothing is marked."""
+
+    def die(_old: Path, _new: Path) -> None:
+        raise OSError(28, "no room")
+
+    await finished((await stores.create(NAME, MIB)).write(0, memoryview(b"m" * 512)))
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "replace", die)
+        with pytest.raises(VolumeError, match="no room"):
+            await stores.create(NAME, MIB)
+    there = await stores.open(NAME)
+    assert there is not None
+    page = bytearray(512)
+    await finished(there.read(0, memoryview(page)))
+    assert page == b"m" * 512
 
 
 async def test_what_the_disk_refuses_is_told_with_the_file(stores: FileStores, disk: Path) -> None:
