@@ -60,6 +60,8 @@ class Mirrored:
         """What they held when they were opened, or became P-VOLs."""
         self.losses = 0
         """How often the array has lost something."""
+        self.fronts: dict[str, object] = {}
+        """What hosts see of each volume: one after the other is shown when a stage is entered."""
 
 
 class MirrorWatch(Watch):
@@ -75,7 +77,7 @@ class MirrorWatch(Watch):
         """See Watch."""
         promise = MirroredPromise(volume, self.blocks, self.writes[volume])
         promise.answering = lambda sent, moment: self._answered(array, promise, sent, moment)
-        promise.moment = lambda: self._moment(array)
+        promise.moment = lambda: self._moment(array, volume)
         return promise
 
     def _snapshots(self, array: str) -> Snapshots:
@@ -206,6 +208,7 @@ class MirrorWatch(Watch):
     def shown(self, array: str, volume: str, front: object) -> None:
         """See Watch."""
         side, more = self.sides[array], self.more[array]
+        more.fronts[volume] = front
         if volume not in self.promises[array] or isinstance(front, WaitingVolume):
             return
         if front is None:
@@ -244,15 +247,17 @@ class MirrorWatch(Watch):
 
     # -- both sides --------------------------------------------------------------------------------------------------
 
-    def _moment(self, array: str) -> object:
+    def _moment(self, array: str, volume: str) -> object:
         """Until it is another one the other side keeps what is written to both."""
-        return self.sides[array].stage, self.more[self.other(array)].losses
+        more = self.more[array]
+        return self.sides[array].stage, more.fronts.get(volume), self.more[self.other(array)].losses
 
     def _answered(self, array: str, promise: MirroredPromise, sent: Sent, moment: object) -> None:
         """A write was answered: the other side has it, if it was sent to the volume as it is seen now."""
         other = self.other(array)
         more = self.more[other]
-        if not isinstance(self.sides[array].stage, Mirroring) or moment != self._moment(array):
+        front = self.more[array].fronts.get(promise.volume)
+        if not isinstance(front, MirroredVolume) or moment != self._moment(array, promise.volume):
             return
         self.checked["answered, and on the other side"] += 1
         begin, end = sent.lbas.start * BLOCK_BYTES, sent.lbas.stop * BLOCK_BYTES
